@@ -1,1 +1,9 @@
-//! Payment hub.
+//! Grosz, a payment hub: client apps start checkouts through it, gateways report to it by signed webhooks, it decides
+//! what was paid, has the invoice issued, and tells people when something needs them.
+//!
+//! Start with ARCHITECTURE.md; the rules are in [`domain`], the verbs in [`flows`].
+
+pub mod clock;
+pub mod domain;
+pub mod ids;
+pub mod store;

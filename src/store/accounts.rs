@@ -1,0 +1,366 @@
+//! Merchants, API keys, provider accounts, invoicing accounts.
+
+use std::collections::BTreeMap;
+
+use super::dialect::{Row, StoreError, Tx, args, to_json};
+
+/// A tenant.
+#[derive(Debug, Clone)]
+pub struct Merchant {
+    /// `mer_…`
+    pub id: String,
+    /// Name on pages and mails.
+    pub name: String,
+    /// Language of notices without a better one, ISO 639-1.
+    pub language: String,
+    /// Where notices go that have no expert.
+    pub fallback_email: Option<String>,
+    /// Exact origins that return addresses may have; empty: any.
+    pub return_origins: Vec<String>,
+    /// An expert's attachment is shown as a download in the payer's list.
+    pub show_attachment: bool,
+    /// Microseconds.
+    pub created_at: i64,
+}
+
+/// An API key; the key itself is never stored.
+#[derive(Debug, Clone)]
+pub struct ApiKey {
+    /// Owner.
+    pub merchant_id: String,
+    /// `key_…`
+    pub id: String,
+    /// The owner's name for it.
+    pub name: String,
+    /// The first characters, for recognising it.
+    pub hint: String,
+    /// SHA-256 of the key, hex.
+    pub hash: String,
+    /// May touch live accounts.
+    pub live: bool,
+    /// What it may do: `read`, `write`.
+    pub scopes: Vec<String>,
+    /// Microseconds.
+    pub created_at: i64,
+    /// Microseconds; `None` while it is valid.
+    pub revoked_at: Option<i64>,
+}
+
+/// A merchant's account at a gateway.
+#[derive(Debug, Clone)]
+pub struct ProviderAccount {
+    /// Owner.
+    pub merchant_id: String,
+    /// `acc_…`; part of the webhook address.
+    pub id: String,
+    /// Which gateway.
+    pub provider: String,
+    /// The one currency, where an account takes only one.
+    pub currency: Option<String>,
+    /// Moves real money.
+    pub live: bool,
+    /// Off: no new checkouts; running ones finish (R-5W-03).
+    pub enabled: bool,
+    /// Settings, encrypted.
+    pub sealed: String,
+    /// Settings without secrets.
+    pub shown: BTreeMap<String, String>,
+    /// Microseconds.
+    pub created_at: i64,
+}
+
+/// A merchant's account at an invoicing API.
+#[derive(Debug, Clone)]
+pub struct InvoicingAccount {
+    /// Owner.
+    pub merchant_id: String,
+    /// `inv_…`
+    pub id: String,
+    /// Which API.
+    pub invoicer: String,
+    /// Issues real documents.
+    pub live: bool,
+    /// Off: no invoices are wanted.
+    pub enabled: bool,
+    /// Settings, encrypted.
+    pub sealed: String,
+    /// Settings without secrets.
+    pub shown: BTreeMap<String, String>,
+    /// No calls before this instant, microseconds.
+    pub paused_until: Option<i64>,
+    /// Why, in plain words.
+    pub pause_reason: Option<String>,
+    /// Failures in a row that concern the account.
+    pub failures: i64,
+    /// Microseconds.
+    pub created_at: i64,
+}
+
+const MERCHANT: &str = "SELECT id, name, language, fallback_email, return_origins, show_attachment, created_at FROM merchants WHERE id = $1";
+
+impl Tx {
+    /// Adds a merchant.
+    pub async fn add_merchant(&mut self, m: &Merchant) -> Result<(), StoreError> {
+        self.run(
+            "INSERT INTO merchants (id, name, language, fallback_email, return_origins, show_attachment, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            args![
+                &m.id,
+                &m.name,
+                &m.language,
+                &m.fallback_email,
+                &to_json(&m.return_origins)?,
+                m.show_attachment,
+                m.created_at
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// The merchant of that id.
+    pub async fn merchant(&mut self, id: &str) -> Result<Option<Merchant>, StoreError> {
+        self.row(MERCHANT, args![id]).await?.map(|r| merchant(&r)).transpose()
+    }
+
+    /// All merchants, oldest first.
+    pub async fn merchants(&mut self) -> Result<Vec<Merchant>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT id, name, language, fallback_email, return_origins, show_attachment, created_at
+                 FROM merchants ORDER BY id LIMIT 10000",
+                &[],
+            )
+            .await?;
+        rows.iter().map(merchant).collect()
+    }
+
+    /// Writes a merchant's settings.
+    pub async fn update_merchant(&mut self, m: &Merchant) -> Result<(), StoreError> {
+        self.run(
+            "UPDATE merchants SET name = $2, language = $3, fallback_email = $4, return_origins = $5, show_attachment = $6
+             WHERE id = $1",
+            args![&m.id, &m.name, &m.language, &m.fallback_email, &to_json(&m.return_origins)?, m.show_attachment],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Adds an API key.
+    pub async fn add_api_key(&mut self, k: &ApiKey) -> Result<(), StoreError> {
+        self.run(
+            "INSERT INTO api_keys (merchant_id, id, name, hint, hash, live, scopes, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            args![&k.merchant_id, &k.id, &k.name, &k.hint, &k.hash, k.live, &to_json(&k.scopes)?, k.created_at],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// The valid key with that hash: begins a request, so the merchant is not known yet.
+    pub async fn api_key_by_hash(&mut self, hash: &str) -> Result<Option<ApiKey>, StoreError> {
+        let row = self
+            .row(
+                "SELECT merchant_id, id, name, hint, hash, live, scopes, created_at, revoked_at
+                 FROM api_keys WHERE hash = $1 AND revoked_at IS NULL",
+                args![hash],
+            )
+            .await?;
+        row.map(|r| {
+            Ok(ApiKey {
+                merchant_id: r.text("merchant_id")?,
+                id: r.text("id")?,
+                name: r.text("name")?,
+                hint: r.text("hint")?,
+                hash: r.text("hash")?,
+                live: r.flag("live")?,
+                scopes: r.json("scopes")?,
+                created_at: r.int("created_at")?,
+                revoked_at: r.maybe_int("revoked_at")?,
+            })
+        })
+        .transpose()
+    }
+
+    /// Ends a key; `false` when there is no such key.
+    pub async fn revoke_api_key(&mut self, merchant: &str, id: &str, now: i64) -> Result<bool, StoreError> {
+        let touched = self
+            .run(
+                "UPDATE api_keys SET revoked_at = $3 WHERE merchant_id = $1 AND id = $2 AND revoked_at IS NULL",
+                args![merchant, id, now],
+            )
+            .await?;
+        Ok(touched == 1)
+    }
+
+    /// Adds a provider account.
+    pub async fn add_provider_account(&mut self, a: &ProviderAccount) -> Result<(), StoreError> {
+        self.run(
+            "INSERT INTO provider_accounts (merchant_id, id, provider, currency, live, enabled, sealed, shown, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            args![
+                &a.merchant_id, &a.id, &a.provider, &a.currency, a.live, a.enabled, &a.sealed, &to_json(&a.shown)?, a.created_at
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Writes the settings, currency and switch of a provider account.
+    pub async fn update_provider_account(&mut self, a: &ProviderAccount) -> Result<(), StoreError> {
+        self.run(
+            "UPDATE provider_accounts SET currency = $3, enabled = $4, sealed = $5, shown = $6
+             WHERE merchant_id = $1 AND id = $2",
+            args![&a.merchant_id, &a.id, &a.currency, a.enabled, &a.sealed, &to_json(&a.shown)?],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// One provider account of a merchant.
+    pub async fn provider_account(&mut self, merchant: &str, id: &str) -> Result<Option<ProviderAccount>, StoreError> {
+        self.row(
+            "SELECT merchant_id, id, provider, currency, live, enabled, sealed, shown, created_at
+             FROM provider_accounts WHERE merchant_id = $1 AND id = $2",
+            args![merchant, id],
+        )
+        .await?
+        .map(|r| provider_account(&r))
+        .transpose()
+    }
+
+    /// The account a webhook address names: begins a request, so the merchant is not known yet.
+    pub async fn provider_account_by_id(&mut self, id: &str) -> Result<Option<ProviderAccount>, StoreError> {
+        self.row(
+            "SELECT merchant_id, id, provider, currency, live, enabled, sealed, shown, created_at
+             FROM provider_accounts WHERE id = $1",
+            args![id],
+        )
+        .await?
+        .map(|r| provider_account(&r))
+        .transpose()
+    }
+
+    /// All provider accounts of a merchant, oldest first.
+    pub async fn provider_accounts(&mut self, merchant: &str) -> Result<Vec<ProviderAccount>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT merchant_id, id, provider, currency, live, enabled, sealed, shown, created_at
+                 FROM provider_accounts WHERE merchant_id = $1 ORDER BY id LIMIT 1000",
+                args![merchant],
+            )
+            .await?;
+        rows.iter().map(provider_account).collect()
+    }
+
+    /// Adds an invoicing account.
+    pub async fn add_invoicing_account(&mut self, a: &InvoicingAccount) -> Result<(), StoreError> {
+        self.run(
+            "INSERT INTO invoicing_accounts (merchant_id, id, invoicer, live, enabled, sealed, shown, failures, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8)",
+            args![&a.merchant_id, &a.id, &a.invoicer, a.live, a.enabled, &a.sealed, &to_json(&a.shown)?, a.created_at],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Writes the settings, switch and pause of an invoicing account.
+    pub async fn update_invoicing_account(&mut self, a: &InvoicingAccount) -> Result<(), StoreError> {
+        self.run(
+            "UPDATE invoicing_accounts SET enabled = $3, sealed = $4, shown = $5, paused_until = $6, pause_reason = $7, failures = $8
+             WHERE merchant_id = $1 AND id = $2",
+            args![
+                &a.merchant_id, &a.id, a.enabled, &a.sealed, &to_json(&a.shown)?, a.paused_until, &a.pause_reason, a.failures
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// One invoicing account of a merchant.
+    pub async fn invoicing_account(
+        &mut self,
+        merchant: &str,
+        id: &str,
+    ) -> Result<Option<InvoicingAccount>, StoreError> {
+        self.row(
+            "SELECT merchant_id, id, invoicer, live, enabled, sealed, shown, paused_until, pause_reason, failures, created_at
+             FROM invoicing_accounts WHERE merchant_id = $1 AND id = $2",
+            args![merchant, id],
+        )
+        .await?
+        .map(|r| invoicing_account(&r))
+        .transpose()
+    }
+
+    /// All invoicing accounts of a merchant, oldest first.
+    pub async fn invoicing_accounts(&mut self, merchant: &str) -> Result<Vec<InvoicingAccount>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT merchant_id, id, invoicer, live, enabled, sealed, shown, paused_until, pause_reason, failures, created_at
+                 FROM invoicing_accounts WHERE merchant_id = $1 ORDER BY id LIMIT 1000",
+                args![merchant],
+            )
+            .await?;
+        rows.iter().map(invoicing_account).collect()
+    }
+
+    /// Sets or lifts the pause of an invoicing account.
+    pub async fn pause_invoicing_account(
+        &mut self,
+        merchant: &str,
+        id: &str,
+        until: Option<i64>,
+        reason: Option<&str>,
+        failures: i64,
+    ) -> Result<(), StoreError> {
+        self.run(
+            "UPDATE invoicing_accounts SET paused_until = $3, pause_reason = $4, failures = $5 WHERE merchant_id = $1 AND id = $2",
+            args![merchant, id, until, reason, failures],
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+fn merchant(r: &Row) -> Result<Merchant, StoreError> {
+    Ok(Merchant {
+        id: r.text("id")?,
+        name: r.text("name")?,
+        language: r.text("language")?,
+        fallback_email: r.maybe_text("fallback_email")?,
+        return_origins: r.json("return_origins")?,
+        show_attachment: r.flag("show_attachment")?,
+        created_at: r.int("created_at")?,
+    })
+}
+
+fn provider_account(r: &Row) -> Result<ProviderAccount, StoreError> {
+    Ok(ProviderAccount {
+        merchant_id: r.text("merchant_id")?,
+        id: r.text("id")?,
+        provider: r.text("provider")?,
+        currency: r.maybe_text("currency")?,
+        live: r.flag("live")?,
+        enabled: r.flag("enabled")?,
+        sealed: r.text("sealed")?,
+        shown: r.json("shown")?,
+        created_at: r.int("created_at")?,
+    })
+}
+
+fn invoicing_account(r: &Row) -> Result<InvoicingAccount, StoreError> {
+    Ok(InvoicingAccount {
+        merchant_id: r.text("merchant_id")?,
+        id: r.text("id")?,
+        invoicer: r.text("invoicer")?,
+        live: r.flag("live")?,
+        enabled: r.flag("enabled")?,
+        sealed: r.text("sealed")?,
+        shown: r.json("shown")?,
+        paused_until: r.maybe_int("paused_until")?,
+        pause_reason: r.maybe_text("pause_reason")?,
+        failures: r.int("failures")?,
+        created_at: r.int("created_at")?,
+    })
+}

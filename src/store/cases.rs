@@ -1,0 +1,115 @@
+//! Cases and their quotes.
+
+use grosz_providers::Money;
+use grosz_providers::invoicer::InvoiceLine;
+
+use super::Page;
+use super::dialect::{Row, StoreError, Tx, args, to_json};
+
+/// A line of a quote, in gross prices.
+pub type CaseLine = InvoiceLine;
+
+/// A client's matter: quoted by an expert, paid by a payer.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// Owner.
+    pub merchant_id: String,
+    /// `case_…`
+    pub id: String,
+    /// The number people use, unique for the merchant.
+    pub number: String,
+    /// What it is about.
+    pub title: String,
+    /// Who handles it.
+    pub expert_id: Option<String>,
+    /// Who pays.
+    pub payer_id: String,
+    /// The quote's total.
+    pub total: Money,
+    /// The quote's lines; their sum is the total.
+    pub lines: Vec<CaseLine>,
+    /// Rises when the quote changes (R-5W-08).
+    pub quote_version: i64,
+    /// `analysis` until it is paid, then `in_preparation` (R-5W-19).
+    pub status: String,
+    /// Microseconds.
+    pub created_at: i64,
+    /// Microseconds.
+    pub updated_at: i64,
+}
+
+const COLUMNS_BY_ID: &str = "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at FROM cases WHERE merchant_id = $1 AND id = $2";
+
+impl Tx {
+    /// Adds a case; `Taken` when the number is used.
+    pub async fn add_case(&mut self, c: &Case) -> Result<(), StoreError> {
+        self.run(
+            "INSERT INTO cases (merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)",
+            args![
+                &c.merchant_id, &c.id, &c.number, &c.title, &c.expert_id, &c.payer_id, c.total.minor(),
+                c.total.currency().code(), &to_json(&c.lines)?, c.quote_version, &c.status, c.created_at
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Writes title, expert, quote and status of a case.
+    pub async fn update_case(&mut self, c: &Case) -> Result<(), StoreError> {
+        self.run(
+            "UPDATE cases SET title = $3, expert_id = $4, amount = $5, currency = $6, lines = $7, quote_version = $8, status = $9, updated_at = $10
+             WHERE merchant_id = $1 AND id = $2",
+            args![
+                &c.merchant_id, &c.id, &c.title, &c.expert_id, c.total.minor(), c.total.currency().code(),
+                &to_json(&c.lines)?, c.quote_version, &c.status, c.updated_at
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// One case.
+    pub async fn case(&mut self, merchant: &str, id: &str) -> Result<Option<Case>, StoreError> {
+        self.row(COLUMNS_BY_ID, args![merchant, id]).await?.map(|r| case(&r)).transpose()
+    }
+
+    /// One case, locked until the end of the transaction.
+    pub async fn case_for_update(&mut self, merchant: &str, id: &str) -> Result<Option<Case>, StoreError> {
+        let sql = self.pick(
+            COLUMNS_BY_ID,
+            "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at FROM cases WHERE merchant_id = $1 AND id = $2 FOR UPDATE",
+        );
+        self.row(sql, args![merchant, id]).await?.map(|r| case(&r)).transpose()
+    }
+
+    /// A page of cases.
+    pub async fn cases(&mut self, merchant: &str, payer: Option<&str>, page: &Page) -> Result<Vec<Case>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at
+                 FROM cases WHERE merchant_id = $1 AND ($2 IS NULL OR payer_id = $2) AND ($3 IS NULL OR id < $3)
+                 ORDER BY id DESC LIMIT $4",
+                args![merchant, payer, &page.before, page.limit],
+            )
+            .await?;
+        rows.iter().map(case).collect()
+    }
+}
+
+fn case(r: &Row) -> Result<Case, StoreError> {
+    Ok(Case {
+        merchant_id: r.text("merchant_id")?,
+        id: r.text("id")?,
+        number: r.text("number")?,
+        title: r.text("title")?,
+        expert_id: r.maybe_text("expert_id")?,
+        payer_id: r.text("payer_id")?,
+        total: r.money()?,
+        lines: r.json("lines")?,
+        quote_version: r.int("quote_version")?,
+        status: r.text("status")?,
+        created_at: r.int("created_at")?,
+        updated_at: r.int("updated_at")?,
+    })
+}

@@ -1,0 +1,286 @@
+//! Inbound webhook calls as received, and the events read from them or from polls.
+
+use grosz_providers::{Event, Outcome};
+
+use super::Page;
+use super::dialect::{Row, StoreError, Tx, args, to_json};
+
+/// A webhook call to be kept.
+#[derive(Debug, Clone)]
+pub struct RecordedDelivery {
+    /// Owner.
+    pub merchant_id: String,
+    /// `dlv_…`
+    pub id: String,
+    /// The account its address named.
+    pub account_id: String,
+    /// Which gateway.
+    pub provider: String,
+    /// `verified`, `repeat`, `deviating` (an event seen before with another body).
+    pub verdict: String,
+    /// Header pairs, JSON.
+    pub headers: String,
+    /// The query.
+    pub query: String,
+    /// The raw body.
+    pub body: Vec<u8>,
+    /// Its SHA-256, hex.
+    pub body_sha256: String,
+    /// Microseconds.
+    pub received_at: i64,
+}
+
+/// A kept webhook call.
+#[derive(Debug, Clone)]
+pub struct StoredDelivery {
+    /// The call.
+    pub delivery: RecordedDelivery,
+    /// How many times the same bytes came again.
+    pub repeats: i64,
+    /// When they last came, microseconds.
+    pub last_at: i64,
+}
+
+/// An event on record.
+#[derive(Debug, Clone)]
+pub struct EventRow {
+    /// Owner.
+    pub merchant_id: String,
+    /// `evt_…`
+    pub id: String,
+    /// The account it came from.
+    pub account_id: String,
+    /// `webhook`, `poll`, `replay`.
+    pub origin: String,
+    /// The delivery it was read from.
+    pub delivery_id: Option<String>,
+    /// SHA-256 of the body it was read from; empty for polls.
+    pub body_sha256: String,
+    /// The event itself.
+    pub event: Event,
+    /// `applied`, `parked` (unknown attempt), `mismatch`, `unknown` (unknown status), `expired` (parked to the end).
+    pub state: String,
+    /// The attempt it was found to be about.
+    pub attempt_id: Option<String>,
+    /// Its payment.
+    pub payment_id: Option<String>,
+    /// How many times a parked event was tried again.
+    pub tries: i64,
+    /// Microseconds.
+    pub created_at: i64,
+}
+
+impl EventRow {
+    /// What the gateway is told about it.
+    pub fn outcome(&self) -> Outcome {
+        match self.state.as_str() {
+            "mismatch" => Outcome::Mismatch,
+            "parked" | "expired" => Outcome::UnknownAttempt,
+            _ => Outcome::Recorded,
+        }
+    }
+}
+
+/// Which deliveries a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct DeliveryFilter {
+    /// Of this account.
+    pub account: Option<String>,
+    /// Those with an event about this payment.
+    pub payment: Option<String>,
+}
+
+macro_rules! delivery_columns {
+    () => {
+        "d.merchant_id, d.id, d.account_id, d.provider, d.verdict, d.headers, d.query, d.body, d.body_sha256, d.repeats, d.received_at, d.last_at"
+    };
+}
+
+macro_rules! event_columns {
+    () => {
+        "merchant_id, id, account_id, origin, delivery_id, body_sha256, body, state, attempt_id, payment_id, tries, created_at"
+    };
+}
+
+impl Tx {
+    /// Keeps a webhook call.
+    pub async fn add_delivery(&mut self, d: &RecordedDelivery) -> Result<(), StoreError> {
+        self.run(
+            "INSERT INTO deliveries (merchant_id, id, account_id, provider, verdict, headers, query, body, body_sha256, repeats, received_at, last_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $10)",
+            args![
+                &d.merchant_id, &d.id, &d.account_id, &d.provider, &d.verdict, &d.headers, &d.query, d.body.as_slice(), &d.body_sha256,
+                d.received_at
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Counts one more arrival of the same bytes.
+    pub async fn count_repeat(&mut self, merchant: &str, delivery: &str, now: i64) -> Result<(), StoreError> {
+        self.run(
+            "UPDATE deliveries SET repeats = repeats + 1, last_at = $3 WHERE merchant_id = $1 AND id = $2",
+            args![merchant, delivery, now],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// One delivery.
+    pub async fn delivery(&mut self, merchant: &str, id: &str) -> Result<Option<StoredDelivery>, StoreError> {
+        let sql = concat!("SELECT ", delivery_columns!(), " FROM deliveries d WHERE d.merchant_id = $1 AND d.id = $2");
+        self.row(sql, args![merchant, id]).await?.map(|r| delivery(&r)).transpose()
+    }
+
+    /// A page of deliveries.
+    pub async fn deliveries(
+        &mut self,
+        merchant: &str,
+        f: &DeliveryFilter,
+        page: &Page,
+    ) -> Result<Vec<StoredDelivery>, StoreError> {
+        let sql = if f.payment.is_some() {
+            concat!(
+                "SELECT ", delivery_columns!(), " FROM deliveries d WHERE d.merchant_id = $1 AND ($2 IS NULL OR d.account_id = $2)
+                 AND EXISTS (SELECT 1 FROM events e WHERE e.merchant_id = $1 AND e.payment_id = $3 AND e.delivery_id = d.id)
+                 AND ($4 IS NULL OR d.id < $4) ORDER BY d.id DESC LIMIT $5"
+            )
+        } else {
+            concat!(
+                "SELECT ",
+                delivery_columns!(),
+                " FROM deliveries d WHERE d.merchant_id = $1 AND ($2 IS NULL OR d.account_id = $2)
+                 AND $3 IS NULL AND ($4 IS NULL OR d.id < $4) ORDER BY d.id DESC LIMIT $5"
+            )
+        };
+        let rows = self.rows(sql, args![merchant, &f.account, &f.payment, &page.before, page.limit]).await?;
+        rows.iter().map(delivery).collect()
+    }
+
+    /// Keeps an event under its identity; `None` when the account had it before.
+    pub async fn add_event(&mut self, e: &EventRow) -> Result<bool, StoreError> {
+        let touched = self
+            .run(
+                "INSERT INTO events (merchant_id, id, account_id, event_key, origin, delivery_id, body_sha256, kind, body, state, attempt_id, payment_id, tries, created_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+                 ON CONFLICT (merchant_id, account_id, event_key) DO NOTHING",
+                args![
+                    &e.merchant_id, &e.id, &e.account_id, &e.event.key, &e.origin, &e.delivery_id, &e.body_sha256, e.event.kind.word(),
+                    &to_json(&e.event)?, &e.state, &e.attempt_id, &e.payment_id, e.tries, e.created_at
+                ],
+            )
+            .await?;
+        Ok(touched == 1)
+    }
+
+    /// The event an account has under that identity.
+    pub async fn event_by_key(
+        &mut self,
+        merchant: &str,
+        account: &str,
+        key: &str,
+    ) -> Result<Option<EventRow>, StoreError> {
+        let sql = concat!(
+            "SELECT ",
+            event_columns!(),
+            " FROM events WHERE merchant_id = $1 AND account_id = $2 AND event_key = $3"
+        );
+        self.row(sql, args![merchant, account, key]).await?.map(|r| event(&r)).transpose()
+    }
+
+    /// One event, locked until the end of the transaction.
+    pub async fn event_for_update(&mut self, merchant: &str, id: &str) -> Result<Option<EventRow>, StoreError> {
+        let sql = self.pick(
+            concat!("SELECT ", event_columns!(), " FROM events WHERE merchant_id = $1 AND id = $2"),
+            concat!("SELECT ", event_columns!(), " FROM events WHERE merchant_id = $1 AND id = $2 FOR UPDATE"),
+        );
+        self.row(sql, args![merchant, id]).await?.map(|r| event(&r)).transpose()
+    }
+
+    /// Events about a payment, oldest first.
+    pub async fn events_of_payment(&mut self, merchant: &str, payment: &str) -> Result<Vec<EventRow>, StoreError> {
+        let sql = concat!(
+            "SELECT ",
+            event_columns!(),
+            " FROM events WHERE merchant_id = $1 AND payment_id = $2 ORDER BY id LIMIT 1000"
+        );
+        self.rows(sql, args![merchant, payment]).await?.iter().map(event).collect()
+    }
+
+    /// Writes what became of an event.
+    pub async fn settle_event(&mut self, e: &EventRow) -> Result<(), StoreError> {
+        self.run(
+            "UPDATE events SET state = $3, attempt_id = $4, payment_id = $5, tries = $6 WHERE merchant_id = $1 AND id = $2",
+            args![&e.merchant_id, &e.id, &e.state, &e.attempt_id, &e.payment_id, e.tries],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Keeps one of the last refused deliveries of an account; `slot` runs in a circle, so the table stays small (F48).
+    pub async fn put_refusal(
+        &mut self,
+        merchant: &str,
+        account: &str,
+        slot: i64,
+        why: &str,
+        bytes: i64,
+        now: i64,
+    ) -> Result<(), StoreError> {
+        self.run(
+            "INSERT INTO refusals (merchant_id, account_id, slot, why, bytes, received_at) VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (merchant_id, account_id, slot) DO UPDATE SET why = excluded.why, bytes = excluded.bytes, received_at = excluded.received_at",
+            args![merchant, account, slot, why, bytes, now],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// The last refused deliveries of an account: why, size, when.
+    pub async fn refusals(&mut self, merchant: &str, account: &str) -> Result<Vec<(String, i64, i64)>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT why, bytes, received_at FROM refusals WHERE merchant_id = $1 AND account_id = $2 ORDER BY received_at DESC",
+                args![merchant, account],
+            )
+            .await?;
+        rows.iter().map(|r| Ok((r.text("why")?, r.int("bytes")?, r.int("received_at")?))).collect()
+    }
+}
+
+fn delivery(r: &Row) -> Result<StoredDelivery, StoreError> {
+    Ok(StoredDelivery {
+        delivery: RecordedDelivery {
+            merchant_id: r.text("merchant_id")?,
+            id: r.text("id")?,
+            account_id: r.text("account_id")?,
+            provider: r.text("provider")?,
+            verdict: r.text("verdict")?,
+            headers: r.text("headers")?,
+            query: r.text("query")?,
+            body: r.blob("body")?,
+            body_sha256: r.text("body_sha256")?,
+            received_at: r.int("received_at")?,
+        },
+        repeats: r.int("repeats")?,
+        last_at: r.int("last_at")?,
+    })
+}
+
+fn event(r: &Row) -> Result<EventRow, StoreError> {
+    Ok(EventRow {
+        merchant_id: r.text("merchant_id")?,
+        id: r.text("id")?,
+        account_id: r.text("account_id")?,
+        origin: r.text("origin")?,
+        delivery_id: r.maybe_text("delivery_id")?,
+        body_sha256: r.text("body_sha256")?,
+        event: r.json("body")?,
+        state: r.text("state")?,
+        attempt_id: r.maybe_text("attempt_id")?,
+        payment_id: r.maybe_text("payment_id")?,
+        tries: r.int("tries")?,
+        created_at: r.int("created_at")?,
+    })
+}

@@ -1,0 +1,59 @@
+//! Idempotency keys: the answer is stored in the same transaction as the effect.
+
+use super::dialect::{StoreError, Tx, args};
+
+/// An answer given before.
+#[derive(Debug, Clone)]
+pub struct StoredAnswer {
+    /// SHA-256 over method, path and parameters of the first call.
+    pub fingerprint: String,
+    /// HTTP status.
+    pub status: i64,
+    /// JSON body.
+    pub body: String,
+}
+
+impl Tx {
+    /// The answer stored under a merchant's key.
+    pub async fn stored_answer(&mut self, merchant: &str, key: &str) -> Result<Option<StoredAnswer>, StoreError> {
+        let row = self
+            .row(
+                "SELECT fingerprint, status, body FROM idempotency_keys WHERE merchant_id = $1 AND idempotency_key = $2",
+                args![merchant, key],
+            )
+            .await?;
+        row.map(|r| {
+            Ok(StoredAnswer { fingerprint: r.text("fingerprint")?, status: r.int("status")?, body: r.text("body")? })
+        })
+        .transpose()
+    }
+
+    /// Claims a key for this transaction. On PostgreSQL a second caller waits here until the first one ends; on
+    /// SQLite the writer is alone. `false`: another call has it.
+    pub async fn claim_idempotency_key(
+        &mut self,
+        merchant: &str,
+        key: &str,
+        fingerprint: &str,
+        now: i64,
+    ) -> Result<bool, StoreError> {
+        let touched = self
+            .run(
+                "INSERT INTO idempotency_keys (merchant_id, idempotency_key, fingerprint, status, body, created_at)
+                 VALUES ($1, $2, $3, 0, '', $4) ON CONFLICT (merchant_id, idempotency_key) DO NOTHING",
+                args![merchant, key, fingerprint, now],
+            )
+            .await?;
+        Ok(touched == 1)
+    }
+
+    /// Stores the answer under a claimed key.
+    pub async fn store_answer(&mut self, merchant: &str, key: &str, status: i64, body: &str) -> Result<(), StoreError> {
+        self.run(
+            "UPDATE idempotency_keys SET status = $3, body = $4 WHERE merchant_id = $1 AND idempotency_key = $2",
+            args![merchant, key, status, body],
+        )
+        .await?;
+        Ok(())
+    }
+}

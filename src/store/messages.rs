@@ -1,0 +1,246 @@
+//! What client apps are told: messages, endpoints, and who was told what.
+
+use super::Page;
+use super::dialect::{Row, StoreError, Tx, args, to_json};
+
+/// One message of the feed.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Owner.
+    pub merchant_id: String,
+    /// `msg_…`; the `webhook-id` on every repeat.
+    pub id: String,
+    /// `payment.completed` and so on.
+    pub kind: String,
+    /// The object it is about.
+    pub subject: String,
+    /// The bytes that are signed and sent.
+    pub body: String,
+    /// Microseconds.
+    pub created_at: i64,
+}
+
+/// A client app's address.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Owner.
+    pub merchant_id: String,
+    /// `ep_…`
+    pub id: String,
+    /// Where.
+    pub url: String,
+    /// Message types it wants; empty: all.
+    pub types: Vec<String>,
+    /// Its signing secrets with their ends, encrypted.
+    pub sealed: String,
+    /// `enabled`, `disabled`.
+    pub state: String,
+    /// Why it is disabled.
+    pub state_reason: Option<String>,
+    /// When the present run of failures began, microseconds.
+    pub first_failure_at: Option<i64>,
+    /// Distinct messages that failed in the present run.
+    pub failed_messages: i64,
+    /// Microseconds.
+    pub created_at: i64,
+}
+
+/// One message for one endpoint.
+#[derive(Debug, Clone)]
+pub struct Telling {
+    /// Owner.
+    pub merchant_id: String,
+    /// `tel_…`
+    pub id: String,
+    /// Which message.
+    pub message_id: String,
+    /// To whom.
+    pub endpoint_id: String,
+    /// `pending`, `delivered`, `failed`.
+    pub state: String,
+    /// Tries so far.
+    pub attempts: i64,
+    /// HTTP status of the last answer.
+    pub last_status: Option<i64>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// Microseconds.
+    pub created_at: i64,
+}
+
+macro_rules! endpoint_columns {
+    () => {
+        "merchant_id, id, url, types, sealed, state, state_reason, first_failure_at, failed_messages, created_at"
+    };
+}
+
+impl Tx {
+    /// Writes a message to the feed.
+    pub async fn add_message(&mut self, m: &Message) -> Result<(), StoreError> {
+        self.run(
+            "INSERT INTO messages (merchant_id, id, type, subject, body, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+            args![&m.merchant_id, &m.id, &m.kind, &m.subject, &m.body, m.created_at],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// One message.
+    pub async fn message(&mut self, merchant: &str, id: &str) -> Result<Option<Message>, StoreError> {
+        self.row(
+            "SELECT merchant_id, id, type, subject, body, created_at FROM messages WHERE merchant_id = $1 AND id = $2",
+            args![merchant, id],
+        )
+        .await?
+        .map(|r| message(&r))
+        .transpose()
+    }
+
+    /// Messages after a cursor, oldest first: the pull feed. Younger ones than `settled_before` are held back, so that a
+    /// message whose transaction commits late is not skipped.
+    pub async fn feed(
+        &mut self,
+        merchant: &str,
+        after: Option<&str>,
+        settled_before: i64,
+        limit: i64,
+    ) -> Result<Vec<Message>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT merchant_id, id, type, subject, body, created_at FROM messages
+                 WHERE merchant_id = $1 AND ($2 IS NULL OR id > $2) AND created_at <= $3 ORDER BY id LIMIT $4",
+                args![merchant, after, settled_before, limit],
+            )
+            .await?;
+        rows.iter().map(message).collect()
+    }
+
+    /// Adds an endpoint.
+    pub async fn add_endpoint(&mut self, e: &Endpoint) -> Result<(), StoreError> {
+        self.run(
+            "INSERT INTO endpoints (merchant_id, id, url, types, sealed, state, failed_messages, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, 0, $7)",
+            args![&e.merchant_id, &e.id, &e.url, &to_json(&e.types)?, &e.sealed, &e.state, e.created_at],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Writes everything about an endpoint but its identity.
+    pub async fn update_endpoint(&mut self, e: &Endpoint) -> Result<(), StoreError> {
+        self.run(
+            "UPDATE endpoints SET url = $3, types = $4, sealed = $5, state = $6, state_reason = $7, first_failure_at = $8, failed_messages = $9
+             WHERE merchant_id = $1 AND id = $2",
+            args![
+                &e.merchant_id, &e.id, &e.url, &to_json(&e.types)?, &e.sealed, &e.state, &e.state_reason, e.first_failure_at,
+                e.failed_messages
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Removes an endpoint; `false` when there is none.
+    pub async fn delete_endpoint(&mut self, merchant: &str, id: &str) -> Result<bool, StoreError> {
+        Ok(self.run("DELETE FROM endpoints WHERE merchant_id = $1 AND id = $2", args![merchant, id]).await? == 1)
+    }
+
+    /// One endpoint.
+    pub async fn endpoint(&mut self, merchant: &str, id: &str) -> Result<Option<Endpoint>, StoreError> {
+        let sql = concat!("SELECT ", endpoint_columns!(), " FROM endpoints WHERE merchant_id = $1 AND id = $2");
+        self.row(sql, args![merchant, id]).await?.map(|r| endpoint(&r)).transpose()
+    }
+
+    /// All endpoints of a merchant.
+    pub async fn endpoints(&mut self, merchant: &str) -> Result<Vec<Endpoint>, StoreError> {
+        let sql =
+            concat!("SELECT ", endpoint_columns!(), " FROM endpoints WHERE merchant_id = $1 ORDER BY id LIMIT 1000");
+        self.rows(sql, args![merchant]).await?.iter().map(endpoint).collect()
+    }
+
+    /// Adds a message's way to one endpoint.
+    pub async fn add_telling(&mut self, t: &Telling) -> Result<bool, StoreError> {
+        let touched = self
+            .run(
+                "INSERT INTO tellings (merchant_id, id, message_id, endpoint_id, state, attempts, created_at) VALUES ($1, $2, $3, $4, $5, 0, $6)
+                 ON CONFLICT (merchant_id, message_id, endpoint_id) DO NOTHING",
+                args![&t.merchant_id, &t.id, &t.message_id, &t.endpoint_id, &t.state, t.created_at],
+            )
+            .await?;
+        Ok(touched == 1)
+    }
+
+    /// One message's way to one endpoint.
+    pub async fn telling(&mut self, merchant: &str, id: &str) -> Result<Option<Telling>, StoreError> {
+        self.row(
+            "SELECT merchant_id, id, message_id, endpoint_id, state, attempts, last_status, last_error, created_at
+             FROM tellings WHERE merchant_id = $1 AND id = $2",
+            args![merchant, id],
+        )
+        .await?
+        .map(|r| telling(&r))
+        .transpose()
+    }
+
+    /// Tellings of one endpoint, newest first.
+    pub async fn tellings(&mut self, merchant: &str, endpoint: &str, page: &Page) -> Result<Vec<Telling>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT merchant_id, id, message_id, endpoint_id, state, attempts, last_status, last_error, created_at FROM tellings
+                 WHERE merchant_id = $1 AND endpoint_id = $2 AND ($3 IS NULL OR id < $3) ORDER BY id DESC LIMIT $4",
+                args![merchant, endpoint, &page.before, page.limit],
+            )
+            .await?;
+        rows.iter().map(telling).collect()
+    }
+
+    /// Writes the result of a try.
+    pub async fn update_telling(&mut self, t: &Telling, done_at: Option<i64>) -> Result<(), StoreError> {
+        self.run(
+            "UPDATE tellings SET state = $3, attempts = $4, last_status = $5, last_error = $6, done_at = $7 WHERE merchant_id = $1 AND id = $2",
+            args![&t.merchant_id, &t.id, &t.state, t.attempts, t.last_status, &t.last_error, done_at],
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+fn message(r: &Row) -> Result<Message, StoreError> {
+    Ok(Message {
+        merchant_id: r.text("merchant_id")?,
+        id: r.text("id")?,
+        kind: r.text("type")?,
+        subject: r.text("subject")?,
+        body: r.text("body")?,
+        created_at: r.int("created_at")?,
+    })
+}
+
+fn endpoint(r: &Row) -> Result<Endpoint, StoreError> {
+    Ok(Endpoint {
+        merchant_id: r.text("merchant_id")?,
+        id: r.text("id")?,
+        url: r.text("url")?,
+        types: r.json("types")?,
+        sealed: r.text("sealed")?,
+        state: r.text("state")?,
+        state_reason: r.maybe_text("state_reason")?,
+        first_failure_at: r.maybe_int("first_failure_at")?,
+        failed_messages: r.int("failed_messages")?,
+        created_at: r.int("created_at")?,
+    })
+}
+
+fn telling(r: &Row) -> Result<Telling, StoreError> {
+    Ok(Telling {
+        merchant_id: r.text("merchant_id")?,
+        id: r.text("id")?,
+        message_id: r.text("message_id")?,
+        endpoint_id: r.text("endpoint_id")?,
+        state: r.text("state")?,
+        attempts: r.int("attempts")?,
+        last_status: r.maybe_int("last_status")?,
+        last_error: r.maybe_text("last_error")?,
+        created_at: r.int("created_at")?,
+    })
+}
