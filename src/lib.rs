@@ -3,7 +3,15 @@
 //!
 //! Start with ARCHITECTURE.md; the rules are in [`domain`], the verbs in [`flows`].
 
+pub mod app;
 pub mod clock;
+pub mod config;
 pub mod domain;
+pub mod flows;
 pub mod ids;
+pub mod mail;
+pub mod metrics;
+pub mod outbound;
+pub mod seal;
+pub mod standard_webhooks;
 pub mod store;

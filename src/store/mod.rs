@@ -18,12 +18,13 @@ mod records;
 pub use accounts::{ApiKey, InvoicingAccount, Merchant, ProviderAccount};
 pub use cases::{Case, CaseLine};
 pub use deliveries::{DeliveryFilter, EventRow, RecordedDelivery, StoredDelivery};
-pub use dialect::{Store, StoreError, Tx};
+pub use dialect::{PoolSizes, Store, StoreError, Tx};
 pub use idempotency::StoredAnswer;
 pub use invoices::{Attachment, InvoiceRow};
 pub use jobs::{Job, JobKind, QueueDepth};
 pub use messages::{Endpoint, Message, Telling};
 pub use payments::{Attempt, Capture, Dispute, Payment, PaymentFilter, Refund, Transition};
+pub(crate) use payments::refund_word;
 pub use people::{Expert, Payer, Profile, ProfileBody};
 pub use records::{Alert, Notice};
 

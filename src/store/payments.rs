@@ -1,6 +1,6 @@
 //! Payments, attempts, captures, refunds, disputes, transitions.
 
-use grosz_providers::invoicer::Buyer;
+use grosz_providers::invoicer::{Buyer, InvoiceLine};
 use grosz_providers::{Money, Redirect, RefundState};
 
 use super::Page;
@@ -30,6 +30,8 @@ pub struct Payment {
     pub provider_account_id: String,
     /// What is to be paid.
     pub amount: Money,
+    /// Snapshot of the lines of its invoice, in gross prices; `None`: no invoice can be made of it.
+    pub lines: Option<Vec<InvoiceLine>>,
     /// One line for the payer.
     pub description: String,
     /// Where the client app wants the payer back; empty for our own pages.
@@ -196,7 +198,7 @@ pub struct PaymentFilter {
 
 macro_rules! payment_columns {
     () => {
-        "merchant_id, id, case_id, quote_version, payer_id, buyer, profile_id, profile_version, provider_account_id, amount, currency, description, return_url, token, live, status, status_reason, late_success, double_payment, mismatch, amount_refunded, version, created_at, updated_at, completed_at"
+        "merchant_id, id, case_id, quote_version, payer_id, buyer, profile_id, profile_version, provider_account_id, amount, currency, lines, description, return_url, token, live, status, status_reason, late_success, double_payment, mismatch, amount_refunded, version, created_at, updated_at, completed_at"
     };
 }
 
@@ -216,14 +218,15 @@ impl Tx {
     /// Adds a payment; `Taken` when its case has an unfinished one.
     pub async fn add_payment(&mut self, p: &Payment) -> Result<(), StoreError> {
         let buyer = p.buyer.as_ref().map(to_json).transpose()?;
+        let lines = p.lines.as_ref().map(to_json).transpose()?;
         self.run(
             "INSERT INTO payments (merchant_id, id, case_id, quote_version, payer_id, buyer, profile_id, profile_version, provider_account_id,
-                 amount, currency, description, return_url, token, live, status, late_success, double_payment, mismatch, amount_refunded,
+                 amount, currency, lines, description, return_url, token, live, status, late_success, double_payment, mismatch, amount_refunded,
                  version, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 0, 0, 0, 0, 1, $17, $17)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 0, 0, 0, 0, 1, $18, $18)",
             args![
                 &p.merchant_id, &p.id, &p.case_id, p.quote_version, &p.payer_id, &buyer, &p.profile_id, p.profile_version,
-                &p.provider_account_id, p.amount.minor(), p.amount.currency().code(), &p.description, &p.return_url, &p.token,
+                &p.provider_account_id, p.amount.minor(), p.amount.currency().code(), &lines, &p.description, &p.return_url, &p.token,
                 p.live, p.status.word(), p.created_at
             ],
         )
@@ -703,7 +706,7 @@ impl Tx {
 }
 
 /// The word a refund's state is kept under.
-pub fn refund_word(state: RefundState) -> &'static str {
+pub(crate) fn refund_word(state: RefundState) -> &'static str {
     match state {
         RefundState::Pending => "pending",
         RefundState::Succeeded => "succeeded",
@@ -731,6 +734,7 @@ fn payment(r: &Row) -> Result<Payment, StoreError> {
         profile_version: r.int("profile_version")?,
         provider_account_id: r.text("provider_account_id")?,
         amount: r.money()?,
+        lines: maybe_json(r, "lines")?,
         description: r.text("description")?,
         return_url: r.text("return_url")?,
         token: r.text("token")?,

@@ -120,6 +120,7 @@ CREATE TABLE payments (
     provider_account_id TEXT NOT NULL,
     amount BIGINT NOT NULL,
     currency TEXT NOT NULL,
+    lines TEXT,
     description TEXT NOT NULL,
     return_url TEXT NOT NULL,
     token TEXT NOT NULL,

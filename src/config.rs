@@ -1,0 +1,306 @@
+//! Settings: one TOML file and `GROSZ_*` variables; the variables win. Each setting is written down once, below, with
+//! its default and its explanation, so that `grosz config check` can explain it.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr;)+) => {
+        /// All settings, checked.
+        #[derive(Debug, Clone, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Config {
+            $($(#[doc = $doc])+ pub $name: $type,)+
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Config { $($name: $default,)+ }
+            }
+        }
+
+        impl Config {
+            /// Name and explanation of every setting, in order.
+            pub const EXPLAINED: &'static [(&'static str, &'static str)] =
+                &[$((stringify!($name), concat!($($doc),+)),)+];
+
+            /// Name and present value of every setting; secrets are not shown.
+            pub fn shown(&self) -> Vec<(&'static str, String)> {
+                vec![$((stringify!($name), format!("{:?}", self.$name)),)+]
+            }
+        }
+    };
+}
+
+settings! {
+    /// Where the data are: `sqlite:<file>` or `postgres://user:password@host/database`.
+    database_url: Hidden = Hidden("sqlite:grosz.db".into());
+    /// Address and port on which the hub listens.
+    listen: String = "127.0.0.1:8080".into();
+    /// The hub's address as gateways and payers reach it, without a final slash.
+    public_url: String = "http://127.0.0.1:8080".into();
+    /// Key that encrypts settings of accounts at rest: 32 bytes as 64 hex digits or base64. Keep it apart from backups.
+    master_key: Hidden = Hidden(String::new());
+    /// Former master keys, comma-separated: they still open what they sealed.
+    old_master_keys: Hidden = Hidden(String::new());
+    /// Real money: refuses to start with a missing master key, plain HTTP as public address, or insecure targets.
+    live: bool = false;
+    /// `all`, `web` (HTTP only) or `worker` (jobs only).
+    role: String = "all".into();
+    /// Start with all outside calls held: for drills with a restored backup. Jobs that call outside wait.
+    hold: bool = false;
+    /// Serve the simulated gateways and the simulated invoicing API below /sandbox. Refused when live.
+    sandbox: bool = false;
+    /// Allow plain HTTP, any port and private networks as targets of outside calls. For tests and for gateways inside your own network.
+    allow_insecure_targets: bool = false;
+    /// PEM file with further certificate authorities to trust for outside calls.
+    extra_ca_file: String = String::new();
+    /// Mail: `smtp://user:password@host:587?tls=required`, `smtps://…`, `smtp://host:25?tls=none`, `file:///directory`, or `none`.
+    smtp_url: Hidden = Hidden("none".into());
+    /// Sender of mails.
+    mail_from: String = "Grosz <hub@localhost>".into();
+    /// Where notices go when neither the case has an expert nor the merchant a fallback address.
+    fallback_email: String = String::new();
+    /// Connections to PostgreSQL, or readers of SQLite.
+    db_connections: u32 = 10;
+    /// Longest wait for a database connection, in seconds; then the answer is 503.
+    db_wait_s: u64 = 5;
+    /// Largest body of a webhook or an API call, in bytes.
+    body_limit_bytes: usize = 1_048_576;
+    /// Largest attachment, in bytes.
+    attachment_limit_bytes: usize = 10_485_760;
+    /// Time to read the head of a request, in seconds.
+    header_read_s: u64 = 10;
+    /// Time to answer a request, in seconds, body included.
+    request_s: u64 = 30;
+    /// Open connections at most.
+    max_connections: usize = 8192;
+    /// Webhooks waiting for a commit at most; beyond that the answer is 503.
+    intake_queue: usize = 8192;
+    /// Webhooks that share one commit at most.
+    intake_batch: usize = 256;
+    /// How long a checkout can be paid, in seconds, unless the gateway's own default is shorter.
+    link_lifetime_s: i64 = 86_400;
+    /// Pauses before the gateway is asked about a started attempt, in seconds; the last one repeats.
+    poll_waits_s: Vec<i64> = vec![60, 180, 600, 1800, 3600, 10_800, 21_600, 43_200, 86_400];
+    /// How long after its end an attempt is still asked about, in seconds.
+    poll_window_s: i64 = 604_800;
+    /// Pauses before an event for an unknown attempt is tried again, in seconds; after the last one it becomes an alert.
+    parked_waits_s: Vec<i64> = vec![10, 20, 60, 300, 1800, 7200, 21_600, 54_000];
+    /// Pause before each attempt to issue an invoice, in seconds, the first included: as many attempts as numbers.
+    invoice_waits_s: Vec<i64> = vec![0, 60, 600];
+    /// Jitter on these pauses, in percent either way.
+    invoice_jitter_percent: i64 = 10;
+    /// Stop after an error that another attempt cannot cure, instead of making all attempts.
+    invoice_stop_on_permanent: bool = false;
+    /// After an unknown outcome nothing is sent again before this many seconds and two clean look-ups.
+    invoice_quiet_s: i64 = 120;
+    /// Pauses between look-ups after an unknown outcome, in seconds; the last one repeats.
+    invoice_looks_s: Vec<i64> = vec![5, 30, 120, 600];
+    /// An outcome unknown for so long becomes an alert, in seconds.
+    invoice_unknown_limit_s: i64 = 86_400;
+    /// Pauses before the printed invoice is asked for again, in seconds; the last one repeats.
+    pdf_waits_s: Vec<i64> = vec![10, 30, 60, 120, 300, 600, 1200, 1800];
+    /// After so many seconds without a printed invoice an alert is opened.
+    pdf_limit_s: i64 = 86_400;
+    /// Calls to one invoicing account at the same time.
+    invoicing_concurrency: usize = 1;
+    /// Pause of an invoicing account whose credentials were refused, before it is probed, in seconds.
+    invoicing_probe_s: i64 = 300;
+    /// Pauses before a mail is tried again, in seconds; the last one repeats.
+    notice_waits_s: Vec<i64> = vec![10, 60, 300, 900, 1800, 3600];
+    /// Mail the invoice to the payer when its PDF is there.
+    mail_invoices: bool = true;
+    /// Pauses before a client's endpoint is told again, in seconds: ten tries in a bit over three days.
+    tell_waits_s: Vec<i64> = vec![0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400];
+    /// Time a client's endpoint has to answer, in seconds.
+    tell_timeout_s: u64 = 15;
+    /// An endpoint that failed for so long, in seconds, with at least three messages, is disabled.
+    endpoint_disable_s: i64 = 432_000;
+    /// Pauses before a refund is asked about again, in seconds; the last one repeats.
+    refund_waits_s: Vec<i64> = vec![30, 120, 600, 1800, 3600, 21_600];
+    /// A refund without a result for so long becomes an alert, in seconds.
+    refund_limit_s: i64 = 172_800;
+    /// How long a worker owns a job, in seconds; longer than any outside call.
+    job_lease_s: i64 = 120;
+    /// How often a worker looks for due jobs when nothing woke it, in milliseconds.
+    job_tick_ms: u64 = 500;
+    /// Jobs that run at the same time in one worker.
+    job_concurrency: usize = 32;
+    /// A job during which the worker died so many times is set aside.
+    job_max_crashes: i64 = 5;
+    /// Time to connect to an outside host, in seconds.
+    connect_s: u64 = 5;
+    /// Time for an outside call, in seconds.
+    call_s: u64 = 30;
+    /// Time for a call that must not happen twice, in seconds: the other side may go on after we hang up.
+    once_call_s: u64 = 60;
+    /// Time for work in flight when stopping, in seconds.
+    stop_s: u64 = 20;
+    /// What is logged: `info`, `debug`, `grosz=debug,info` …
+    log: String = "info".into();
+    /// `text` or `json`.
+    log_format: String = "text".into();
+}
+
+/// A setting that is not shown.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(pub String);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_empty() { "\"\"" } else { "\"***\"" })
+    }
+}
+
+/// A setting that is missing, unknown or wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+impl Config {
+    /// Reads the file, if one is named, and the variables of the environment.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a setting is unknown or wrong; the text names it.
+    pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+        let mut table = match file {
+            None => toml::Table::new(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|e| ConfigError(format!("{} cannot be read: {e}", path.display())))?;
+                text.parse().map_err(|e| ConfigError(format!("{}: {e}", path.display())))?
+            }
+        };
+        let defaults = Config::default();
+        let shown: std::collections::BTreeMap<_, _> = defaults.shown().into_iter().collect();
+        for (variable, value) in env {
+            let Some(name) = variable.strip_prefix("GROSZ_") else { continue };
+            // Variables of the test harness live beside the settings.
+            if name.starts_with("TEST_") || name == "BLESS" || name == "CONFIG" {
+                continue;
+            }
+            let name = name.to_ascii_lowercase();
+            let Some(shape) = shown.get(name.as_str()) else {
+                return Err(ConfigError(format!("{variable} is not a setting; see `grosz config check`")));
+            };
+            table.insert(name, env_value(shape, &value));
+        }
+        let config: Config = table.try_into().map_err(|e| ConfigError(format!("settings: {e}")))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let bad = |text: &str| Err(ConfigError(text.to_owned()));
+        match url::Url::parse(&self.public_url) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && !self.public_url.ends_with('/') => {}
+            _ => return bad("public_url must be an http or https address without a final slash"),
+        }
+        if !matches!(self.role.as_str(), "all" | "web" | "worker") {
+            return bad("role must be all, web or worker");
+        }
+        if !matches!(self.log_format.as_str(), "text" | "json") {
+            return bad("log_format must be text or json");
+        }
+        if self.invoice_waits_s.is_empty() || self.invoice_waits_s.len() > 20 {
+            return bad("invoice_waits_s must hold 1 to 20 numbers");
+        }
+        for (name, list) in [
+            ("invoice_waits_s", &self.invoice_waits_s),
+            ("invoice_looks_s", &self.invoice_looks_s),
+            ("poll_waits_s", &self.poll_waits_s),
+            ("parked_waits_s", &self.parked_waits_s),
+            ("pdf_waits_s", &self.pdf_waits_s),
+            ("notice_waits_s", &self.notice_waits_s),
+            ("tell_waits_s", &self.tell_waits_s),
+            ("refund_waits_s", &self.refund_waits_s),
+        ] {
+            if list.is_empty() || list.iter().any(|s| *s < 0) {
+                return bad(&format!("{name} must hold numbers of seconds, none below zero"));
+            }
+        }
+        if !(0..=50).contains(&self.invoice_jitter_percent) {
+            return bad("invoice_jitter_percent must be from 0 to 50");
+        }
+        if self.job_lease_s <= i64::try_from(self.once_call_s.max(self.call_s)).unwrap_or(i64::MAX) {
+            return bad("job_lease_s must be longer than once_call_s and call_s");
+        }
+        if self.intake_batch == 0 || self.intake_queue == 0 || self.job_concurrency == 0 || self.invoicing_concurrency == 0 {
+            return bad("intake_batch, intake_queue, job_concurrency and invoicing_concurrency must be above zero");
+        }
+        if self.live {
+            if self.master_key.0.is_empty() {
+                return bad("live needs a master_key (32 bytes as 64 hex digits)");
+            }
+            if !self.public_url.starts_with("https://") {
+                return bad("live needs an https public_url");
+            }
+            if self.sandbox || self.allow_insecure_targets {
+                return bad("live refuses sandbox and allow_insecure_targets");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A variable's text as the TOML value the setting wants: numbers, flags and lists by their own spelling, a plain
+/// comma-separated list too, anything else as text.
+fn env_value(shape: &str, value: &str) -> toml::Value {
+    if shape.starts_with('"') {
+        return toml::Value::String(value.to_owned());
+    }
+    let spelled = if shape.starts_with('[') && !value.trim_start().starts_with('[') {
+        format!("[{value}]")
+    } else {
+        value.to_owned()
+    };
+    let parsed: Result<toml::Table, _> = format!("v = {spelled}").parse();
+    parsed.ok().and_then(|mut t| t.remove("v")).unwrap_or_else(|| toml::Value::String(value.to_owned()))
+}
+
+/// The pause before try number `tries` (0 is the first); the last one repeats.
+pub fn wait_s(waits: &[i64], tries: i64) -> i64 {
+    let n = usize::try_from(tries).unwrap_or(0).min(waits.len().saturating_sub(1));
+    waits.get(n).copied().unwrap_or(60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::load(None, env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+    }
+
+    #[test]
+    fn variables_win_and_are_checked() {
+        let config = load(&[
+            ("GROSZ_LISTEN", "127.0.0.1:9"),
+            ("GROSZ_INVOICE_WAITS_S", "0, 1, 2"),
+            ("GROSZ_HOLD", "true"),
+            ("GROSZ_CALL_S", "7"),
+            ("PATH", "/bin"),
+        ])
+        .unwrap();
+        assert_eq!((config.listen.as_str(), config.hold, config.call_s), ("127.0.0.1:9", true, 7));
+        assert_eq!(config.invoice_waits_s, [0, 1, 2]);
+        assert!(load(&[("GROSZ_LISTENN", "x")]).unwrap_err().0.contains("GROSZ_LISTENN is not a setting"));
+        assert!(load(&[("GROSZ_CALL_S", "soon")]).is_err());
+        assert!(load(&[("GROSZ_LIVE", "true")]).unwrap_err().0.contains("master_key"));
+    }
+
+    // F72
+    #[test]
+    fn secrets_are_not_shown() {
+        let config = load(&[("GROSZ_DATABASE_URL", "postgres://u:canary@h/d"), ("GROSZ_MASTER_KEY", "canary")]).unwrap();
+        assert!(!format!("{config:?}{:?}", config.shown()).contains("canary"));
+    }
+
+    #[test]
+    fn the_last_wait_repeats() {
+        assert_eq!([0, 1, 2, 9].map(|n| wait_s(&[1, 5, 25], n)), [1, 5, 25, 25]);
+    }
+}
