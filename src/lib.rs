@@ -1,1 +1,3 @@
 //! Payment hub.
+
+pub mod outbound;
