@@ -1,3 +1,5 @@
 //! Payment hub.
 
+pub mod idempotency_key;
 pub mod outbound;
+pub mod standard_webhooks;
