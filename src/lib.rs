@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod flows;
+pub mod idempotency_key;
 pub mod ids;
 pub mod mail;
 pub mod metrics;
