@@ -29,8 +29,12 @@ pub struct App {
     pub ids: Ids,
     /// Encrypts settings at rest.
     pub sealer: Sealer,
-    /// Calls to gateways, invoicing APIs and client apps.
+    /// Calls to gateways and invoicing APIs.
     pub http: Arc<dyn Http>,
+    /// Calls to client apps.
+    pub http_clients: Arc<dyn Http>,
+    /// Calls that answer with documents.
+    pub http_documents: Arc<dyn Http>,
     /// Which addresses may be called.
     pub targets: TargetPolicy,
     /// Mail.

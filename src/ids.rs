@@ -34,6 +34,16 @@ impl Ids {
         hex::encode(rand::rng().random::<[u8; 16]>())
     }
 
+    /// A random number from 0 up to, but not including, `end`; 0 when `end` is not above zero. For jitter.
+    pub fn below(&self, end: i64) -> i64 {
+        if end <= 0 { 0 } else { rand::rng().random_range(0..end) }
+    }
+
+    /// 32 random bytes, for secrets.
+    pub fn secret(&self) -> [u8; 32] {
+        rand::rng().random()
+    }
+
     fn ulid(&self) -> Ulid {
         let ms = u64::try_from(self.clock.micros() / 1000).unwrap_or(0);
         let fresh = Ulid::from_parts(ms, rand::rng().random::<u128>() >> 48);

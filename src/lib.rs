@@ -10,6 +10,7 @@ pub mod domain;
 pub mod flows;
 pub mod idempotency_key;
 pub mod ids;
+pub mod jobs;
 pub mod mail;
 pub mod metrics;
 pub mod outbound;

@@ -113,6 +113,12 @@ impl Tx {
         self.row(sql, args![merchant, payment]).await?.map(|r| invoice(&r)).transpose()
     }
 
+    /// One document.
+    pub async fn invoice_for_read(&mut self, merchant: &str, id: &str) -> Result<Option<InvoiceRow>, StoreError> {
+        let sql = concat!("SELECT ", invoice_columns!(), " FROM invoices WHERE merchant_id = $1 AND id = $2");
+        self.row(sql, args![merchant, id]).await?.map(|r| invoice(&r)).transpose()
+    }
+
     /// One document, locked until the end of the transaction.
     pub async fn invoice_for_update(&mut self, merchant: &str, id: &str) -> Result<Option<InvoiceRow>, StoreError> {
         let sql = self.pick(

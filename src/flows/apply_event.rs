@@ -1,0 +1,471 @@
+//! Applies one verified event to the payment it is about. Every road ends here: webhook, poll, replay.
+//!
+//! What no provider can skip is compared here: account, mode, amount, currency. What an event does to a status is said
+//! by `domain::payment`; this file finds the payment, asks the table, and writes.
+
+use grosz_providers::{Event, EventKind, Money, Reference, RefundState, registry};
+use serde_json::json;
+
+use super::FlowError;
+use super::notify::{Raise, raise};
+use super::order_invoice::order_invoice;
+use super::tell_client::{tell, tell_payment};
+use crate::app::App;
+use crate::clock::{rfc3339, seconds};
+use crate::config::wait_s;
+use crate::domain::payment::{self, Reason, Signal, Status, Step};
+use crate::store::{
+    Attempt, Capture, Dispute, EventRow, JobKind, Payment, ProviderAccount, Refund, Transition, Tx, refund_word,
+};
+
+/// Applies an event that is on record as `row`, and writes what became of it into `row`.
+///
+/// # Errors
+/// The database; nothing of the transaction may be committed then.
+pub async fn apply_event(
+    app: &App,
+    tx: &mut Tx,
+    account: &ProviderAccount,
+    row: &mut EventRow,
+) -> Result<(), FlowError> {
+    let event = row.event.clone();
+    row.state = "applied".into();
+    if matches!(event.kind, EventKind::Note | EventKind::Instrument { .. }) {
+        return Ok(tx.settle_event(row).await?);
+    }
+    let (ours, gateways) = match &event.reference {
+        Reference::Ours(reference) => (Some(reference.as_str()), None),
+        Reference::Gateway(reference) => (None, Some(reference.as_str())),
+    };
+    let Some(attempt) = tx.attempt_by_reference(&row.merchant_id, &row.account_id, ours, gateways).await? else {
+        return park(app, tx, row).await;
+    };
+    let payment = tx.payment_for_update(&row.merchant_id, &attempt.payment_id).await?;
+    let payment = payment.ok_or(FlowError::Internal("an attempt without its payment".into()))?;
+    row.attempt_id = Some(attempt.id.clone());
+    row.payment_id = Some(payment.id.clone());
+    let about = About { app, account, event: &event, attempt: &attempt, payment: &payment, origin: row.origin.clone() };
+    if let Some(why) = about.wrong_account() {
+        row.state = "mismatch".into();
+        about.mismatch(tx, "payment.account_mismatch", why).await?;
+        return Ok(tx.settle_event(row).await?);
+    }
+    match &event.kind {
+        EventKind::Paid => match event.amount {
+            Some(amount) if amount == attempt.amount => about.paid(tx, amount, &row.id).await?,
+            other => {
+                row.state = "mismatch".into();
+                let came = other.map_or("no amount".to_owned(), |m| m.to_string());
+                let why = format!("the gateway reports {came}, {} was to be paid", attempt.amount);
+                about.mismatch(tx, "payment.amount_mismatch", why).await?;
+            }
+        },
+        EventKind::Pending => about.pending(tx).await?,
+        EventKind::Failed { reason } => about.failed(tx, Reason::from(*reason), &row.id).await?,
+        EventKind::Refund { order, gateway_ref, state } => {
+            if payment.status != Status::Completed {
+                // F07: a refund told of before the success waits for it.
+                return park(app, tx, row).await;
+            }
+            about.refunded(tx, order.as_deref(), gateway_ref, *state).await?;
+        }
+        EventKind::Dispute { gateway_ref, status, closed, due_by } => {
+            let due_by = due_by.map(grosz_providers::Timestamp::as_microsecond);
+            about.disputed(tx, gateway_ref, status, *closed, due_by).await?;
+        }
+        EventKind::Unknown => {
+            row.state = "unknown".into();
+            let why = format!("the gateway reports a status that is not known here: {}", event.detail);
+            let key = format!("payment.unknown_status:{}", row.id);
+            raise(app, tx, Raise::about_payment("payment.unknown_status", key, &payment, why)).await?;
+        }
+        EventKind::Note | EventKind::Instrument { .. } => {}
+    }
+    Ok(tx.settle_event(row).await?)
+}
+
+/// Keeps an event whose attempt (or whose payment's success) is not there yet, and tries again later (R-HUB-10).
+async fn park(app: &App, tx: &mut Tx, row: &mut EventRow) -> Result<(), FlowError> {
+    row.state = "parked".into();
+    tx.settle_event(row).await?;
+    let now = app.now();
+    let at = now + seconds(wait_s(&app.config.parked_waits_s, row.tries));
+    let job = app.ids.make("job");
+    tx.enqueue(&row.merchant_id, &job, JobKind::RetryEvent, &row.id, at, now).await?;
+    Ok(())
+}
+
+/// One event and what it is about.
+struct About<'a> {
+    app: &'a App,
+    account: &'a ProviderAccount,
+    event: &'a Event,
+    attempt: &'a Attempt,
+    payment: &'a Payment,
+    origin: String,
+}
+
+impl About<'_> {
+    /// Compares the merchant's account and the mode, where the message names them.
+    fn wrong_account(&self) -> Option<String> {
+        let setting = registry::provider(&self.account.provider).and_then(|p| p.facts().account_setting);
+        let ours = setting.and_then(|name| self.account.shown.get(name));
+        if let (Some(theirs), Some(ours)) = (&self.event.account, ours) {
+            if theirs != ours {
+                return Some(format!("the message is for account {theirs}, this is account {ours}"));
+            }
+        }
+        match self.event.live {
+            Some(live) if live != self.account.live => {
+                let word = |live| if live { "live" } else { "test" };
+                Some(format!("the message is {}, this account is {}", word(live), word(self.account.live)))
+            }
+            _ => None,
+        }
+    }
+
+    async fn mismatch(&self, tx: &mut Tx, code: &'static str, why: String) -> Result<(), FlowError> {
+        let p = self.payment;
+        tx.flag_payment(&p.merchant_id, &p.id, false, true, self.app.now()).await?;
+        let key = format!("{code}:{}:{}", p.id, self.event.key);
+        raise(self.app, tx, Raise::about_payment(code, key, p, why)).await?;
+        tell_payment(self.app, tx, p, "payment.mismatch", Some(p.status.word())).await
+    }
+
+    async fn paid(&self, tx: &mut Tx, amount: Money, event_id: &str) -> Result<(), FlowError> {
+        let (app, p) = (self.app, self.payment);
+        let gateway_ref = self.event.gateway_ref.clone().unwrap_or_default();
+        let known = tx.captures(&p.merchant_id, &p.id).await?;
+        let told_before = known.iter().any(|c| {
+            let same = c.gateway_ref == gateway_ref || gateway_ref.is_empty() || c.gateway_ref.is_empty();
+            c.attempt_id == self.attempt.id && c.state == "paid" && same
+        });
+        let signal = if told_before { Signal::PaidAgain } else { Signal::Paid };
+        let step = payment::apply(p.status, signal);
+        // Another payment of the same case may have been paid meanwhile (R-5W state table: duplicate payment).
+        let case_paid = match (&p.case_id, step) {
+            (Some(case), Step::Move(_) | Step::MoveLate(_)) => {
+                tx.case_for_update(&p.merchant_id, case).await?;
+                tx.completed_payments_of_case(&p.merchant_id, case).await? > 0
+            }
+            _ => false,
+        };
+        if !told_before {
+            let surplus = step == Step::Surplus || case_paid;
+            self.put_capture(tx, "paid", amount, surplus).await?;
+            tx.set_attempt_state(&p.merchant_id, &self.attempt.id, "paid").await?;
+        }
+        match step {
+            Step::Stay => Ok(()),
+            Step::Move(to) => self.complete(tx, to, false, case_paid, event_id).await,
+            Step::MoveLate(to) => {
+                // A new attempt after an error is not late; money on an attempt that was given up is.
+                let late = !matches!(self.attempt.state.as_str(), "created" | "open");
+                self.complete(tx, to, late, case_paid, event_id).await
+            }
+            Step::Surplus => self.double(tx, amount).await,
+        }?;
+        if step == Step::Stay {
+            return Ok(());
+        }
+        // An older link that is still open could be paid too: close what can be closed.
+        for other in tx.attempts(&p.merchant_id, &p.id).await? {
+            if other.id != self.attempt.id && matches!(other.state.as_str(), "created" | "open") {
+                enqueue_cancel(app, tx, &other).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn complete(
+        &self,
+        tx: &mut Tx,
+        to: Status,
+        late: bool,
+        case_paid: bool,
+        event_id: &str,
+    ) -> Result<(), FlowError> {
+        let (app, p) = (self.app, self.payment);
+        self.move_to(tx, to, None, late, event_id).await?;
+        if late {
+            let why = "a success came after the payment was in error; the money is there, the payment is completed";
+            let key = format!("payment.late_success:{}", p.id);
+            raise(app, tx, Raise::about_payment("payment.late_success", key, p, why.into())).await?;
+        }
+        if case_paid {
+            self.double(tx, self.attempt.amount).await?;
+        } else {
+            order_invoice(app, tx, p).await?;
+            self.case_prepares(tx).await?;
+        }
+        tell_payment(app, tx, p, "payment.completed", Some(p.status.word())).await
+    }
+
+    /// The case's status as the client sees it, exactly once (R-5W-19).
+    async fn case_prepares(&self, tx: &mut Tx) -> Result<(), FlowError> {
+        let (app, p) = (self.app, self.payment);
+        let Some(case_id) = &p.case_id else { return Ok(()) };
+        let Some(mut case) = tx.case_for_update(&p.merchant_id, case_id).await? else { return Ok(()) };
+        if case.status == "in_preparation" {
+            return Ok(());
+        }
+        let previous = std::mem::replace(&mut case.status, "in_preparation".into());
+        case.updated_at = app.now();
+        tx.update_case(&case).await?;
+        let data = json!({"id": case.id, "number": case.number, "status": case.status, "previous_status": previous});
+        tell(app, tx, &p.merchant_id, "case.status_changed", &case.id, p.live, data).await
+    }
+
+    /// Money that came on top: flagged, with a refund prepared for a person to confirm; never a second invoice (F08).
+    async fn double(&self, tx: &mut Tx, amount: Money) -> Result<(), FlowError> {
+        let (app, p) = (self.app, self.payment);
+        let now = app.now();
+        tx.flag_payment(&p.merchant_id, &p.id, true, false, now).await?;
+        let gateway_ref = self.event.gateway_ref.clone().unwrap_or_default();
+        let captures = tx.captures(&p.merchant_id, &p.id).await?;
+        let capture = captures.iter().find(|c| c.attempt_id == self.attempt.id && c.gateway_ref == gateway_ref);
+        if let Some(capture) = capture {
+            let proposal = Refund {
+                merchant_id: p.merchant_id.clone(),
+                id: app.ids.make("ref"),
+                payment_id: p.id.clone(),
+                capture_id: capture.id.clone(),
+                amount,
+                reason: Some("double payment".into()),
+                state: "proposed".into(),
+                gateway_ref: None,
+                detail: String::new(),
+                created_at: now,
+                updated_at: now,
+            };
+            tx.add_refund(&proposal).await?;
+        }
+        let why = format!("the payer paid twice: {amount} came on top; a refund is prepared and waits for confirmation");
+        let key = format!("payment.double:{}:{gateway_ref}", p.id);
+        raise(app, tx, Raise::about_payment("payment.double", key, p, why)).await?;
+        tell_payment(app, tx, p, "payment.double_payment", Some(p.status.word())).await
+    }
+
+    async fn pending(&self, tx: &mut Tx) -> Result<(), FlowError> {
+        if self.event.gateway_ref.is_some() {
+            let amount = self.event.amount.unwrap_or(self.attempt.amount);
+            self.put_capture(tx, "pending", amount, false).await?;
+        }
+        Ok(())
+    }
+
+    async fn failed(&self, tx: &mut Tx, reason: Reason, event_id: &str) -> Result<(), FlowError> {
+        let (app, p) = (self.app, self.payment);
+        let gateway_ref = self.event.gateway_ref.clone().unwrap_or_default();
+        let known = tx.captures(&p.merchant_id, &p.id).await?;
+        let mine = |c: &&Capture| c.attempt_id == self.attempt.id;
+        if known.iter().filter(mine).any(|c| c.gateway_ref == gateway_ref && c.state == "paid") {
+            // Documented as impossible: the very payment that was paid is now told to have failed. It stays paid.
+            let why = "the gateway reports as failed what it had reported as paid; the payment stays completed";
+            let key = format!("payment.failure_after_success:{}", p.id);
+            return raise(app, tx, Raise::about_payment("payment.failure_after_success", key, p, why.into())).await;
+        }
+        if self.event.gateway_ref.is_some() {
+            let amount = self.event.amount.unwrap_or(self.attempt.amount);
+            self.put_capture(tx, "failed", amount, false).await?;
+        }
+        let open_beside = known.iter().filter(mine).any(|c| c.gateway_ref != gateway_ref && c.state == "pending");
+        let others = tx.attempts(&p.merchant_id, &p.id).await?;
+        let newer = others.iter().any(|a| a.no > self.attempt.no && matches!(a.state.as_str(), "created" | "open"));
+        let signal = if open_beside || newer { Signal::FailedBeside } else { Signal::Failed };
+        if !open_beside {
+            tx.set_attempt_state(&p.merchant_id, &self.attempt.id, "failed").await?;
+        }
+        self.step(tx, signal, reason, event_id).await
+    }
+
+    /// Asks the table about a signal without money, and writes its answer.
+    async fn step(&self, tx: &mut Tx, signal: Signal, reason: Reason, event_id: &str) -> Result<(), FlowError> {
+        match payment::apply(self.payment.status, signal) {
+            Step::Stay | Step::Surplus => Ok(()),
+            Step::Move(to) | Step::MoveLate(to) => {
+                self.move_to(tx, to, Some(reason), false, event_id).await?;
+                tell_payment(self.app, tx, self.payment, "payment.error", Some(self.payment.status.word())).await
+            }
+        }
+    }
+
+    async fn move_to(
+        &self,
+        tx: &mut Tx,
+        to: Status,
+        reason: Option<Reason>,
+        late: bool,
+        event_id: &str,
+    ) -> Result<(), FlowError> {
+        let cause = self.origin.as_str();
+        move_status(self.app, tx, self.payment, to, reason, late, cause, Some(event_id)).await
+    }
+
+    async fn put_capture(&self, tx: &mut Tx, state: &str, amount: Money, surplus: bool) -> Result<(), FlowError> {
+        let capture = Capture {
+            id: self.app.ids.make("cap"),
+            attempt_id: self.attempt.id.clone(),
+            gateway_ref: self.event.gateway_ref.clone().unwrap_or_default(),
+            state: state.into(),
+            amount,
+            surplus,
+        };
+        let p = self.payment;
+        Ok(tx.put_capture(&p.merchant_id, &p.id, &capture, self.app.now()).await?)
+    }
+
+    async fn refunded(
+        &self,
+        tx: &mut Tx,
+        order: Option<&str>,
+        gateway_ref: &str,
+        state: RefundState,
+    ) -> Result<(), FlowError> {
+        let (app, p) = (self.app, self.payment);
+        let now = app.now();
+        let known = tx.refunds(&p.merchant_id, &p.id).await?;
+        let found = known.iter().find(|r| Some(r.id.as_str()) == order || r.gateway_ref.as_deref() == Some(gateway_ref));
+        let refund = match found {
+            Some(refund) => refund.clone(),
+            None => {
+                // Made at the gateway's own panel, not by us.
+                let captures = tx.captures(&p.merchant_id, &p.id).await?;
+                let paid = captures.iter().find(|c| c.state == "paid" && self.event.gateway_ref.as_ref() == Some(&c.gateway_ref));
+                let Some(capture) = paid.or_else(|| captures.iter().find(|c| c.state == "paid")) else { return Ok(()) };
+                let refund = Refund {
+                    merchant_id: p.merchant_id.clone(),
+                    id: app.ids.make("ref"),
+                    payment_id: p.id.clone(),
+                    capture_id: capture.id.clone(),
+                    amount: self.event.amount.unwrap_or(capture.amount),
+                    reason: Some("made at the gateway".into()),
+                    state: "pending".into(),
+                    gateway_ref: Some(gateway_ref.to_owned()),
+                    detail: self.event.detail.clone(),
+                    created_at: now,
+                    updated_at: now,
+                };
+                tx.add_refund(&refund).await?;
+                refund
+            }
+        };
+        move_refund(app, tx, p, &refund, state, Some(gateway_ref), &self.event.detail).await
+    }
+
+    async fn disputed(
+        &self,
+        tx: &mut Tx,
+        gateway_ref: &str,
+        status: &str,
+        closed: bool,
+        due_by: Option<i64>,
+    ) -> Result<(), FlowError> {
+        let (app, p) = (self.app, self.payment);
+        let dispute = Dispute {
+            merchant_id: p.merchant_id.clone(),
+            id: app.ids.make("dis"),
+            payment_id: p.id.clone(),
+            gateway_ref: gateway_ref.to_owned(),
+            status: status.to_owned(),
+            closed,
+            amount: self.event.amount.map(Money::minor),
+            currency: self.event.amount.map(|m| m.currency().code().to_owned()),
+            due_by,
+            created_at: app.now(),
+        };
+        tx.put_dispute(&dispute).await?;
+        let until = due_by.map_or(String::new(), |at| format!("; answer by {}", rfc3339(at)));
+        let why = format!("the payer disputes this payment ({status}){until}");
+        // One alert per stand of the dispute: F84.
+        let key = format!("payment.disputed:{}:{gateway_ref}:{status}", p.id);
+        raise(app, tx, Raise::about_payment("payment.disputed", key, p, why)).await?;
+        let kind = if closed { "dispute.closed" } else { "dispute.updated" };
+        let data = json!({"payment": p.id, "dispute": gateway_ref, "status": status, "closed": closed,
+            "due_by": due_by.map(rfc3339)});
+        tell(app, tx, &p.merchant_id, kind, &p.id, p.live, data).await
+    }
+}
+
+/// Moves a payment's status by compare-and-set and records the move with its cause.
+///
+/// # Errors
+/// The database, or somebody moved the status although the row was locked (never seen).
+#[allow(clippy::too_many_arguments, reason = "a move has exactly these parts, all of different meaning")]
+pub async fn move_status(
+    app: &App,
+    tx: &mut Tx,
+    p: &Payment,
+    to: Status,
+    reason: Option<Reason>,
+    late: bool,
+    cause: &str,
+    cause_id: Option<&str>,
+) -> Result<(), FlowError> {
+    let now = app.now();
+    if !tx.move_payment(p, to, reason, late, now).await? {
+        return Err(crate::store::StoreError::Conflict.into());
+    }
+    let transition = Transition {
+        id: app.ids.make("trn"),
+        from: Some(p.status.word().into()),
+        to: to.word().into(),
+        reason: reason.map(|r| r.word().into()),
+        cause: cause.into(),
+        cause_id: cause_id.map(str::to_owned),
+        at: now,
+    };
+    tx.add_transition(&p.merchant_id, &p.id, &transition).await?;
+    app.metrics.count(&app.metrics.transitions, to.word(), cause);
+    tracing::info!(payment.id = %p.id, from = %p.status, to = %to, cause, "Moved payment {} to {to}", p.id);
+    Ok(())
+}
+
+/// Moves a refund's state, whoever told of it, and sums up what was given back.
+///
+/// A refund that succeeded can still fail later: the sum is open again and a person is told (F77).
+///
+/// # Errors
+/// The database.
+pub async fn move_refund(
+    app: &App,
+    tx: &mut Tx,
+    p: &Payment,
+    refund: &Refund,
+    state: RefundState,
+    gateway_ref: Option<&str>,
+    detail: &str,
+) -> Result<(), FlowError> {
+    let word = refund_word(state);
+    let late_pending = state == RefundState::Pending && refund.state != "requested" && refund.state != "pending";
+    // Failed is final, and news that is older than what we know changes nothing.
+    if refund.state == "failed" || late_pending {
+        return Ok(());
+    }
+    let unchanged = refund.state == word;
+    tx.update_refund(&p.merchant_id, &refund.id, word, gateway_ref, detail, app.now()).await?;
+    if unchanged {
+        return Ok(());
+    }
+    tx.sum_refunds(&p.merchant_id, &p.id, app.now()).await?;
+    if state == RefundState::Failed {
+        let why = format!("a refund of {} did not happen: {detail}", refund.amount);
+        let key = format!("refund.failed:{}", refund.id);
+        raise(app, tx, Raise::about_payment("refund.failed", key, p, why)).await?;
+    }
+    let data = json!({
+        "id": refund.id, "payment": p.id, "amount": refund.amount.minor(), "currency": refund.amount.currency().code(),
+        "status": word, "previous_status": refund.state,
+    });
+    tell(app, tx, &p.merchant_id, &format!("refund.{word}"), &refund.id, p.live, data).await
+}
+
+/// Has an attempt closed at the gateway, so that an old link can no longer be paid.
+///
+/// # Errors
+/// The database.
+pub async fn enqueue_cancel(app: &App, tx: &mut Tx, attempt: &Attempt) -> Result<(), FlowError> {
+    let (job, now) = (app.ids.make("job"), app.now());
+    tx.enqueue(&attempt.merchant_id, &job, JobKind::CancelAttempt, &attempt.id, now, now).await?;
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! Fetches the printed document of an issued invoice, once the national system has numbered it, and keeps it here: the
+//! payer's download works while the invoicing service is down (R-5W-53). A failure here never issues anything again.
+
+use grosz_providers::invoicer::Ksef;
+use grosz_providers::{Cx, registry, sign};
+use serde_json::json;
+
+use super::FlowError;
+use super::notify::{Raise, message_id, queue_notice, raise};
+use super::tell_client::tell;
+use crate::app::App;
+use crate::clock::seconds;
+use crate::config::wait_s;
+use crate::domain::invoice::State;
+use crate::jobs::{self, End};
+use crate::store::{InvoiceRow, Job, Notice, Payment, Tx};
+
+/// The job.
+///
+/// # Errors
+/// The database; the job runs again.
+pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
+    let mut tx = app.store.read().await?;
+    let Some(mut invoice) = tx.invoice_for_read(&job.merchant_id, &job.subject).await? else {
+        return jobs::finish(app, job).await;
+    };
+    let account = tx.invoicing_account(&job.merchant_id, &invoice.invoicing_account_id).await?;
+    let payment = tx.payment(&job.merchant_id, &invoice.payment_id).await?;
+    drop(tx);
+    let (Some(account), Some(payment), Some(id)) = (account, payment, invoice.provider_id.clone()) else {
+        return jobs::finish(app, job).await;
+    };
+    if invoice.state != State::Issued || invoice.pdf_sha256.is_some() {
+        return jobs::finish(app, job).await;
+    }
+    let Some(invoicer) = registry::invoicer(&account.invoicer) else { return jobs::finish(app, job).await };
+    let settings = app.invoicing_settings(&account)?;
+    let cx = Cx { http: &*app.http_documents, ..app.cx(&settings, account.live) };
+    let document = match invoicer.get(&cx, &id, &invoice.order).await {
+        Ok(document) => document,
+        Err(failure) => return later(app, job, &invoice, &payment, Some(failure.to_string())).await,
+    };
+    if document.ksef == Ksef::Rejected {
+        let why = "the national system rejected the invoice: it was not issued in law, and the payer is not given it";
+        let key = format!("invoice.ksef:{}", invoice.id);
+        let mut tx = app.store.begin().await?;
+        invoice.state = State::Held;
+        invoice.document = Some(document);
+        tx.update_invoice(&invoice, app.now()).await?;
+        raise(app, &mut tx, Raise::about_payment("invoice.ksef", key, &payment, why.into())).await?;
+        return jobs::settle(app, tx, job, End::Done).await;
+    }
+    match invoicer.fetch_pdf(&cx, &document).await {
+        Ok(Some(pdf)) => {
+            invoice.number = Some(document.number.clone()).filter(|n| !n.is_empty()).or(invoice.number);
+            invoice.document = Some(document);
+            let now = app.now();
+            let mut tx = app.store.begin().await?;
+            tx.update_invoice(&invoice, now).await?;
+            tx.store_pdf(&invoice.merchant_id, &invoice.id, &pdf, &sign::sha256_hex(&pdf), now).await?;
+            let data = json!({"id": invoice.id, "payment": payment.id, "number": invoice.number});
+            tell(app, &mut tx, &payment.merchant_id, "invoice.pdf_ready", &payment.id, payment.live, data).await?;
+            mail_payer(app, &mut tx, &invoice, &payment).await?;
+            jobs::settle(app, tx, job, End::Done).await
+        }
+        Ok(None) => later(app, job, &invoice, &payment, None).await,
+        Err(failure) => later(app, job, &invoice, &payment, Some(failure.to_string())).await,
+    }
+}
+
+async fn later(
+    app: &App,
+    job: &Job,
+    invoice: &InvoiceRow,
+    payment: &Payment,
+    error: Option<String>,
+) -> Result<(), FlowError> {
+    let now = app.now();
+    let mut tx = app.store.begin().await?;
+    if now - invoice.issued_at.unwrap_or(now) > seconds(app.config.pdf_limit_s) {
+        let why = format!("the invoice {} is issued, its PDF cannot be had", invoice.number.as_deref().unwrap_or(""));
+        let key = format!("invoice.pdf_missing:{}", invoice.id);
+        raise(app, &mut tx, Raise::about_payment("invoice.pdf_missing", key, payment, why)).await?;
+    }
+    let at = now + seconds(wait_s(&app.config.pdf_waits_s, job.attempts - 1));
+    jobs::settle(app, tx, job, End::Again { at, error }).await
+}
+
+/// The payer's own letter with the PDF, once.
+async fn mail_payer(app: &App, tx: &mut Tx, invoice: &InvoiceRow, payment: &Payment) -> Result<(), FlowError> {
+    let Some(payer) = tx.payer(&payment.merchant_id, &payment.payer_id).await? else { return Ok(()) };
+    if !app.config.mail_invoices {
+        return Ok(());
+    }
+    let number = invoice.number.clone().unwrap_or_default();
+    let (subject, text) = letter(&payer.language, &number);
+    let notice = Notice {
+        merchant_id: payment.merchant_id.clone(),
+        id: app.ids.make("ntc"),
+        kind: "invoice_ready".into(),
+        dedupe_key: format!("invoice_ready:{}", invoice.id),
+        alert_id: None,
+        payment_id: Some(payment.id.clone()),
+        recipient: Some(invoice.order.buyer.email.clone()).filter(|e| !e.is_empty()).unwrap_or(payer.email),
+        language: payer.language,
+        subject,
+        body: format!("{text}\n\n{}\n", app.portal_url(&payer.portal_token)),
+        message_id: message_id(app),
+        state: "queued".into(),
+        detail: None,
+        created_at: app.now(),
+        sent_at: None,
+    };
+    queue_notice(app, tx, &notice).await
+}
+
+fn letter(language: &str, number: &str) -> (String, String) {
+    let (subject, text) = match language {
+        "pl" => ("Faktura", "Dziękujemy za płatność. W załączniku faktura; znajdziesz ją też na liście płatności:"),
+        "uk" => ("Рахунок", "Дякуємо за оплату. Рахунок у вкладенні; він також є у списку платежів:"),
+        "cs" => ("Faktura", "Děkujeme za platbu. Faktura je v příloze; najdete ji i v seznamu plateb:"),
+        "ru" => ("Счёт", "Спасибо за оплату. Счёт во вложении; он есть и в списке платежей:"),
+        "is" => ("Reikningur", "Takk fyrir greiðsluna. Reikningurinn er í viðhengi; hann er einnig í greiðslulistanum:"),
+        _ => ("Invoice", "Thank you for your payment. The invoice is attached; you also find it in your list of payments:"),
+    };
+    (format!("{subject} {number}").trim().to_owned(), text.to_owned())
+}

@@ -1,0 +1,245 @@
+//! Opens alerts and writes the notices that go with them. A person hears of each matter once.
+
+use grosz_providers::Timestamp;
+
+use super::FlowError;
+use crate::app::App;
+use crate::store::{Alert, Endpoint, Expert, JobKind, Notice, Payment, Tx};
+
+/// A matter to be raised.
+#[derive(Debug, Clone)]
+pub struct Raise {
+    /// Stable code.
+    pub code: &'static str,
+    /// One open alert per key.
+    pub key: String,
+    /// Owner.
+    pub merchant_id: String,
+    /// About which payment.
+    pub payment: Option<Payment>,
+    /// Why, in plain words.
+    pub reason: String,
+    /// Fields to correct: path and words.
+    pub fields: Vec<(String, String)>,
+}
+
+impl Raise {
+    /// A matter about a payment.
+    pub fn about_payment(code: &'static str, key: String, payment: &Payment, reason: String) -> Self {
+        let merchant_id = payment.merchant_id.clone();
+        Raise { code, key, merchant_id, payment: Some(payment.clone()), reason, fields: vec![] }
+    }
+
+    /// A matter about an account or the hub itself.
+    pub fn about_account(code: &'static str, key: String, merchant: &str, reason: String) -> Self {
+        Raise { code, key, merchant_id: merchant.to_owned(), payment: None, reason, fields: vec![] }
+    }
+
+    /// A client app's endpoint that was disabled.
+    pub fn about_endpoint(endpoint: &Endpoint, why: &str) -> Self {
+        let reason = format!("the webhook endpoint {} was disabled: it {why}", endpoint.id);
+        let key = format!("endpoint.disabled:{}", endpoint.id);
+        Raise::about_account("endpoint.disabled", key, &endpoint.merchant_id, reason)
+    }
+
+    /// With the fields to correct.
+    #[must_use]
+    pub fn with_fields(mut self, fields: &[(String, String)]) -> Self {
+        self.fields = fields.to_vec();
+        self
+    }
+}
+
+/// What to do about an alert, by its code. `docs/operate.md` lists the codes.
+pub fn next_step(code: &str) -> &'static str {
+    match code {
+        "invoice.exhausted" => "correct the named fields, then reissue the invoice",
+        "invoice.unknown" => "look into the invoicing system for the invoice; attach it or reissue",
+        "invoice.duplicate" => "cancel the superfluous document in the invoicing system",
+        "invoice.conflict" | "invoice.issued_differs" => "compare the document with the payment, correct it there",
+        "invoice.account" => "correct the invoicing account's credentials; waiting invoices go on by themselves",
+        "invoice.ksef" => "see the invoicing system for what the national system says about this invoice",
+        "invoice.pdf_missing" => "fetch the document from the invoicing system and attach it",
+        "payment.amount_mismatch" | "payment.account_mismatch" => {
+            "look at the delivery; ask the gateway what was really paid, and refund or complete by hand"
+        }
+        "payment.double" => "confirm the prepared refund, or agree with the payer to keep the money",
+        "payment.late_success" => "nothing is lost; tell the payer that the payment arrived after all",
+        "payment.disputed" => "answer the dispute at the gateway before its date",
+        "payment.stuck" => "ask the gateway about this payment",
+        "payment.failure_after_success" | "payment.unknown_status" => "look at the delivery and ask the gateway",
+        "refund.failed" => "the money is still here; order the refund anew or pay it by transfer",
+        "refund.unknown" => "ask the gateway whether this refund was made before ordering it again",
+        "event.unknown_attempt" => "look at the delivery: was it started elsewhere with the same account?",
+        "provider.config" => "correct the provider account's settings",
+        "endpoint.disabled" => "correct the endpoint and enable it; missed messages can be replayed",
+        "notice.undeliverable" => "correct the address; the matter itself is in the list of alerts",
+        _ => "look at the details",
+    }
+}
+
+/// Opens an alert and writes one notice to whoever should look. Nothing when the same matter is open.
+///
+/// # Errors
+/// The database.
+pub async fn raise(app: &App, tx: &mut Tx, matter: Raise) -> Result<(), FlowError> {
+    raise_with(app, tx, matter, None).await
+}
+
+/// Like [`raise`], with a letter of its own: a first line that stays unchanged, and a key that lets it be sent again
+/// for a new generation of the same matter.
+///
+/// # Errors
+/// The database.
+pub async fn raise_with(
+    app: &App,
+    tx: &mut Tx,
+    matter: Raise,
+    letter: Option<(&dyn Fn(&str) -> String, String)>,
+) -> Result<(), FlowError> {
+    let (addressee, case_number) = addressee(app, tx, &matter.merchant_id, matter.payment.as_ref()).await?;
+    let alert = Alert {
+        merchant_id: matter.merchant_id.clone(),
+        id: app.ids.make("alr"),
+        code: matter.code.to_owned(),
+        dedupe_key: matter.key.clone(),
+        payment_id: matter.payment.as_ref().map(|p| p.id.clone()),
+        case_id: matter.payment.as_ref().and_then(|p| p.case_id.clone()),
+        expert_id: addressee.expert.clone(),
+        reason: matter.reason.clone(),
+        fields: matter.fields.clone(),
+        next_step: next_step(matter.code).to_owned(),
+        opened_at: app.now(),
+    resolved_at: None,
+    };
+    if !tx.open_alert(&alert).await? {
+        return Ok(());
+    }
+    tracing::error!(alert.id = %alert.id, code = matter.code, payment.id = alert.payment_id, "Opened alert {}", alert.code);
+    let Some(recipient) = addressee.email else { return Ok(()) };
+    let (first_line, key) = match letter {
+        Some((line, key)) => (line(&addressee.language), key),
+        None => (subject_of(&addressee.language, matter.code, &case_number), format!("alert:{}", alert.id)),
+    };
+    let notice = Notice {
+        merchant_id: matter.merchant_id,
+        id: app.ids.make("ntc"),
+        kind: matter.code.to_owned(),
+        dedupe_key: key,
+        alert_id: Some(alert.id.clone()),
+        payment_id: alert.payment_id.clone(),
+        recipient,
+        language: addressee.language.clone(),
+        subject: first_line.clone(),
+        body: body(app, &addressee.language, &first_line, &alert),
+        message_id: message_id(app),
+        state: "queued".into(),
+        detail: None,
+        created_at: app.now(),
+        sent_at: None,
+    };
+    queue_notice(app, tx, &notice).await
+}
+
+/// Writes a notice and the job that sends it; nothing when its key was used before.
+///
+/// # Errors
+/// The database.
+pub async fn queue_notice(app: &App, tx: &mut Tx, notice: &Notice) -> Result<(), FlowError> {
+    if tx.add_notice(notice).await? {
+        let (job, now) = (app.ids.make("job"), app.now());
+        tx.enqueue(&notice.merchant_id, &job, JobKind::SendNotice, &notice.id, now, now).await?;
+    }
+    Ok(())
+}
+
+/// A Message-ID that stays the same however often the notice is sent (F39).
+pub fn message_id(app: &App) -> String {
+    let host = url::Url::parse(&app.config.public_url).ok().and_then(|u| u.host_str().map(str::to_owned));
+    format!("<{}@{}>", app.ids.make("ntc").replace('_', "."), host.unwrap_or_else(|| "localhost".into()))
+}
+
+/// Who hears of a matter.
+struct Addressee {
+    expert: Option<String>,
+    email: Option<String>,
+    language: String,
+}
+
+/// The case's expert as it is now (R-5W-46), else the merchant's fallback address, else the hub's.
+async fn addressee(
+    app: &App,
+    tx: &mut Tx,
+    merchant_id: &str,
+    payment: Option<&Payment>,
+) -> Result<(Addressee, String), FlowError> {
+    let merchant = tx.merchant(merchant_id).await?;
+    let case = match payment.and_then(|p| p.case_id.as_deref()) {
+        Some(case) => tx.case(merchant_id, case).await?,
+        None => None,
+    };
+    let number = case.as_ref().map(|c| c.number.clone()).or(payment.map(|p| p.id.clone())).unwrap_or_default();
+    let expert: Option<Expert> = match case.and_then(|c| c.expert_id) {
+        Some(id) => tx.expert(merchant_id, &id).await?,
+        None => None,
+    };
+    let fallback = merchant.as_ref().and_then(|m| m.fallback_email.clone());
+    let hubs = Some(app.config.fallback_email.clone()).filter(|e| !e.is_empty());
+    let language = merchant.map_or("en".into(), |m| m.language);
+    Ok(match expert {
+        Some(e) => (Addressee { expert: Some(e.id), email: Some(e.email), language: e.language }, number),
+        None => (Addressee { expert: None, email: fallback.or(hubs), language }, number),
+    })
+}
+
+/// The literal sentence of R-5W-44 in Polish, and what it says in the other languages.
+pub fn invoice_failed_line(language: &str, case_number: &str) -> String {
+    match language {
+        "pl" => format!("Wystąpił błąd podczas wystawiania faktury dla klienta do sprawy nr {case_number}"),
+        "uk" => format!("Сталася помилка під час виставлення рахунку клієнту у справі № {case_number}"),
+        "cs" => format!("Při vystavování faktury pro klienta k případu č. {case_number} došlo k chybě"),
+        "ru" => format!("Произошла ошибка при выставлении счёта клиенту по делу № {case_number}"),
+        "is" => format!("Villa kom upp við útgáfu reiknings fyrir viðskiptavin í máli nr. {case_number}"),
+        _ => format!("An error occurred while issuing the invoice for the client in case no. {case_number}"),
+    }
+}
+
+/// Words of a letter in one language: reason, fields, next step, link, "alert about case", in this order.
+fn words(language: &str) -> [&'static str; 5] {
+    match language {
+        "pl" => ["Powód", "Do poprawienia", "Co dalej", "Szczegóły", "Wymaga uwagi"],
+        "uk" => ["Причина", "Що виправити", "Що далі", "Подробиці", "Потребує уваги"],
+        "cs" => ["Důvod", "Co opravit", "Co dál", "Podrobnosti", "Vyžaduje pozornost"],
+        "ru" => ["Причина", "Что исправить", "Что дальше", "Подробности", "Требует внимания"],
+        "is" => ["Ástæða", "Þarf að leiðrétta", "Næsta skref", "Nánar", "Þarfnast athygli"],
+        _ => ["Reason", "To be corrected", "What next", "Details", "Needs attention"],
+    }
+}
+
+fn subject_of(language: &str, code: &str, case_number: &str) -> String {
+    let [_, _, _, _, attention] = words(language);
+    if case_number.is_empty() { format!("{attention}: {code}") } else { format!("{attention}: {code}, {case_number}") }
+}
+
+fn body(app: &App, language: &str, first_line: &str, alert: &Alert) -> String {
+    let [reason, to_correct, next, details, _] = words(language);
+    let mut text = format!("{first_line}\n\n{reason}: {}\n", alert.reason);
+    if !alert.fields.is_empty() {
+        text.push_str(&format!("\n{to_correct}:\n"));
+        for (field, why) in &alert.fields {
+            text.push_str(&format!("- {field}: {why}\n"));
+        }
+    }
+    text.push_str(&format!("\n{next}: {}\n", alert.next_step));
+    let link = match &alert.payment_id {
+        Some(payment) => format!("{}/console/payments/{payment}", app.config.public_url),
+        None => format!("{}/console/alerts", app.config.public_url),
+    };
+    text.push_str(&format!("{details}: {link}\n"));
+    text
+}
+
+/// The time of an alert for a letter's Date header.
+pub fn date_of(notice: &Notice) -> Timestamp {
+    crate::clock::at(notice.created_at)
+}

@@ -1,0 +1,188 @@
+//! Orders the invoice of a completed payment, in the same transaction as the completion; and what an expert can do when
+//! issuing failed: correct the data and issue again, or attach a document made by hand.
+
+use grosz_providers::invoicer::{Buyer, InvoiceOrder, PaymentMethod, day_in};
+use grosz_providers::registry;
+
+use super::FlowError;
+use crate::app::App;
+use crate::clock::at;
+use crate::domain::invoice::State;
+use crate::store::{Attachment, InvoiceRow, InvoicingAccount, JobKind, Payment, Tx};
+
+/// Orders the sales invoice of a payment, if one is wanted: the merchant has an invoicing integration that is on, and
+/// the payment has invoice data and lines.
+///
+/// # Errors
+/// The database.
+pub async fn order_invoice(app: &App, tx: &mut Tx, payment: &Payment) -> Result<(), FlowError> {
+    let (Some(buyer), Some(_)) = (&payment.buyer, &payment.lines) else { return Ok(()) };
+    let Some(account) = invoicing_account(tx, payment).await? else { return Ok(()) };
+    let now = app.now();
+    let id = app.ids.make("ivc");
+    let bare = id.rsplit('_').next().unwrap_or(&id).to_owned();
+    let external_key = format!("grosz-{bare}");
+    let order = order_of(app, tx, payment, buyer, &account, external_key.clone()).await?;
+    let invoice = InvoiceRow {
+        merchant_id: payment.merchant_id.clone(),
+        id: id.clone(),
+        payment_id: payment.id.clone(),
+        kind: "sales".into(),
+        generation: 1,
+        invoicing_account_id: account.id,
+        external_key,
+        order,
+        state: State::Queued,
+        attempts: 0,
+        sending_since: None,
+        first_sent_at: None,
+        unknown_since: None,
+        clean_looks: 0,
+        last_class: None,
+        last_code: None,
+        last_message: None,
+        last_fields: vec![],
+        buyer_ref: None,
+        provider_id: None,
+        document: None,
+        number: None,
+        issued_at: None,
+        pdf_sha256: None,
+        created_at: now,
+        updated_at: now,
+    };
+    if tx.add_invoice(&invoice).await? {
+        let first = now + crate::clock::seconds(crate::config::wait_s(&app.config.invoice_waits_s, 0));
+        tx.enqueue(&payment.merchant_id, &app.ids.make("job"), JobKind::IssueInvoice, &id, first, now).await?;
+    }
+    Ok(())
+}
+
+/// The merchant's invoicing account for a payment: the first that is on, of the payment's mode.
+async fn invoicing_account(tx: &mut Tx, payment: &Payment) -> Result<Option<InvoicingAccount>, FlowError> {
+    let accounts = tx.invoicing_accounts(&payment.merchant_id).await?;
+    Ok(accounts.into_iter().find(|a| a.enabled && a.live == payment.live))
+}
+
+async fn order_of(
+    app: &App,
+    tx: &mut Tx,
+    payment: &Payment,
+    buyer: &Buyer,
+    account: &InvoicingAccount,
+    external_key: String,
+) -> Result<InvoiceOrder, FlowError> {
+    let number = match &payment.case_id {
+        Some(case) => tx.case(&payment.merchant_id, case).await?.map(|c| c.number),
+        None => None,
+    };
+    let language = tx.payer(&payment.merchant_id, &payment.payer_id).await?.map_or("en".into(), |p| p.language);
+    let zone = registry::invoicer(&account.invoicer).map_or("UTC", |i| i.facts().zone);
+    let today = day_in(zone, at(app.now()));
+    let method = match tx.provider_account(&payment.merchant_id, &payment.provider_account_id).await? {
+        Some(a) => registry::provider(&a.provider).map_or(PaymentMethod::Transfer, |p| p.facts().method),
+        None => PaymentMethod::Transfer,
+    };
+    Ok(InvoiceOrder {
+        external_key,
+        order_ref: number.unwrap_or_else(|| payment.id.clone()).chars().take(64).collect(),
+        issue_date: today,
+        // The day the money came, in the seller's zone (F17).
+        paid_on: day_in(zone, at(payment.completed_at.unwrap_or(app.now()))),
+        total: payment.amount,
+        method,
+        language,
+        buyer: buyer.clone(),
+        lines: payment.lines.clone().unwrap_or_default(),
+        first_sent_on: None,
+    })
+}
+
+/// Issues again after every attempt failed: a new generation with three attempts and the same key. The buyer is the one
+/// given, else the profile as it is now, else the snapshot.
+///
+/// # Errors
+/// Nothing failed, or it is under way (then pressing twice changes nothing: F32).
+pub async fn reissue(app: &App, tx: &mut Tx, payment: &Payment, buyer: Option<Buyer>) -> Result<(), FlowError> {
+    if payment.status != crate::domain::payment::Status::Completed {
+        return Err(FlowError::conflict("payment_not_completed", "only a completed payment has an invoice"));
+    }
+    let Some(found) = tx.invoice_of_payment(&payment.merchant_id, &payment.id).await? else {
+        let mut wanted = payment.clone();
+        if let Some(buyer) = buyer {
+            wanted.buyer = Some(buyer);
+        }
+        if wanted.buyer.is_none() || invoicing_account(tx, payment).await?.is_none() {
+            let detail = "no invoicing account is on, or the payment has no invoice data: attach the document instead";
+            return Err(FlowError::conflict("invoicing_not_configured", detail));
+        }
+        return order_invoice(app, tx, &wanted).await;
+    };
+    let Some(mut invoice) = tx.invoice_for_update(&payment.merchant_id, &found.id).await? else {
+        return Err(FlowError::NotFound("invoice"));
+    };
+    match invoice.state {
+        State::Exhausted | State::Held => {}
+        State::Queued | State::Sending | State::Unknown => {
+            return Err(FlowError::conflict("invoice_in_progress", "the invoice is being issued"));
+        }
+        State::Issued | State::IssuedDiffers | State::ByHand => {
+            return Err(FlowError::conflict("invoice_issued", "the payment has its invoice"));
+        }
+    }
+    let fresh = match (&buyer, &payment.profile_id) {
+        (Some(_), _) | (None, None) => None,
+        (None, Some(profile)) => tx.profile(&payment.merchant_id, profile).await?.map(|p| p.body),
+    };
+    if let Some(buyer) = buyer.or(fresh) {
+        invoice.order.buyer = buyer;
+    }
+    invoice.generation += 1;
+    invoice.attempts = 0;
+    invoice.clean_looks = 0;
+    invoice.sending_since = None;
+    // Whatever was sent before is looked for before anything is sent again.
+    invoice.state = if invoice.unknown_since.is_some() { State::Unknown } else { State::Queued };
+    let now = app.now();
+    if invoice.state == State::Unknown {
+        invoice.unknown_since = Some(now);
+    }
+    tx.update_invoice(&invoice, now).await?;
+    tx.enqueue(&payment.merchant_id, &app.ids.make("job"), JobKind::IssueInvoice, &invoice.id, now, now).await?;
+    tx.hasten(&payment.merchant_id, JobKind::IssueInvoice, &invoice.id, now).await?;
+    tx.resolve_alert_by_key(&payment.merchant_id, &alert_key(&invoice), now).await?;
+    Ok(())
+}
+
+/// The key of the one open alert about an invoice.
+pub fn alert_key(invoice: &InvoiceRow) -> String {
+    format!("invoice:{}", invoice.id)
+}
+
+/// Keeps an expert's own document with the payment; issuing by the integration ends (F33, R-5W-42).
+///
+/// # Errors
+/// A send is under way: its outcome has to be known first.
+pub async fn attach(app: &App, tx: &mut Tx, payment: &Payment, file: &Attachment) -> Result<(), FlowError> {
+    let now = app.now();
+    if let Some(found) = tx.invoice_of_payment(&payment.merchant_id, &payment.id).await? {
+        let invoice = tx.invoice_for_update(&payment.merchant_id, &found.id).await?;
+        if let Some(mut invoice) = invoice {
+            match invoice.state {
+                State::Sending | State::Unknown => {
+                    let detail = "the outcome of a send is not known yet; attach when it is settled";
+                    return Err(FlowError::conflict("invoice_in_progress", detail));
+                }
+                State::Queued | State::Exhausted | State::Held => {
+                    invoice.state = State::ByHand;
+                    invoice.number = file.number.clone().or(invoice.number);
+                    tx.update_invoice(&invoice, now).await?;
+                    tx.resolve_alert_by_key(&payment.merchant_id, &alert_key(&invoice), now).await?;
+                }
+                State::Issued | State::IssuedDiffers | State::ByHand => {}
+            }
+        }
+    }
+    tx.put_attachment(&payment.merchant_id, &payment.id, file, now).await?;
+    Ok(())
+}

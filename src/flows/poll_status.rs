@@ -1,0 +1,157 @@
+//! Asks the gateway about an attempt, on a widening schedule, and hands the answer through the same door as a webhook.
+//!
+//! This is what makes up for notifications that never came (R-HUB-11). A payment expires here, and only after the
+//! gateway itself said that it was not paid.
+
+use grosz_providers::{CallError, Event, Outcome, Standing};
+
+use super::FlowError;
+use super::apply_event::{apply_event, move_status};
+use super::notify::{Raise, raise};
+use super::start_checkout::{attempt_ref, provider_of};
+use super::tell_client::tell_payment;
+use crate::app::App;
+use crate::clock::seconds;
+use crate::config::wait_s;
+use crate::domain::payment::{self, Reason, Signal, Status, Step};
+use crate::jobs::{self, End};
+use crate::store::{Attempt, EventRow, Job, ProviderAccount, Tx};
+
+/// The job.
+///
+/// # Errors
+/// The database; the job runs again.
+pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
+    let mut tx = app.store.read().await?;
+    let Some(attempt) = tx.attempt(&job.merchant_id, &job.subject).await? else { return jobs::finish(app, job).await };
+    let account = tx.provider_account(&job.merchant_id, &attempt.provider_account_id).await?;
+    drop(tx);
+    let Some(account) = account else { return jobs::finish(app, job).await };
+    if attempt.state == "paid" || attempt.state == "closed" {
+        return jobs::finish(app, job).await;
+    }
+    let provider = provider_of(&account)?;
+    let settings = app.provider_settings(&account)?;
+    let asked = provider.status(&app.cx(&settings, account.live), &attempt_ref(&attempt)).await;
+
+    let mut tx = app.store.begin().await?;
+    let end = match asked {
+        Ok(report) => {
+            apply_answer(app, &mut tx, &account, &report.events, "poll").await?;
+            after_answer(app, &mut tx, job, &attempt, report.standing).await?
+        }
+        Err(CallError::Unsupported) => after_silence(app, &mut tx, job, &attempt).await?,
+        Err(e) => {
+            if matches!(e, CallError::Config(_)) {
+                let key = format!("provider.config:{}", account.id);
+                let why = format!("the gateway refuses this account's credentials: {e}");
+                raise(app, &mut tx, Raise::about_account("provider.config", key, &account.merchant_id, why)).await?;
+            }
+            later(app, &mut tx, job, &attempt, Some(e.to_string())).await?
+        }
+    };
+    jobs::settle(app, tx, job, end).await
+}
+
+/// Records and applies the events of a status answer. Answers what became of each.
+///
+/// # Errors
+/// The database.
+pub async fn apply_answer(
+    app: &App,
+    tx: &mut Tx,
+    account: &ProviderAccount,
+    events: &[Event],
+    origin: &str,
+) -> Result<Vec<Outcome>, FlowError> {
+    let mut outcomes = vec![];
+    for event in events {
+        let mut row = EventRow {
+            merchant_id: account.merchant_id.clone(),
+            id: app.ids.make("evt"),
+            account_id: account.id.clone(),
+            origin: origin.to_owned(),
+            delivery_id: None,
+            body_sha256: String::new(),
+            event: event.clone(),
+            state: "applied".into(),
+            attempt_id: None,
+            payment_id: None,
+            tries: 0,
+            created_at: app.now(),
+        };
+        if tx.add_event(&row).await? {
+            apply_event(app, tx, account, &mut row).await?;
+        }
+        outcomes.push(row.outcome());
+    }
+    Ok(outcomes)
+}
+
+async fn after_answer(
+    app: &App,
+    tx: &mut Tx,
+    job: &Job,
+    attempt: &Attempt,
+    standing: Standing,
+) -> Result<End, FlowError> {
+    let over = app.now() > attempt.expires_at;
+    match standing {
+        Standing::Paid => Ok(End::Done),
+        Standing::Closed => {
+            expire(app, tx, attempt, job).await?;
+            Ok(End::Done)
+        }
+        Standing::Idle if over => {
+            expire(app, tx, attempt, job).await?;
+            Ok(End::Done)
+        }
+        Standing::Idle | Standing::Open => later(app, tx, job, attempt, None).await,
+    }
+}
+
+/// No status call: the attempt is given up when its time and a day of grace are over.
+async fn after_silence(app: &App, tx: &mut Tx, job: &Job, attempt: &Attempt) -> Result<End, FlowError> {
+    if app.now() > attempt.expires_at + seconds(86_400) {
+        expire(app, tx, attempt, job).await?;
+        return Ok(End::Done);
+    }
+    later(app, tx, job, attempt, None).await
+}
+
+/// Asks again later; after the window a person is told and asking ends.
+async fn later(
+    app: &App,
+    tx: &mut Tx,
+    job: &Job,
+    attempt: &Attempt,
+    error: Option<String>,
+) -> Result<End, FlowError> {
+    let now = app.now();
+    if now > attempt.expires_at + seconds(app.config.poll_window_s) {
+        if let Some(payment) = tx.payment(&job.merchant_id, &attempt.payment_id).await? {
+            if payment.status == Status::Started {
+                let why = "the gateway gave no final answer about this payment in all its time".to_owned();
+                let key = format!("payment.stuck:{}", payment.id);
+                raise(app, tx, Raise::about_payment("payment.stuck", key, &payment, why)).await?;
+            }
+        }
+        return Ok(End::Done);
+    }
+    Ok(End::Again { at: now + seconds(wait_s(&app.config.poll_waits_s, job.attempts)), error })
+}
+
+/// Closes an attempt that the gateway says was not paid; the payment follows if nothing else of it is open.
+async fn expire(app: &App, tx: &mut Tx, attempt: &Attempt, job: &Job) -> Result<(), FlowError> {
+    let Some(payment) = tx.payment_for_update(&attempt.merchant_id, &attempt.payment_id).await? else { return Ok(()) };
+    tx.set_attempt_state(&attempt.merchant_id, &attempt.id, "closed").await?;
+    let attempts = tx.attempts(&attempt.merchant_id, &attempt.payment_id).await?;
+    let newer = attempts.iter().any(|a| a.id != attempt.id && matches!(a.state.as_str(), "created" | "open"));
+    let signal = if newer { Signal::FailedBeside } else { Signal::Expired };
+    if let Step::Move(to) = payment::apply(payment.status, signal) {
+        let reason = Some(Reason::Expired);
+        move_status(app, tx, &payment, to, reason, false, "poll", Some(&job.id)).await?;
+        tell_payment(app, tx, &payment, "payment.error", Some(payment.status.word())).await?;
+    }
+    Ok(())
+}

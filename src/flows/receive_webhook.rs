@@ -1,0 +1,109 @@
+//! Takes in webhook calls that a provider has verified: records them and applies their events in one transaction.
+//!
+//! The unit is a slice: calls that wait at the same time share one commit (see `intake.rs`). Each is answered after it.
+//! A repeat returns the outcome of the first time.
+
+use grosz_providers::{Outcome, Reading};
+
+use super::FlowError;
+use super::apply_event::apply_event;
+use crate::app::App;
+use crate::store::{EventRow, ProviderAccount, RecordedDelivery, Tx};
+
+/// A verified webhook call.
+#[derive(Debug, Clone)]
+pub struct Inbound {
+    /// The account its address named.
+    pub account: std::sync::Arc<ProviderAccount>,
+    /// The call as received.
+    pub delivery: RecordedDelivery,
+    /// What it says.
+    pub reading: Reading,
+}
+
+/// Records and applies a slice of calls in one transaction; answers each call's outcomes, one per event.
+///
+/// # Errors
+/// The database; nothing of the slice is recorded.
+pub async fn receive(app: &App, slice: &[Inbound]) -> Result<Vec<Vec<Outcome>>, FlowError> {
+    let mut tx = app.store.begin().await?;
+    let mut outcomes = Vec::with_capacity(slice.len());
+    for inbound in slice {
+        outcomes.push(receive_one(app, &mut tx, inbound).await?);
+    }
+    tx.commit().await?;
+    Ok(outcomes)
+}
+
+async fn receive_one(app: &App, tx: &mut Tx, inbound: &Inbound) -> Result<Vec<Outcome>, FlowError> {
+    let (delivery, account) = (&inbound.delivery, &inbound.account);
+    let mut outcomes = vec![];
+    let mut kept_as: Option<String> = None;
+    for event in &inbound.reading.events {
+        if let Some(earlier) = tx.event_by_key(&account.merchant_id, &account.id, &event.key).await? {
+            outcomes.push(earlier.outcome());
+            if kept_as.is_none() {
+                kept_as = keep_repeat(app, tx, delivery, &earlier).await?;
+            }
+            continue;
+        }
+        if kept_as.as_deref() != Some(&delivery.id) {
+            tx.add_delivery(delivery).await?;
+            kept_as = Some(delivery.id.clone());
+        }
+        let mut row = EventRow {
+            merchant_id: account.merchant_id.clone(),
+            id: app.ids.make("evt"),
+            account_id: account.id.clone(),
+            origin: "webhook".into(),
+            delivery_id: Some(delivery.id.clone()),
+            body_sha256: delivery.body_sha256.clone(),
+            event: event.clone(),
+            state: "applied".into(),
+            attempt_id: None,
+            payment_id: None,
+            tries: 0,
+            created_at: app.now(),
+        };
+        if !tx.add_event(&row).await? {
+            // Another process recorded it since we looked: doing all again finds it.
+            return Err(crate::store::StoreError::Conflict.into());
+        }
+        apply_event(app, tx, account, &mut row).await?;
+        outcomes.push(row.outcome());
+    }
+    if inbound.reading.events.is_empty() {
+        // Authentic and without events: kept all the same, because it is acknowledged.
+        tx.add_delivery(delivery).await?;
+    }
+    Ok(outcomes)
+}
+
+/// A repeat with the same bytes is counted at the first one; with other bytes it is kept as evidence, and the first
+/// meaning stands (F03).
+async fn keep_repeat(
+    app: &App,
+    tx: &mut Tx,
+    delivery: &RecordedDelivery,
+    earlier: &EventRow,
+) -> Result<Option<String>, FlowError> {
+    match &earlier.delivery_id {
+        Some(first) if earlier.body_sha256 == delivery.body_sha256 => {
+            tx.count_repeat(&delivery.merchant_id, first, delivery.received_at).await?;
+            Ok(Some(first.clone()))
+        }
+        _ => {
+            let polled_before = earlier.delivery_id.is_none();
+            let verdict = if polled_before { "repeat" } else { "deviating" };
+            tx.add_delivery(&RecordedDelivery { verdict: verdict.into(), ..delivery.clone() }).await?;
+            if !polled_before {
+                app.metrics.count(&app.metrics.security, &delivery.provider, "deviating_repeat");
+                tracing::warn!(
+                    delivery.id = %delivery.id, event.id = %earlier.id, security = true,
+                    "Delivery {} repeats an event with another body; the first meaning stands", delivery.id
+                );
+            }
+            Ok(Some(delivery.id.clone()))
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Sends one notice by mail. The Message-ID stays, so a mail server that took the mail and died gets at most one more
+//! copy that its reader recognises (F38–F40).
+
+use super::FlowError;
+use super::notify::{Raise, date_of, raise};
+use crate::app::App;
+use crate::clock::seconds;
+use crate::config::wait_s;
+use crate::jobs::{self, End};
+use crate::mail::{Attachment, Letter, MailError};
+use crate::store::{Job, Notice};
+
+/// The job.
+///
+/// # Errors
+/// The database; the job runs again.
+pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
+    let mut tx = app.store.read().await?;
+    let Some(notice) = tx.notice(&job.merchant_id, &job.subject).await? else { return jobs::finish(app, job).await };
+    if notice.state != "queued" {
+        return jobs::finish(app, job).await;
+    }
+    let attachments = attachments(&mut tx, &notice).await?;
+    drop(tx);
+    let letter = Letter {
+        message_id: notice.message_id.clone(),
+        from: app.config.mail_from.clone(),
+        to: notice.recipient.clone(),
+        date: date_of(&notice),
+        subject: notice.subject.clone(),
+        text: notice.body.clone(),
+        html: None,
+        language: notice.language.clone(),
+        attachments,
+    };
+    let sent = app.mailer.send(&letter).await;
+    let now = app.now();
+    let mut tx = app.store.begin().await?;
+    match sent {
+        Ok(()) => {
+            tx.settle_notice(&notice.merchant_id, &notice.id, "sent", None, Some(now)).await?;
+            jobs::settle(app, tx, job, End::Done).await
+        }
+        Err(MailError::Refused(why)) => {
+            tx.settle_notice(&notice.merchant_id, &notice.id, "refused", Some(&why), None).await?;
+            escalate(app, &mut tx, &notice).await?;
+            jobs::settle(app, tx, job, End::Done).await
+        }
+        Err(e) => {
+            let at = now + seconds(wait_s(&app.config.notice_waits_s, job.attempts - 1));
+            jobs::settle(app, tx, job, End::Again { at, error: Some(e.to_string()) }).await
+        }
+    }
+}
+
+/// A refused address: the same letter goes once to the fallback address; when that is refused too, the alert stays.
+async fn escalate(app: &App, tx: &mut crate::store::Tx, notice: &Notice) -> Result<(), FlowError> {
+    let merchant = tx.merchant(&notice.merchant_id).await?;
+    let fallback = merchant
+        .and_then(|m| m.fallback_email)
+        .or(Some(app.config.fallback_email.clone()))
+        .filter(|e| !e.is_empty() && *e != notice.recipient);
+    let key = format!("notice.undeliverable:{}", notice.id);
+    match fallback {
+        Some(recipient) if !notice.dedupe_key.starts_with("escalated:") && notice.alert_id.is_some() => {
+            let copy = Notice {
+                id: app.ids.make("ntc"),
+                dedupe_key: format!("escalated:{}", notice.dedupe_key),
+                recipient,
+                created_at: app.now(),
+                ..notice.clone()
+            };
+            super::notify::queue_notice(app, tx, &copy).await
+        }
+        _ => {
+            let why = format!("the mail server refuses the address of notice {} for good", notice.id);
+            let matter = Raise::about_account("notice.undeliverable", key, &notice.merchant_id, why);
+            if notice.kind == "notice.undeliverable" { Ok(()) } else { raise(app, tx, matter).await }
+        }
+    }
+}
+
+async fn attachments(tx: &mut crate::store::Tx, notice: &Notice) -> Result<Vec<Attachment>, FlowError> {
+    let (Some(payment), "invoice_ready") = (&notice.payment_id, notice.kind.as_str()) else { return Ok(vec![]) };
+    let Some(invoice) = tx.invoice_of_payment(&notice.merchant_id, payment).await? else { return Ok(vec![]) };
+    let Some(pdf) = tx.pdf(&notice.merchant_id, &invoice.id).await? else { return Ok(vec![]) };
+    let number = invoice.number.unwrap_or_else(|| "invoice".into());
+    let safe: String = number.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+    Ok(vec![Attachment { name: format!("{safe}.pdf"), media_type: "application/pdf".into(), body: pdf }])
+}

@@ -1,0 +1,230 @@
+//! Tells client apps what happened: a message in the same transaction as the change, then one telling for each
+//! endpoint, delivered by jobs as Standard Webhooks. At least once, in no promised order; `data.version` orders them.
+
+use grosz_providers::wire::HttpRequest;
+use serde_json::{Value, json};
+
+use super::FlowError;
+use super::notify::{Raise, raise};
+use crate::app::App;
+use crate::clock::{rfc3339, seconds};
+use crate::config::wait_s;
+use crate::jobs::{self, End};
+use crate::standard_webhooks::{self, HeldKey, SigningKey};
+use crate::store::{Endpoint, Job, JobKind, Message, Payment, Telling, Tx};
+
+/// Version of the messages' shape.
+const API_VERSION: &str = "2026-11-01";
+
+/// Writes a message about a payment. `payment` is as it was before the change when `previous` names its old status; the
+/// row is read again, so the message shows what the transaction will commit.
+///
+/// # Errors
+/// The database.
+pub async fn tell_payment(
+    app: &App,
+    tx: &mut Tx,
+    payment: &Payment,
+    kind: &str,
+    previous: Option<&str>,
+) -> Result<(), FlowError> {
+    let now = tx.payment(&payment.merchant_id, &payment.id).await?.unwrap_or_else(|| payment.clone());
+    let data = json!({
+        "id": now.id,
+        "version": now.version,
+        "status": now.status.word(),
+        "previous_status": previous,
+        "status_reason": now.reason.map(crate::domain::payment::Reason::word),
+        "case": now.case_id,
+        "payer": now.payer_id,
+        "amount": now.amount.minor(),
+        "currency": now.amount.currency().code(),
+        "amount_refunded": now.amount_refunded,
+        "flags": { "late_success": now.late_success, "double_payment": now.double_payment, "mismatch": now.mismatch },
+    });
+    tell(app, tx, &now.merchant_id, kind, &now.id, now.live, data).await
+}
+
+/// Writes a message and its tellings.
+///
+/// # Errors
+/// The database.
+pub async fn tell(
+    app: &App,
+    tx: &mut Tx,
+    merchant: &str,
+    kind: &str,
+    subject: &str,
+    live: bool,
+    data: Value,
+) -> Result<(), FlowError> {
+    let now = app.now();
+    let mode = if live { "live" } else { "test" };
+    let body = json!({
+        "type": kind, "timestamp": rfc3339(now), "data": data, "mode": mode, "api_version": API_VERSION,
+    });
+    let message = Message {
+        merchant_id: merchant.to_owned(),
+        id: app.ids.make("msg"),
+        kind: kind.to_owned(),
+        subject: subject.to_owned(),
+        body: body.to_string(),
+        created_at: now,
+    };
+    tx.add_message(&message).await?;
+    for endpoint in tx.endpoints(merchant).await? {
+        let wanted = endpoint.types.is_empty() || endpoint.types.iter().any(|t| t == kind);
+        if endpoint.state == "enabled" && wanted {
+            queue_telling(app, tx, &message, &endpoint.id, seconds(wait_s(&app.config.tell_waits_s, 0))).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Queues one message for one endpoint; nothing when it is on its way or was delivered.
+///
+/// # Errors
+/// The database.
+pub async fn queue_telling(
+    app: &App,
+    tx: &mut Tx,
+    message: &Message,
+    endpoint: &str,
+    after: i64,
+) -> Result<(), FlowError> {
+    let now = app.now();
+    let telling = Telling {
+        merchant_id: message.merchant_id.clone(),
+        id: app.ids.make("tel"),
+        message_id: message.id.clone(),
+        endpoint_id: endpoint.to_owned(),
+        state: "pending".into(),
+        attempts: 0,
+        last_status: None,
+        last_error: None,
+        created_at: now,
+    };
+    if tx.add_telling(&telling).await? {
+        let job = app.ids.make("job");
+        tx.enqueue(&message.merchant_id, &job, JobKind::TellClient, &telling.id, now + after, now).await?;
+    }
+    Ok(())
+}
+
+/// The job: one try to deliver one message to one endpoint.
+///
+/// # Errors
+/// The database; the job runs again.
+pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
+    let mut tx = app.store.read().await?;
+    let Some(telling) = tx.telling(&job.merchant_id, &job.subject).await? else {
+        return jobs::finish(app, job).await;
+    };
+    let message = tx.message(&job.merchant_id, &telling.message_id).await?;
+    let endpoint = tx.endpoint(&job.merchant_id, &telling.endpoint_id).await?;
+    drop(tx);
+    let (Some(message), Some(endpoint)) = (message, endpoint) else { return jobs::finish(app, job).await };
+    if endpoint.state != "enabled" || telling.state != "pending" {
+        return jobs::finish(app, job).await;
+    }
+    let (status, retry_after_s, error) = send(app, &endpoint, &message).await?;
+    record(app, job, telling, endpoint, status, retry_after_s, error).await
+}
+
+/// One try: HTTP status, seconds of `Retry-After`, what went wrong.
+async fn send(
+    app: &App,
+    endpoint: &Endpoint,
+    message: &Message,
+) -> Result<(Option<u16>, Option<u32>, Option<String>), FlowError> {
+    let now_s = u64::try_from(app.now() / 1_000_000).unwrap_or(0);
+    let held = held_keys(app, endpoint)?;
+    let keys = standard_webhooks::live_keys(&held, now_s);
+    let headers = standard_webhooks::headers(&keys, &message.id, now_s, message.body.as_bytes())
+        .map_err(|e| FlowError::Internal(e.to_string()))?;
+    let mut request = HttpRequest::post(&endpoint.url, "application/json", message.body.clone().into_bytes());
+    request.headers.extend(headers);
+    Ok(match app.http_clients.send(request).await {
+        Ok(answer) => (Some(answer.status), answer.retry_after_s(), None),
+        Err(e) => (None, None, Some(e.to_string().chars().take(500).collect())),
+    })
+}
+
+async fn record(
+    app: &App,
+    job: &Job,
+    mut telling: Telling,
+    mut endpoint: Endpoint,
+    status: Option<u16>,
+    retry_after_s: Option<u32>,
+    error: Option<String>,
+) -> Result<(), FlowError> {
+    let now = app.now();
+    telling.attempts += 1;
+    telling.last_status = status.map(i64::from);
+    telling.last_error = error;
+    let mut tx = app.store.begin().await?;
+    if status.is_some_and(|s| (200..300).contains(&s)) {
+        telling.state = "delivered".into();
+        tx.update_telling(&telling, Some(now)).await?;
+        if endpoint.first_failure_at.take().is_some() {
+            endpoint.failed_messages = 0;
+            tx.update_endpoint(&endpoint).await?;
+        }
+        return jobs::settle(app, tx, job, End::Done).await;
+    }
+    let began = *endpoint.first_failure_at.get_or_insert(now);
+    endpoint.failed_messages += i64::from(telling.attempts == 1);
+    let hopeless = now - began >= seconds(app.config.endpoint_disable_s) && endpoint.failed_messages >= 3;
+    if status == Some(410) || hopeless {
+        let why = if hopeless { "failed for too long" } else { "answered 410 Gone" };
+        endpoint.state = "disabled".into();
+        endpoint.state_reason = Some(why.into());
+        raise(app, &mut tx, Raise::about_endpoint(&endpoint, why)).await?;
+    }
+    tx.update_endpoint(&endpoint).await?;
+    let tries = usize::try_from(telling.attempts).unwrap_or(usize::MAX);
+    if tries >= app.config.tell_waits_s.len() || endpoint.state != "enabled" {
+        telling.state = "failed".into();
+        tx.update_telling(&telling, Some(now)).await?;
+        return jobs::settle(app, tx, job, End::Done).await;
+    }
+    tx.update_telling(&telling, None).await?;
+    // 429, 502 and 504 ask us to slow down; Retry-After only ever makes the wait longer.
+    let slow = if matches!(status, Some(429 | 502 | 504)) { 60 } else { 0 };
+    let wait = jitter(app, seconds(wait_s(&app.config.tell_waits_s, telling.attempts)), 10);
+    let asked = retry_after_s.map_or(0, i64::from).max(slow).min(86_400);
+    let again = End::Again { at: now + wait.max(seconds(asked)), error: telling.last_error };
+    jobs::settle(app, tx, job, again).await
+}
+
+/// An endpoint's signing keys, opened.
+///
+/// # Errors
+/// The master key is not the one that sealed them.
+pub fn held_keys(app: &App, endpoint: &Endpoint) -> Result<Vec<HeldKey>, FlowError> {
+    let unreadable = || FlowError::Internal(format!("secrets of {}", endpoint.id));
+    let plain = app.sealer.open(&endpoint.sealed, endpoint.id.as_bytes()).map_err(|_| unreadable())?;
+    let stored: Vec<(String, u64, Option<u64>)> = serde_json::from_slice(&plain).map_err(|_| unreadable())?;
+    let mut held = vec![];
+    for (text, created_s, expires_s) in stored {
+        held.push(HeldKey { key: SigningKey::parse(&text).map_err(|_| unreadable())?, created_s, expires_s });
+    }
+    Ok(held)
+}
+
+/// Seals an endpoint's signing keys.
+///
+/// # Errors
+/// Encryption failed.
+pub fn seal_keys(app: &App, endpoint: &str, held: &[HeldKey]) -> Result<String, FlowError> {
+    let stored: Vec<_> = held.iter().map(|k| (k.key.to_text(), k.created_s, k.expires_s)).collect();
+    let plain = serde_json::to_vec(&stored).map_err(|e| FlowError::Internal(e.to_string()))?;
+    app.sealer.seal(&plain, endpoint.as_bytes()).map_err(|e| FlowError::Internal(e.to_string()))
+}
+
+/// `wait` give or take up to `percent` of it, in the same unit.
+pub fn jitter(app: &App, wait: i64, percent: i64) -> i64 {
+    let span = wait.saturating_mul(percent) / 100;
+    if span == 0 { wait } else { wait - span + app.ids.below(2 * span + 1) }
+}
