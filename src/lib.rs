@@ -2,4 +2,5 @@
 
 pub mod idempotency_key;
 pub mod outbound;
+pub mod seal;
 pub mod standard_webhooks;
