@@ -3,8 +3,8 @@
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use lettre::message::header::{ContentType, HeaderName, HeaderValue};
-use lettre::message::{Attachment as MimeAttachment, Message, MultiPart, SinglePart};
+use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
+use lettre::message::{Attachment as MimeAttachment, Body, Message, MultiPart, SinglePart};
 use sha2::{Digest, Sha256};
 
 use super::MailError;
@@ -97,7 +97,10 @@ impl Letter {
             let content_type = ContentType::parse(&file.content_type)
                 .map_err(|_| MailError::Refused("an attachment has no valid type".into()))?;
             let name = one_line(&file.file_name).replace(['"', '\\', '/'], "_");
-            Ok(MimeAttachment::new(name).body(file.bytes.clone(), content_type))
+            // Always base64: a file that happens to be ASCII would have its line ends rewritten on the way.
+            let body = Body::new_with_encoding(file.bytes.clone(), ContentTransferEncoding::Base64)
+                .map_err(|_| MailError::Refused("an attachment could not be encoded".into()))?;
+            Ok(MimeAttachment::new(name).body(body, content_type))
         };
         self.attachments.iter().map(part).collect()
     }

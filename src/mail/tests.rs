@@ -78,7 +78,8 @@ async fn the_same_letter_is_the_same_bytes() {
         content_type: "application/pdf".into(),
         bytes: b"%PDF-1.7\n\x00\xff".to_vec(),
     };
-    with_all.attachments = vec![pdf];
+    let csv = Attachment { file_name: "a.csv".into(), content_type: "text/csv".into(), bytes: b"a\nb\n".to_vec() };
+    with_all.attachments = vec![pdf, csv];
     let server = Server::start(Script::default()).await;
     let mailer = mailer(&server);
     mailer.send(&with_all).await.unwrap();
@@ -86,9 +87,8 @@ async fn the_same_letter_is_the_same_bytes() {
     let letters = server.letters();
     assert_eq!(letters.len(), 2);
     assert_eq!(letters[0], letters[1]);
-    for part in
-        ["multipart/mixed", "multipart/alternative", "text/plain", "text/html", "application/pdf", "JVBERi0xLjcKAP8="]
-    {
+    let (pdf, csv) = ("JVBERi0xLjcKAP8=", "YQpiCg==");
+    for part in ["multipart/mixed", "multipart/alternative", "text/plain", "text/html", "application/pdf", pdf, csv] {
         assert!(letters[0].contains(part), "{part}");
     }
 }
@@ -158,6 +158,23 @@ async fn without_the_encryption_that_was_asked_for_nothing_is_sent() {
     let result = Mailer::from_url(&url, None).unwrap().send(&letter()).await;
     assert!(matches!(result, Err(MailError::Temporary(_))), "{result:?}");
     assert!(!server.commands().iter().any(|c| c.starts_with("MAIL")), "{:?}", server.commands());
+}
+
+// F36
+#[tokio::test]
+async fn encryption_from_the_start_trusts_only_known_authorities() {
+    let ca = include_bytes!("../../tests/fixtures/tls/ca.pem");
+    let (port, arrived) = server::smtps();
+    let trusting = Mailer::from_url(&format!("smtps://localhost:{port}"), Some(ca)).unwrap();
+    trusting.send(&letter()).await.unwrap();
+    assert!(arrived.join().unwrap().contains("Message-ID: <ntc_01JD.1@grosz.example>\r\n"));
+    for (host, ca) in [("localhost", None), ("127.0.0.1", Some(&ca[..]))] {
+        let (port, arrived) = server::smtps();
+        let mailer = Mailer::from_url(&format!("smtps://{host}:{port}"), ca).unwrap();
+        let result = mailer.send(&letter()).await;
+        assert!(matches!(result, Err(MailError::Temporary(_))), "{result:?}");
+        assert_eq!(arrived.join().unwrap(), "");
+    }
 }
 
 #[tokio::test]

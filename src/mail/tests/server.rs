@@ -1,7 +1,11 @@
 //! A small SMTP server on loopback that says what it is told to.
 
+use std::io::{BufRead, Write};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -115,4 +119,52 @@ async fn line(stream: &mut BufReader<TcpStream>) -> Option<String> {
 
 async fn say(stream: &mut BufReader<TcpStream>, reply: &str) {
     let _ = stream.get_mut().write_all(format!("{reply}\r\n").as_bytes()).await;
+}
+
+/// Takes one letter over TLS. The thread ends with the letter, or with nothing when the talk was broken off.
+pub fn smtps() -> (u16, JoinHandle<String>) {
+    let certificate = include_bytes!("../../../tests/fixtures/tls/good.pem");
+    let key = include_bytes!("../../../tests/fixtures/tls/leaf.key.pem");
+    let certificate = CertificateDer::from_pem_slice(certificate).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], PrivateKeyDer::from_pem_slice(key).unwrap())
+        .unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let thread = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let session = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+        let mut stream = std::io::BufReader::new(rustls::StreamOwned::new(session, stream));
+        let mut letter = String::new();
+        let mut in_letter = false;
+        let mut reply = "220 ready\r\n";
+        loop {
+            if stream.get_mut().write_all(reply.as_bytes()).is_err() {
+                return letter;
+            }
+            let mut line = String::new();
+            if !stream.read_line(&mut line).is_ok_and(|n| n > 0) {
+                return letter;
+            }
+            reply = match (in_letter, line.as_str()) {
+                (true, ".\r\n") => {
+                    in_letter = false;
+                    "250 queued\r\n"
+                }
+                (true, _) => {
+                    letter += &line;
+                    ""
+                }
+                (false, "DATA\r\n") => {
+                    in_letter = true;
+                    "354 go on\r\n"
+                }
+                (false, _) => "250 ok\r\n",
+            };
+        }
+    });
+    (port, thread)
 }
