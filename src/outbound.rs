@@ -6,5 +6,5 @@
 pub mod client;
 pub mod target;
 
-pub use client::{CallError, CallKind, Outbound, OutboundSettings};
+pub use client::{BadSettings, CallError, CallKind, Limits, Observe, Outbound, OutboundSettings};
 pub use target::{Refusal, TargetPolicy};

@@ -33,9 +33,9 @@ fn settings() -> OutboundSettings {
 
 fn impatient() -> OutboundSettings {
     let short = Limits {
-        connect: Duration::from_millis(100),
-        total: Duration::from_millis(200),
-        total_once: Duration::from_millis(200),
+        connect: Duration::from_millis(400),
+        total: Duration::from_millis(600),
+        total_once: Duration::from_millis(600),
         ..limits()
     };
     OutboundSettings { provider: short, client_hook: short, ..settings() }
@@ -278,7 +278,7 @@ async fn names_without_addresses_are_a_failure_to_send() {
 async fn a_hanging_host_holds_its_own_slots_and_no_others() {
     let hanging = Server::start(vec![Step::Hang, Step::Hang, Step::Hang]).await;
     let healthy = Server::start(vec![Step::Answer(ok("fine")), Step::Answer(ok("fine"))]).await;
-    let provider = Limits { connect: Duration::from_millis(50), ..limits() };
+    let provider = Limits { connect: Duration::from_millis(300), ..limits() };
     let client = Outbound::new(OutboundSettings { calls_per_host: 2, provider, ..settings() }).unwrap();
     let call = |url: String| {
         let client = client.clone();
