@@ -115,23 +115,24 @@ pub(crate) fn page(lines: &[Line]) -> Vec<u8> {
     let table = file.len();
     let _ = write!(file, "xref\n0 {}\n0000000000 65535 f \n", objects.len() + 1);
     for offset in offsets {
-        let _ = write!(file, "{offset:010} 00000 n \n");
+        let _ = writeln!(file, "{offset:010} 00000 n ");
     }
     let _ = write!(file, "trailer\n<< /Size {} /Root 1 0 R >>\nstartxref\n{table}\n%%EOF\n", objects.len() + 1);
     file.into_bytes()
 }
 
 fn content(lines: &[Line]) -> String {
-    let mut y = 790_i32;
+    let (mut y, mut starts) = (806_i32, true);
     let mut stream = String::new();
     for line in lines {
+        if starts {
+            y -= i32::from(line.size) + 6;
+        }
         if y < 40 {
             break;
         }
         let _ = writeln!(stream, "BT /F1 {} Tf {} {y} Td ({}) Tj ET", line.size, line.x, escaped(&line.text));
-        if line.ends {
-            y -= i32::from(line.size) + 6;
-        }
+        starts = line.ends;
     }
     stream
 }

@@ -207,7 +207,7 @@ fn vat_format(country: &str) -> Option<&'static VatFormat> {
     EU_VAT.iter().find(|f| f.country == country)
 }
 
-/// True for a member state of the European Union.
+/// True for a member state of the European Union. Northern Ireland is none, although its numbers begin with `XI`.
 pub fn is_member_state(country: &str) -> bool {
     country != "XI" && vat_format(country).is_some()
 }

@@ -96,8 +96,8 @@ async fn by_remark(cx: &Cx<'_>, order: &InvoiceOrder) -> Option<Document> {
             // Dates of this form sort as text.
             && field(r, "date").is_some_and(|date| date >= since)
     };
-    let found = records.iter().filter(lost).filter_map(|r| document(cx, order, r)).find(|d| d.total == order.total);
-    found
+    let mut found = records.iter().filter(lost).filter_map(|r| document(cx, order, r));
+    found.find(|d| d.total == order.total)
 }
 
 async fn rows(cx: &Cx<'_>, condition: &Value, limit: &str) -> Result<Vec<Value>, InvoiceFailure> {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::facts::Settings;
 use crate::invoicer::{Buyer, FailureClass, InvoiceFailure, InvoiceLine, InvoiceOrder, PaymentMethod, TaxIdKind, Vat};
 use crate::money::Money;
-use crate::tax_id::{TaxId, check_postcode};
+use crate::tax_id::{TaxId, check_postcode, is_member_state};
 
 /// Most lines of one document. wFirma names no limit; one integrator splits above 200.
 const MAX_LINES: usize = 50;
@@ -94,7 +94,7 @@ fn check_lines(settings: &Settings, order: &InvoiceOrder, faults: &mut Faults) {
         faults.unless(agrees, &path("vat"), "contradicts the account's setting vat_payer");
         let known = !seller_pays || vat_code(line.vat).is_some();
         faults.unless(known, &path("vat"), "must be 23, 8, 5 or 0 %, exempt, or outside the scope");
-        let abroad = order.buyer.tax_id_kind == TaxIdKind::EuVat && order.buyer.country != "PL";
+        let abroad = order.buyer.tax_id_kind == TaxIdKind::EuVat && is_member_state(&order.buyer.country);
         let reverse = line.vat != Vat::ReverseChargeEu || abroad;
         faults.unless(reverse, &path("vat"), "needs a company with a VAT number of another member state");
     }

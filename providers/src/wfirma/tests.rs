@@ -649,6 +649,38 @@ fn the_twin_takes_every_shape_of_request_that_the_real_one_takes() {
         let body = if code == "INPUT ERROR" { "{" } else { "{}" };
         assert!(ask(twin.as_ref(), path, body).1.contains(code), "{path}");
     }
+    for count in ["9223372036854775807", "-1.5", "x", "0.000000000001"] {
+        let body = add.to_string().replace("2.0000", count);
+        assert!(ask(twin.as_ref(), "/invoices/add", &body).1.contains("\"OK\""), "{count}");
+    }
+}
+
+#[test]
+fn the_twin_understands_every_shape_of_conditions_and_ignores_strange_ones() {
+    let twin = WFIRMA.twin().unwrap();
+    twin.enroll(&settings(json!({})));
+    ask(twin.as_ref(), "/contractors/add", &vectors()["contractor_add_ok"]["request"]["body"].to_string());
+    let add = vectors()["invoice_add_ok"]["request"]["body"].to_string();
+    for key in ["phub-inv-01JD9K7M3Q-v1", "phub-inv-02", "phub-inv-03"] {
+        ask(twin.as_ref(), "/invoices/add", &add.replace("phub-inv-01JD9K7M3Q-v1", key));
+    }
+    let ours = json!({"condition": {"field": "Invoice.id_external", "operator": "eq", "value": "phub-inv-02"}});
+    let short = json!({"condition": {"field": "id_external", "operator": "eq", "value": "phub-inv-02"}});
+    let since = json!({"condition": {"field": "Invoice.date", "operator": "ge", "value": "2026-11-22"}});
+    let strange = json!({"condition": {"field": "Invoice.external", "operator": "eq", "value": "phub-inv-02"}});
+    for (conditions, total) in [
+        (json!({"0": ours}), "1"),
+        (ours.clone(), "1"),
+        (json!([ours]), "1"),
+        (json!({"and": [short]}), "1"),
+        (json!({"0": ours, "1": since}), "0"),
+        (json!({"0": strange}), "3"),
+    ] {
+        let body = json!({"api": {"invoices": {"parameters": {"limit": 2, "conditions": conditions}}}});
+        let answer: Value = serde_json::from_str(&ask(twin.as_ref(), "/invoices/find", &body.to_string()).1).unwrap();
+        assert_eq!(answer["invoices"]["parameters"]["total"], total, "{conditions}");
+        assert_eq!(answer["invoices"].get("2"), None, "no more than the limit");
+    }
 }
 
 // F69

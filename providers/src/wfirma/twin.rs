@@ -180,10 +180,9 @@ fn find_invoices(company: &Company, body: &Value, request: &TwinRequest) -> Twin
     let lags = request.faults.on("find_lags");
     let rows = company.invoices().filter(|i| !(lags && fresh(i.created))).map(|i| i.shown(false)).collect();
     let mut body = body.clone();
-    if request.faults.on("filter_ignored") {
-        if let Some(parameters) = body.pointer_mut("/invoices/parameters").and_then(Value::as_object_mut) {
-            parameters.remove("conditions");
-        }
+    let parameters = body.pointer_mut("/invoices/parameters").and_then(Value::as_object_mut);
+    if let Some(parameters) = parameters.filter(|_| request.faults.on("filter_ignored")) {
+        parameters.remove("conditions");
     }
     found("invoices", "invoice", &body, rows)
 }

@@ -7,11 +7,13 @@ use serde_json::{Map, Value, json};
 use crate::facts::Settings;
 use crate::invoicer::{Vat, day_in};
 use crate::ksef;
-use crate::money::{Currency, Money};
+use crate::money::{Currency, MAX_MINOR, Money};
 use crate::vat;
 use crate::wfirma::envelope::{amount, field, id_of, items, numbered as in_order, text_of};
 use crate::wfirma::order::numbered;
 
+/// Most lines of one document.
+const MAX_LINES: usize = 200;
 const SELLER_NIP: &str = "1111111111";
 /// The codes an account has, with their ids and rates in basis points.
 const VAT_CODES: &[(&str, &str, u32)] = &[
@@ -227,7 +229,9 @@ impl Company {
             hang_error(&mut checked, "", "date", "Data musi być w formacie RRRR-MM-DD");
         }
         let lines = given.get("invoicecontents").map(|l| items(l, "invoicecontent")).unwrap_or_default();
-        if lines.is_empty() || lines.iter().any(|l| is_blank(l, "name") || is_blank(l, "price") || is_blank(l, "count"))
+        if lines.is_empty()
+            || lines.len() > MAX_LINES
+            || lines.iter().any(|l| is_blank(l, "name") || is_blank(l, "price") || is_blank(l, "count"))
         {
             hang_error(&mut checked, "", "invoicecontents", empty);
         }
@@ -281,7 +285,8 @@ fn lines(given: &Value, currency: Currency) -> Vec<Line> {
                 code: code.1,
                 code_id: code.0,
                 vat,
-                gross: i64::try_from(gross).unwrap_or_default(),
+                // Sums of such amounts stay far from the limit of an `i64`.
+                gross: i64::try_from(gross).ok().filter(|g| (0..=MAX_MINOR).contains(g)).unwrap_or_default(),
             }
         })
         .collect()

@@ -18,7 +18,7 @@ body{font:16px/1.5 system-ui,sans-serif;margin:0;background:#f4f6f8;color:#1d273
 main{max-width:68rem;margin:2rem auto;padding:0 1rem}h1{font-size:1.5rem;margin:0}p{color:#5b6875;margin:.25rem 0 1.5rem}\
 .box{background:#fff;border-radius:12px;box-shadow:0 1px 3px #0002;overflow-x:auto}\
 table{border-collapse:collapse;width:100%}th,td{padding:.7rem 1rem;text-align:left;border-bottom:1px solid #e6eaee}\
-th{font-size:.8rem;color:#5b6875;font-weight:600}tr:last-child td{border:0}.n{text-align:right;white-space:nowrap;\
+th{font-size:.8rem;color:#5b6875;font-weight:600}tr:last-child td{border:0}td:nth-child(-n+2){white-space:nowrap}.n{text-align:right;white-space:nowrap;\
 font-variant-numeric:tabular-nums}a{color:#0b62c4}code{font-size:.85em;color:#5b6875}.empty{padding:3rem;text-align:center}";
 
 /// The list at the panel's root, a document at `/{id}.pdf`.
