@@ -9,10 +9,15 @@
 pub mod facts;
 pub mod gateway;
 pub mod invoicer;
+pub mod ksef;
 pub mod money;
+mod pdf;
 pub mod registry;
 pub mod sign;
+pub mod tax_id;
 pub mod twin;
+pub mod vat;
+pub mod wfirma;
 pub mod wire;
 
 pub use facts::{Settings, SettingsError};

@@ -1,12 +1,13 @@
 //! The gateways and invoicing APIs there are. A new one is a file and a line here.
 
+use crate::wfirma::WFIRMA;
 use crate::{Invoicer, Provider};
 
 /// Every gateway.
 static PROVIDERS: &[&dyn Provider] = &[];
 
 /// Every invoicing API.
-static INVOICERS: &[&dyn Invoicer] = &[];
+static INVOICERS: &[&dyn Invoicer] = &[&WFIRMA];
 
 /// Every gateway, in the order in which they are shown.
 pub fn providers() -> impl Iterator<Item = &'static dyn Provider> {

@@ -123,4 +123,11 @@ pub trait InvoicerTwin: Send + Sync {
 
     /// Serves one HTTP request.
     fn serve(&self, request: &TwinRequest) -> TwinAnswer;
+
+    /// Names of the faults that a request of this path uses up when they are on; the host counts these down by one and
+    /// leaves the others as they are. So `cut_after_work: 1` is not spent on a look-up before the create.
+    fn spends(&self, path: &str) -> Vec<&'static str> {
+        let _ = path;
+        self.faults().iter().map(|(name, _)| *name).collect()
+    }
 }
