@@ -59,8 +59,8 @@ impl App {
     /// # Errors
     /// Encryption failed (never seen with a right key).
     pub fn seal_settings(&self, account: &str, settings: &Settings) -> Result<String, FlowError> {
-        let plain = serde_json::to_vec(settings.expose()).map_err(|e| FlowError::Internal(e.to_string()))?;
-        self.sealer.seal(&plain, account.as_bytes()).map_err(|e| FlowError::Internal(e.to_string()))
+        let plain = serde_json::to_string(settings.expose()).map_err(|e| FlowError::Internal(e.to_string()))?;
+        self.sealer.seal(&plain, account).map_err(|e| FlowError::Internal(e.to_string()))
     }
 
     /// Opens an account's settings.
@@ -70,10 +70,10 @@ impl App {
     pub fn open_settings(&self, account: &str, sealed: &str) -> Result<Settings, FlowError> {
         let plain = self
             .sealer
-            .open(sealed, account.as_bytes())
+            .open(sealed, account)
             .map_err(|_| FlowError::Internal(format!("settings of {account} do not open: is the master key right?")))?;
-        let values: BTreeMap<String, String> =
-            serde_json::from_slice(&plain).map_err(|_| FlowError::Internal(format!("settings of {account}")))?;
+        let values: BTreeMap<String, String> = serde_json::from_str(plain.expose())
+            .map_err(|_| FlowError::Internal(format!("settings of {account} are unreadable")))?;
         Ok(Settings::from_sealed(values))
     }
 

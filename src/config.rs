@@ -228,7 +228,11 @@ impl Config {
         if self.job_lease_s <= i64::try_from(self.once_call_s.max(self.call_s)).unwrap_or(i64::MAX) {
             return bad("job_lease_s must be longer than once_call_s and call_s");
         }
-        if self.intake_batch == 0 || self.intake_queue == 0 || self.job_concurrency == 0 || self.invoicing_concurrency == 0 {
+        if self.intake_batch == 0
+            || self.intake_queue == 0
+            || self.job_concurrency == 0
+            || self.invoicing_concurrency == 0
+        {
             return bad("intake_batch, intake_queue, job_concurrency and invoicing_concurrency must be above zero");
         }
         if self.live {
@@ -295,7 +299,8 @@ mod tests {
     // F72
     #[test]
     fn secrets_are_not_shown() {
-        let config = load(&[("GROSZ_DATABASE_URL", "postgres://u:canary@h/d"), ("GROSZ_MASTER_KEY", "canary")]).unwrap();
+        let config =
+            load(&[("GROSZ_DATABASE_URL", "postgres://u:canary@h/d"), ("GROSZ_MASTER_KEY", "canary")]).unwrap();
         assert!(!format!("{config:?}{:?}", config.shown()).contains("canary"));
     }
 

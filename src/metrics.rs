@@ -55,9 +55,8 @@ impl Default for Metrics {
         let answers = count("http_answers", "HTTP answers by route and status");
         let conflicts = count("store_conflicts", "Transactions repeated because of a conflict");
         let security = count("security_events", "Things that look like an attack or a wrong set-up");
-        let call_seconds = Family::<Labels, Histogram>::new_with_constructor(|| {
-            Histogram::new(exponential_buckets(0.005, 2.0, 14))
-        });
+        let call_seconds =
+            Family::<Labels, Histogram>::new_with_constructor(|| Histogram::new(exponential_buckets(0.005, 2.0, 14)));
         registry.register("call_seconds", "Times of outside calls", call_seconds.clone());
         Metrics { registry, deliveries, transitions, job_runs, calls, call_seconds, answers, conflicts, security }
     }

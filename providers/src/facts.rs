@@ -210,6 +210,8 @@ pub struct ProviderFacts {
     pub settings: &'static [Setting],
     /// What it can do.
     pub can: Capabilities,
+    /// How its payments are named on an invoice.
+    pub method: crate::invoicer::PaymentMethod,
     /// How long a checkout can be paid, in seconds, when the merchant asks for nothing else.
     pub lifetime_s: i64,
 }

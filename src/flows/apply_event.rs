@@ -240,7 +240,8 @@ impl About<'_> {
             };
             tx.add_refund(&proposal).await?;
         }
-        let why = format!("the payer paid twice: {amount} came on top; a refund is prepared and waits for confirmation");
+        let why =
+            format!("the payer paid twice: {amount} came on top; a refund is prepared and waits for confirmation");
         let key = format!("payment.double:{}:{gateway_ref}", p.id);
         raise(app, tx, Raise::about_payment("payment.double", key, p, why)).await?;
         tell_payment(app, tx, p, "payment.double_payment", Some(p.status.word())).await
@@ -325,13 +326,16 @@ impl About<'_> {
         let (app, p) = (self.app, self.payment);
         let now = app.now();
         let known = tx.refunds(&p.merchant_id, &p.id).await?;
-        let found = known.iter().find(|r| Some(r.id.as_str()) == order || r.gateway_ref.as_deref() == Some(gateway_ref));
+        let found =
+            known.iter().find(|r| Some(r.id.as_str()) == order || r.gateway_ref.as_deref() == Some(gateway_ref));
         let refund = match found {
             Some(refund) => refund.clone(),
             None => {
                 // Made at the gateway's own panel, not by us.
                 let captures = tx.captures(&p.merchant_id, &p.id).await?;
-                let paid = captures.iter().find(|c| c.state == "paid" && self.event.gateway_ref.as_ref() == Some(&c.gateway_ref));
+                let paid = captures
+                    .iter()
+                    .find(|c| c.state == "paid" && self.event.gateway_ref.as_ref() == Some(&c.gateway_ref));
                 let Some(capture) = paid.or_else(|| captures.iter().find(|c| c.state == "paid")) else { return Ok(()) };
                 let refund = Refund {
                     merchant_id: p.merchant_id.clone(),

@@ -120,8 +120,13 @@ fn letter(language: &str, number: &str) -> (String, String) {
         "uk" => ("Рахунок", "Дякуємо за оплату. Рахунок у вкладенні; він також є у списку платежів:"),
         "cs" => ("Faktura", "Děkujeme za platbu. Faktura je v příloze; najdete ji i v seznamu plateb:"),
         "ru" => ("Счёт", "Спасибо за оплату. Счёт во вложении; он есть и в списке платежей:"),
-        "is" => ("Reikningur", "Takk fyrir greiðsluna. Reikningurinn er í viðhengi; hann er einnig í greiðslulistanum:"),
-        _ => ("Invoice", "Thank you for your payment. The invoice is attached; you also find it in your list of payments:"),
+        "is" => {
+            ("Reikningur", "Takk fyrir greiðsluna. Reikningurinn er í viðhengi; hann er einnig í greiðslulistanum:")
+        }
+        _ => (
+            "Invoice",
+            "Thank you for your payment. The invoice is attached; you also find it in your list of payments:",
+        ),
     };
     (format!("{subject} {number}").trim().to_owned(), text.to_owned())
 }

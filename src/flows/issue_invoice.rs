@@ -6,7 +6,7 @@
 //! Must not know: which gateway took the money, which API issues.
 
 use grosz_providers::invoicer::{Document, FailureClass, Found, InvoiceFailure, Ksef, day_in};
-use grosz_providers::{Invoicer, Settings, registry, sign};
+use grosz_providers::{Cx, Invoicer, Settings, registry, sign};
 use serde_json::json;
 
 use super::FlowError;
@@ -97,10 +97,11 @@ impl Run<'_> {
             }
             other => return self.conclude(other).await,
         }
-        let buyer_key = sign::sha256_hex(serde_json::to_string(&self.invoice.order.buyer).unwrap_or_default().as_bytes());
+        let buyer_key =
+            sign::sha256_hex(serde_json::to_string(&self.invoice.order.buyer).unwrap_or_default().as_bytes());
         let known = self.known_buyer(&buyer_key).await?;
-        let cx = self.app.cx(&self.settings, self.account.live);
-        let buyer = match self.invoicer.upsert_buyer(&cx, &self.invoice.order, known.as_deref()).await {
+        let buyer = self.invoicer.upsert_buyer(&self.cx(), &self.invoice.order, known.as_deref()).await;
+        let buyer = match buyer {
             Ok(buyer) => buyer,
             Err(failure) => return self.failed_before_sending(failure, false).await,
         };
@@ -112,16 +113,20 @@ impl Run<'_> {
         if self.app.now() - marked_at > seconds(10) {
             return jobs::again(self.app, self.job, self.app.now(), Some("stalled before sending".into())).await;
         }
-        match self.invoicer.create(&cx, &buyer, &self.invoice.order).await {
+        let created = self.invoicer.create(&self.cx(), &buyer, &self.invoice.order).await;
+        match created {
             Ok(document) => self.issued(document).await,
             Err(failure) if failure.class == FailureClass::Unknown => self.unknown(failure).await,
             Err(failure) => self.refused(failure).await,
         }
     }
 
+    fn cx(&self) -> Cx<'_> {
+        self.app.cx(&self.settings, self.account.live)
+    }
+
     async fn look(&self) -> Found {
-        let cx = self.app.cx(&self.settings, self.account.live);
-        self.invoicer.find(&cx, &self.invoice.order).await
+        self.invoicer.find(&self.cx(), &self.invoice.order).await
     }
 
     async fn known_buyer(&self, key: &str) -> Result<Option<String>, FlowError> {
@@ -169,7 +174,8 @@ impl Run<'_> {
                 self.hold("invoice.duplicate", why).await
             }
             Found::Conflict(document) => {
-                let why = format!("the invoicing system holds {} with this key over {}", document.number, document.total);
+                let why =
+                    format!("the invoicing system holds {} with this key over {}", document.number, document.total);
                 self.keep(&document);
                 self.hold("invoice.conflict", why).await
             }
@@ -303,12 +309,8 @@ impl Run<'_> {
     /// Another attempt, or the end. `failed_at` is when the attempt that just ended failed.
     async fn after(self, class: FailureClass, failed_at: i64) -> Result<(), FlowError> {
         let config = &self.app.config;
-        let next = after_failure(
-            class,
-            self.invoice.attempts,
-            &config.invoice_waits_s,
-            config.invoice_stop_on_permanent,
-        );
+        let next =
+            after_failure(class, self.invoice.attempts, &config.invoice_waits_s, config.invoice_stop_on_permanent);
         let AfterFailure::TryAgainIn(wait) = next else { return self.exhaust().await };
         let now = self.app.now();
         let due = (failed_at + jitter(self.app, seconds(wait), config.invoice_jitter_percent)).max(now);
@@ -391,10 +393,12 @@ impl Run<'_> {
         let why = format!("{} {}", failure.code, failure.message);
         let merchant = &self.invoice.merchant_id;
         let mut tx = app.store.begin().await?;
-        tx.pause_invoicing_account(merchant, &self.account.id, Some(now + seconds(pause)), Some(&why), failures).await?;
+        tx.pause_invoicing_account(merchant, &self.account.id, Some(now + seconds(pause)), Some(&why), failures)
+            .await?;
         if stops {
             let key = format!("invoice.account:{}", self.account.id);
-            let text = format!("the invoicing account refuses us: {why}; its other invoices wait until this is corrected");
+            let text =
+                format!("the invoicing account refuses us: {why}; its other invoices wait until this is corrected");
             raise(app, &mut tx, Raise::about_account("invoice.account", key, merchant, text)).await?;
             let job = app.ids.make("job");
             tx.enqueue(merchant, &job, JobKind::ProbeInvoicing, &self.account.id, now + seconds(pause), now).await?;

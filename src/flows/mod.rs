@@ -1,6 +1,23 @@
 //! What the product does, one verb a file. A flow decides in pure code, then writes in one transaction, outbox included;
 //! calls to the outside happen in jobs, with no transaction open, and each can run twice.
 
+pub mod apply_event;
+pub mod cancel_attempt;
+pub mod change_quote;
+pub mod fetch_pdf;
+pub mod issue_invoice;
+pub mod notify;
+pub mod order_invoice;
+pub mod poll_status;
+pub mod probe_invoicing;
+pub mod receive_webhook;
+pub mod refund;
+pub mod retry_event;
+pub mod retry_payment;
+pub mod send_notice;
+pub mod start_checkout;
+pub mod tell_client;
+
 use grosz_providers::{CallError, MoneyError};
 
 use crate::store::StoreError;

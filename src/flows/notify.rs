@@ -110,7 +110,7 @@ pub async fn raise_with(
         fields: matter.fields.clone(),
         next_step: next_step(matter.code).to_owned(),
         opened_at: app.now(),
-    resolved_at: None,
+        resolved_at: None,
     };
     if !tx.open_alert(&alert).await? {
         return Ok(());
@@ -156,7 +156,7 @@ pub async fn queue_notice(app: &App, tx: &mut Tx, notice: &Notice) -> Result<(),
 /// A Message-ID that stays the same however often the notice is sent (F39).
 pub fn message_id(app: &App) -> String {
     let host = url::Url::parse(&app.config.public_url).ok().and_then(|u| u.host_str().map(str::to_owned));
-    format!("<{}@{}>", app.ids.make("ntc").replace('_', "."), host.unwrap_or_else(|| "localhost".into()))
+    format!("{}@{}", app.ids.make("ntc").replace('_', "."), host.unwrap_or_else(|| "localhost".into()))
 }
 
 /// Who hears of a matter.

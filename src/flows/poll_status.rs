@@ -120,13 +120,7 @@ async fn after_silence(app: &App, tx: &mut Tx, job: &Job, attempt: &Attempt) -> 
 }
 
 /// Asks again later; after the window a person is told and asking ends.
-async fn later(
-    app: &App,
-    tx: &mut Tx,
-    job: &Job,
-    attempt: &Attempt,
-    error: Option<String>,
-) -> Result<End, FlowError> {
+async fn later(app: &App, tx: &mut Tx, job: &Job, attempt: &Attempt, error: Option<String>) -> Result<End, FlowError> {
     let now = app.now();
     if now > attempt.expires_at + seconds(app.config.poll_window_s) {
         if let Some(payment) = tx.payment(&job.merchant_id, &attempt.payment_id).await? {

@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::clock::seconds;
 use crate::config::wait_s;
 use crate::jobs::{self, End};
-use crate::mail::{Attachment, Letter, MailError};
+use crate::mail::{Attachment, Letter, MailError, Mailbox};
 use crate::store::{Job, Notice};
 
 /// The job.
@@ -24,8 +24,8 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     drop(tx);
     let letter = Letter {
         message_id: notice.message_id.clone(),
-        from: app.config.mail_from.clone(),
-        to: notice.recipient.clone(),
+        from: mailbox(&app.config.mail_from),
+        to: mailbox(&notice.recipient),
         date: date_of(&notice),
         subject: notice.subject.clone(),
         text: notice.body.clone(),
@@ -86,5 +86,16 @@ async fn attachments(tx: &mut crate::store::Tx, notice: &Notice) -> Result<Vec<A
     let Some(pdf) = tx.pdf(&notice.merchant_id, &invoice.id).await? else { return Ok(vec![]) };
     let number = invoice.number.unwrap_or_else(|| "invoice".into());
     let safe: String = number.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
-    Ok(vec![Attachment { name: format!("{safe}.pdf"), media_type: "application/pdf".into(), body: pdf }])
+    Ok(vec![Attachment { file_name: format!("{safe}.pdf"), content_type: "application/pdf".into(), bytes: pdf }])
+}
+
+/// `Name <address>` or a bare address.
+fn mailbox(text: &str) -> Mailbox {
+    match text.split_once('<') {
+        Some((name, address)) => {
+            let name = Some(name.trim().to_owned()).filter(|n| !n.is_empty());
+            Mailbox { name, address: address.trim_end_matches('>').trim().to_owned() }
+        }
+        None => Mailbox { name: None, address: text.trim().to_owned() },
+    }
 }

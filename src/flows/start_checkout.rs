@@ -48,7 +48,9 @@ pub async fn create_payment(
 ) -> Result<Payment, FlowError> {
     let case = match &order.case {
         // Locked, so that two clicks take turns.
-        Some(id) => Some(tx.case_for_update(&merchant.id, id).await?.ok_or(FlowError::invalid("case", "does not exist"))?),
+        Some(id) => {
+            Some(tx.case_for_update(&merchant.id, id).await?.ok_or(FlowError::invalid("case", "does not exist"))?)
+        }
         None => None,
     };
     let payer_id = match (&order.payer, &case) {
@@ -201,7 +203,10 @@ pub async fn choose_account(
                 return Err(FlowError::conflict("provider_not_configured", "this provider account is switched off"));
             }
             if named.live != live {
-                return Err(FlowError::invalid("provider_account", "and the API key are not of the same mode (live, test)"));
+                return Err(FlowError::invalid(
+                    "provider_account",
+                    "and the API key are not of the same mode (live, test)",
+                ));
             }
             if !takes(&named, code) {
                 return Err(FlowError::invalid("currency", format!("{code} is not taken by this provider account")));

@@ -204,8 +204,8 @@ async fn record(
 /// The master key is not the one that sealed them.
 pub fn held_keys(app: &App, endpoint: &Endpoint) -> Result<Vec<HeldKey>, FlowError> {
     let unreadable = || FlowError::Internal(format!("secrets of {}", endpoint.id));
-    let plain = app.sealer.open(&endpoint.sealed, endpoint.id.as_bytes()).map_err(|_| unreadable())?;
-    let stored: Vec<(String, u64, Option<u64>)> = serde_json::from_slice(&plain).map_err(|_| unreadable())?;
+    let plain = app.sealer.open(&endpoint.sealed, &endpoint.id).map_err(|_| unreadable())?;
+    let stored: Vec<(String, u64, Option<u64>)> = serde_json::from_str(plain.expose()).map_err(|_| unreadable())?;
     let mut held = vec![];
     for (text, created_s, expires_s) in stored {
         held.push(HeldKey { key: SigningKey::parse(&text).map_err(|_| unreadable())?, created_s, expires_s });
@@ -219,8 +219,8 @@ pub fn held_keys(app: &App, endpoint: &Endpoint) -> Result<Vec<HeldKey>, FlowErr
 /// Encryption failed.
 pub fn seal_keys(app: &App, endpoint: &str, held: &[HeldKey]) -> Result<String, FlowError> {
     let stored: Vec<_> = held.iter().map(|k| (k.key.to_text(), k.created_s, k.expires_s)).collect();
-    let plain = serde_json::to_vec(&stored).map_err(|e| FlowError::Internal(e.to_string()))?;
-    app.sealer.seal(&plain, endpoint.as_bytes()).map_err(|e| FlowError::Internal(e.to_string()))
+    let plain = serde_json::to_string(&stored).map_err(|e| FlowError::Internal(e.to_string()))?;
+    app.sealer.seal(&plain, endpoint).map_err(|e| FlowError::Internal(e.to_string()))
 }
 
 /// `wait` give or take up to `percent` of it, in the same unit.

@@ -23,8 +23,8 @@ pub use idempotency::StoredAnswer;
 pub use invoices::{Attachment, InvoiceRow};
 pub use jobs::{Job, JobKind, QueueDepth};
 pub use messages::{Endpoint, Message, Telling};
-pub use payments::{Attempt, Capture, Dispute, Payment, PaymentFilter, Refund, Transition};
 pub(crate) use payments::refund_word;
+pub use payments::{Attempt, Capture, Dispute, Payment, PaymentFilter, Refund, Transition};
 pub use people::{Expert, Payer, Profile, ProfileBody};
 pub use records::{Alert, Notice};
 

@@ -1,0 +1,182 @@
+//! Gives money back: a request on record first, one order at the gateway under our id, then questions until it is done.
+
+use grosz_providers::{CallError, Money, RefundOrder, RefundReport, RefundState};
+
+use super::FlowError;
+use super::apply_event::move_refund;
+use super::notify::{Raise, raise};
+use super::start_checkout::provider_of;
+use crate::app::App;
+use crate::clock::seconds;
+use crate::config::wait_s;
+use crate::jobs::{self, End};
+use crate::store::{Capture, Job, JobKind, Payment, Refund, Tx};
+
+/// Records a refund and has it ordered. The sum of all refunds that are not failed never exceeds what came (I6), at
+/// every moment: the payment's row is locked.
+///
+/// # Errors
+/// Nothing was paid, the amount is wrong or too large, or the gateway does not refund.
+pub async fn request_refund(
+    app: &App,
+    tx: &mut Tx,
+    payment: &Payment,
+    amount: Option<i64>,
+    reason: Option<String>,
+) -> Result<Refund, FlowError> {
+    let payment =
+        tx.payment_for_update(&payment.merchant_id, &payment.id).await?.ok_or(FlowError::NotFound("payment"))?;
+    let captures: Vec<Capture> =
+        tx.captures(&payment.merchant_id, &payment.id).await?.into_iter().filter(|c| c.state == "paid").collect();
+    if captures.is_empty() {
+        return Err(FlowError::conflict("nothing_to_refund", "nothing was paid, so nothing can be refunded"));
+    }
+    let refunds = tx.refunds(&payment.merchant_id, &payment.id).await?;
+    // What came on top goes back first.
+    let mut room: Vec<(&Capture, i64)> = captures.iter().map(|c| (c, left_of(c, &refunds))).collect();
+    room.sort_by_key(|(c, _)| !c.surplus);
+    let most = room.iter().map(|(_, left)| *left).max().unwrap_or(0);
+    let wanted = amount.unwrap_or_else(|| room.iter().find(|(_, left)| *left > 0).map_or(0, |(_, left)| *left));
+    if wanted <= 0 && amount.is_some() {
+        return Err(FlowError::invalid("amount", "must be above zero"));
+    }
+    let Some((capture, _)) = room.iter().find(|(_, left)| *left >= wanted && *left > 0) else {
+        if most == 0 {
+            return Err(FlowError::conflict("nothing_to_refund", "all that was paid is refunded or being refunded"));
+        }
+        return Err(FlowError::invalid(
+            "amount",
+            format!("must be at most {most} minor units: that is left to refund"),
+        ));
+    };
+    if let Some(dispute) = tx.disputes(&payment.merchant_id, &payment.id).await?.iter().find(|d| !d.closed) {
+        let detail = format!("the payment is disputed ({}): a refund could pay it back twice", dispute.status);
+        return Err(FlowError::conflict("payment_disputed", detail));
+    }
+    let now = app.now();
+    let refund = Refund {
+        merchant_id: payment.merchant_id.clone(),
+        id: app.ids.make("ref"),
+        payment_id: payment.id.clone(),
+        capture_id: capture.id.clone(),
+        amount: Money::new(wanted, payment.amount.currency()),
+        reason,
+        state: "requested".into(),
+        gateway_ref: None,
+        detail: String::new(),
+        created_at: now,
+        updated_at: now,
+    };
+    // A prepared refund of the same capture is the one a person now confirms.
+    let prepared =
+        refunds.iter().find(|r| r.state == "proposed" && r.capture_id == capture.id && r.amount == refund.amount);
+    let refund = match prepared {
+        Some(prepared) => {
+            tx.update_refund(&payment.merchant_id, &prepared.id, "requested", None, "", now).await?;
+            Refund { state: "requested".into(), ..prepared.clone() }
+        }
+        None => {
+            tx.add_refund(&refund).await?;
+            refund
+        }
+    };
+    tx.enqueue(&payment.merchant_id, &app.ids.make("job"), JobKind::Refund, &refund.id, now, now).await?;
+    Ok(refund)
+}
+
+/// What can still be given back of a capture. Proposals hold nothing; all else but failures does.
+fn left_of(capture: &Capture, refunds: &[Refund]) -> i64 {
+    let holds = |r: &&Refund| r.capture_id == capture.id && r.state != "failed" && r.state != "proposed";
+    capture.amount.minor() - refunds.iter().filter(holds).map(|r| r.amount.minor()).sum::<i64>()
+}
+
+/// The job.
+///
+/// # Errors
+/// The database; the job runs again.
+pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
+    let mut tx = app.store.read().await?;
+    let Some(refund) = tx.refund(&job.merchant_id, &job.subject).await? else { return jobs::finish(app, job).await };
+    let payment = tx.payment(&job.merchant_id, &refund.payment_id).await?;
+    let captures = tx.captures(&job.merchant_id, &refund.payment_id).await?;
+    let capture = captures.into_iter().find(|c| c.id == refund.capture_id);
+    let (Some(payment), Some(capture)) = (payment, capture) else { return jobs::finish(app, job).await };
+    let attempt = tx.attempt(&job.merchant_id, &capture.attempt_id).await?;
+    let Some(attempt) = attempt else { return jobs::finish(app, job).await };
+    let account = tx.provider_account(&job.merchant_id, &attempt.provider_account_id).await?;
+    drop(tx);
+    let Some(account) = account else { return jobs::finish(app, job).await };
+    if !matches!(refund.state.as_str(), "requested" | "pending") {
+        return jobs::finish(app, job).await;
+    }
+    let provider = provider_of(&account)?;
+    let settings = app.provider_settings(&account)?;
+    let cx = app.cx(&settings, account.live);
+    let order = RefundOrder {
+        id: refund.id.clone(),
+        reference: attempt.reference.clone(),
+        gateway_ref: capture.gateway_ref.clone(),
+        amount: refund.amount,
+        paid: capture.amount,
+        refund_ref: refund.gateway_ref.clone(),
+    };
+    let ordered = refund.state == "pending";
+    let result = if ordered {
+        provider.refund_status(&cx, &order).await
+    } else if job.attempts > 1 {
+        // The first order may have arrived: ask before ordering again, and order again under the same id.
+        match provider.refund_status(&cx, &order).await {
+            Err(CallError::Refused { .. } | CallError::Unsupported) => provider.refund(&cx, &order).await,
+            other => other,
+        }
+    } else {
+        provider.refund(&cx, &order).await
+    };
+    record(app, job, &payment, &refund, result).await
+}
+
+async fn record(
+    app: &App,
+    job: &Job,
+    payment: &Payment,
+    refund: &Refund,
+    result: Result<RefundReport, CallError>,
+) -> Result<(), FlowError> {
+    let now = app.now();
+    let mut tx = app.store.begin().await?;
+    // The row may have moved by a webhook while we asked.
+    let payment = tx.payment_for_update(&payment.merchant_id, &payment.id).await?.unwrap_or_else(|| payment.clone());
+    let refund = tx.refund(&payment.merchant_id, &refund.id).await?.unwrap_or_else(|| refund.clone());
+    let error = match result {
+        Ok(report) => {
+            let gateway_ref = report.gateway_ref.as_deref();
+            move_refund(app, &mut tx, &payment, &refund, report.state, gateway_ref, &report.detail).await?;
+            if report.state != RefundState::Pending {
+                return jobs::settle(app, tx, job, End::Done).await;
+            }
+            None
+        }
+        Err(CallError::Refused { code, message }) if refund.state == "requested" => {
+            let detail = format!("{code} {message}");
+            move_refund(app, &mut tx, &payment, &refund, RefundState::Failed, None, &detail).await?;
+            return jobs::settle(app, tx, job, End::Done).await;
+        }
+        Err(CallError::Unsupported) => {
+            let detail = "this gateway does not refund by its interface; pay it back by hand";
+            move_refund(app, &mut tx, &payment, &refund, RefundState::Failed, None, detail).await?;
+            return jobs::settle(app, tx, job, End::Done).await;
+        }
+        Err(e @ CallError::Invalid { .. }) => {
+            move_refund(app, &mut tx, &payment, &refund, RefundState::Failed, None, &e.to_string()).await?;
+            return jobs::settle(app, tx, job, End::Done).await;
+        }
+        Err(e) => Some(e.to_string()),
+    };
+    if now - refund.created_at > seconds(app.config.refund_limit_s) {
+        let why = format!("what became of a refund of {} cannot be found out", refund.amount);
+        let key = format!("refund.unknown:{}", refund.id);
+        raise(app, &mut tx, Raise::about_payment("refund.unknown", key, &payment, why)).await?;
+    }
+    let at = now + seconds(wait_s(&app.config.refund_waits_s, job.attempts - 1));
+    jobs::settle(app, tx, job, End::Again { at, error }).await
+}
