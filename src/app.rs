@@ -2,20 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use grosz_providers::wire::Http;
 use grosz_providers::{Cx, Settings};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::flows::FlowError;
 use crate::ids::Ids;
 use crate::mail::Mailer;
 use crate::metrics::Metrics;
-use crate::outbound::TargetPolicy;
+use crate::outbound::{CallKind, Observe, Outbound, OutboundSettings, SystemResolver, TargetPolicy};
 use crate::seal::Sealer;
-use crate::store::{InvoicingAccount, ProviderAccount, Store};
+use crate::store::{InvoicingAccount, PoolSizes, ProviderAccount, Store};
 
 /// One running hub. Cheap to share behind an `Arc`.
 pub struct App {
@@ -40,7 +41,7 @@ pub struct App {
     /// Mail.
     pub mailer: Mailer,
     /// Counters and timings.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// Rung when a job was enqueued, so that the worker need not wait for its next look.
     pub job_bell: Notify,
 }
@@ -49,6 +50,53 @@ pub struct App {
 pub type SharedApp = Arc<App>;
 
 impl App {
+    /// Opens the database, brings its schema up, and builds the ways out.
+    ///
+    /// # Errors
+    /// A setting cannot be used, or the database cannot be reached; the text says which.
+    pub async fn open(config: Config, clock: Clock) -> Result<App, ConfigError> {
+        let bad = |what: &str, e: &dyn std::fmt::Display| ConfigError(format!("{what}: {e}"));
+        let sizes = PoolSizes { connections: config.db_connections, wait_s: config.db_wait_s };
+        let store = Store::open(&config.database_url.0, sizes).await.map_err(|e| bad("database_url", &with_cause(&e)))?;
+        store.migrate().await.map_err(|e| bad("the database schema", &with_cause(&e)))?;
+        for warning in store.durability_warnings().await.unwrap_or_default() {
+            tracing::error!("{warning}");
+        }
+        let sealer = sealer(&config)?;
+        let extra_ca_pem = match config.extra_ca_file.as_str() {
+            "" => None,
+            path => Some(std::fs::read(path).map_err(|e| bad("extra_ca_file", &e))?),
+        };
+        let mailer = Mailer::from_url(&config.smtp_url.0, extra_ca_pem.as_deref()).map_err(|e| bad("smtp_url", &e))?;
+        let metrics = Arc::new(Metrics::default());
+        let targets = TargetPolicy { allow_insecure: config.allow_insecure_targets, ..TargetPolicy::default() };
+        let mut settings = OutboundSettings { policy: targets.clone(), extra_ca_pem, ..OutboundSettings::default() };
+        for limits in [&mut settings.provider, &mut settings.document, &mut settings.client_hook] {
+            limits.connect = Duration::from_secs(config.connect_s);
+            limits.total = Duration::from_secs(config.call_s);
+            limits.total_once = Duration::from_secs(config.once_call_s);
+        }
+        settings.client_hook.total = Duration::from_secs(config.tell_timeout_s);
+        settings.client_hook.total_once = Duration::from_secs(config.tell_timeout_s);
+        let resolver = SystemResolver { limit: settings.provider.connect };
+        let out = Outbound::with(settings, Arc::new(resolver), Arc::clone(&metrics) as Arc<dyn Observe>)
+            .map_err(|e| bad("outside calls", &e))?;
+        Ok(App {
+            ids: Ids::new(clock.clone()),
+            store,
+            clock,
+            sealer,
+            http: Arc::new(out.clone()),
+            http_clients: Arc::new(out.for_kind(CallKind::ClientHook)),
+            http_documents: Arc::new(out.for_kind(CallKind::Document)),
+            targets,
+            mailer,
+            metrics,
+            job_bell: Notify::new(),
+            config,
+        })
+    }
+
     /// Now in microseconds.
     pub fn now(&self) -> i64 {
         self.clock.micros()
@@ -112,4 +160,26 @@ impl App {
     pub fn portal_url(&self, token: &str) -> String {
         format!("{}/portal/{token}", self.config.public_url)
     }
+}
+
+/// The sealer of the settings. Without a master key (never when live) a fixed one is used, so that a demo starts.
+fn sealer(config: &Config) -> Result<Sealer, ConfigError> {
+    let parse = |text: &str| crate::seal::parse_master_key(text).map_err(|e| ConfigError(format!("master_key: {e}")));
+    let current = match config.master_key.0.as_str() {
+        "" => *b"a demo key for nobody's secrets.",
+        text => parse(text)?,
+    };
+    let old = config.old_master_keys.0.split(',').map(str::trim).filter(|t| !t.is_empty());
+    Ok(Sealer::new(current, old.map(parse).collect::<Result<_, _>>()?))
+}
+
+/// An error with its causes, for people who start the hub.
+fn with_cause(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    text
 }

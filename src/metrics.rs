@@ -76,3 +76,21 @@ impl Metrics {
         out
     }
 }
+
+impl crate::outbound::Observe for Metrics {
+    fn on_call(
+        &self,
+        kind: crate::outbound::CallKind,
+        outcome: Result<u16, &crate::outbound::CallError>,
+        took: std::time::Duration,
+    ) {
+        let outcome = match outcome {
+            Ok(status) => format!("{}xx", status / 100),
+            Err(e) if e.is_certainly_not_sent() => "not_sent".into(),
+            Err(_) => "no_answer".into(),
+        };
+        self.count(&self.calls, kind.word(), &outcome);
+        let labels = Labels { subject: kind.word().to_owned(), outcome };
+        self.call_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+}

@@ -7,4 +7,4 @@ pub mod client;
 pub mod target;
 
 pub use client::{BadSettings, CallError, CallKind, Limits, Observe, Outbound, OutboundSettings};
-pub use target::{Refusal, TargetPolicy};
+pub use target::{Refusal, SystemResolver, TargetPolicy};

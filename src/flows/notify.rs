@@ -95,7 +95,7 @@ pub async fn raise_with(
     app: &App,
     tx: &mut Tx,
     matter: Raise,
-    letter: Option<(&dyn Fn(&str) -> String, String)>,
+    letter: Option<(&(dyn Fn(&str) -> String + Sync), String)>,
 ) -> Result<(), FlowError> {
     let (addressee, case_number) = addressee(app, tx, &matter.merchant_id, matter.payment.as_ref()).await?;
     let alert = Alert {

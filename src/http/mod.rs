@@ -1,0 +1,89 @@
+//! The HTTP interface: one router, one server.
+
+pub mod api;
+pub mod server;
+pub mod webhooks;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::app::SharedApp;
+use crate::intake::Intake;
+
+/// What handlers are given.
+#[derive(Clone)]
+pub struct Web {
+    /// The hub.
+    pub app: SharedApp,
+    /// The way in for webhooks.
+    pub intake: Intake,
+    /// Samples refused webhook calls.
+    pub refusals: std::sync::Arc<webhooks::Refusals>,
+}
+
+impl Web {
+    /// The handlers' side of a hub.
+    pub fn new(app: SharedApp, intake: Intake) -> Self {
+        Web { app, intake, refusals: std::sync::Arc::default() }
+    }
+}
+
+/// Everything that is served.
+pub fn router(web: Web) -> Router {
+    let mut router = Router::new()
+        .merge(api::router(&web))
+        .merge(webhooks::router(&web))
+        .merge(crate::web::router(&web))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics));
+    if web.app.config.sandbox {
+        router = router.merge(crate::sandbox::router(&web));
+    }
+    router.with_state(web)
+}
+
+/// The process lives. Touches nothing else, so it answers when all else is busy.
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The database can be written to.
+async fn readyz(State(web): State<Web>) -> Response {
+    match web.app.store.probe().await {
+        Ok(()) => "ready\n".into_response(),
+        Err(error) => {
+            tracing::warn!(error = %error, "Not ready");
+            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "2")], "the database cannot be written to\n")
+                .into_response()
+        }
+    }
+}
+
+/// Counters in Prometheus' text form, with the depth of the queue as it is now.
+async fn metrics(State(web): State<Web>) -> Response {
+    let mut text = web.app.metrics.text();
+    let now = web.app.now();
+    let depth = match web.app.store.read().await {
+        Ok(mut tx) => tx.queue_depth().await.unwrap_or_default(),
+        Err(_) => vec![],
+    };
+    let tail = text.strip_suffix("# EOF\n").map(str::len);
+    if let Some(len) = tail {
+        text.truncate(len);
+    }
+    text.push_str("# HELP grosz_jobs Live jobs by kind and state.\n# TYPE grosz_jobs gauge\n");
+    for line in &depth {
+        text.push_str(&format!("grosz_jobs{{kind=\"{}\",state=\"{}\"}} {}\n", line.kind, line.state, line.count));
+    }
+    text.push_str("# HELP grosz_job_age_seconds How long the oldest due job waits.\n# TYPE grosz_job_age_seconds gauge\n");
+    for line in depth.iter().filter(|l| l.state == "ready") {
+        let age = (now - line.oldest_run_at).max(0) / 1_000_000;
+        text.push_str(&format!("grosz_job_age_seconds{{kind=\"{}\"}} {age}\n", line.kind));
+    }
+    text.push_str("# EOF\n");
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+}
