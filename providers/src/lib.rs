@@ -12,6 +12,7 @@ pub mod invoicer;
 pub mod money;
 pub mod registry;
 pub mod sign;
+pub mod stripe;
 pub mod twin;
 pub mod wire;
 

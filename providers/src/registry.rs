@@ -3,7 +3,7 @@
 use crate::{Invoicer, Provider};
 
 /// Every gateway.
-static PROVIDERS: &[&dyn Provider] = &[];
+static PROVIDERS: &[&dyn Provider] = &[&crate::stripe::Stripe];
 
 /// Every invoicing API.
 static INVOICERS: &[&dyn Invoicer] = &[];
