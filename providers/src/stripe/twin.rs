@@ -44,6 +44,7 @@ impl GatewayTwin for StripeTwin {
             ("wrong_amount", "A paid event, or the answer to a status query, tells one unit more"),
             ("wrong_currency", "A paid event, or the answer to a status query, tells another currency"),
             ("unknown_status", "A paid event, or the answer to a status query, tells a status that does not exist"),
+            ("told_twice", "A payment is told by payment_intent.succeeded too, as for endpoints that report it"),
             ("late_success", "A payment is reported failed and a minute later paid"),
             ("pay_later_fails", "A payment by a slow method fails in the end"),
             ("refund_pending", "A refund is accepted and done twenty seconds later"),
@@ -87,6 +88,9 @@ impl GatewayTwin for StripeTwin {
         let mut state = self.state();
         state.tick(now);
         let State { queue, accounts, .. } = &mut *state;
+        if !faults.on("told_twice") {
+            queue.retain(|_, q| q.sent.is_some() || q.event["type"] != "payment_intent.succeeded");
+        }
         let due = queue.iter_mut().filter(|(_, q)| !q.handed_out && q.next_at <= now);
         let hand_out = |(id, queued): (&u64, &mut Queued)| {
             let account = accounts.iter().find(|a| a.secret_key == queued.account)?;
