@@ -1,9 +1,10 @@
 //! The gateways and invoicing APIs there are. A new one is a file and a line here.
 
+use crate::autopay::Autopay;
 use crate::{Invoicer, Provider};
 
 /// Every gateway.
-static PROVIDERS: &[&dyn Provider] = &[];
+static PROVIDERS: &[&dyn Provider] = &[&Autopay];
 
 /// Every invoicing API.
 static INVOICERS: &[&dyn Invoicer] = &[];
