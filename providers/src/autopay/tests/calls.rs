@@ -187,7 +187,8 @@ async fn the_form_holds_what_was_signed() {
 #[tokio::test]
 async fn what_must_not_be_signed_is_refused() {
     let (settings, http) = (settings("A"), Script::default());
-    let change: [(&str, fn(&mut Checkout)); 7] = [
+    type Change = fn(&mut Checkout);
+    let changes: [(&str, Change); 7] = [
         ("OrderID", |c| c.reference = "a b".into()),
         ("OrderID", |c| c.reference = "x".repeat(33)),
         ("CustomerEmail", |c| c.email = "a|b@example.test".into()),
@@ -196,7 +197,7 @@ async fn what_must_not_be_signed_is_refused() {
         ("Amount", |c| c.amount = Money::new(0, Currency::PLN)),
         ("ValidityTime", |c| c.expires_at = "2026-11-21T09:00:00Z".parse().unwrap()),
     ];
-    for (name, change) in change {
+    for (name, change) in changes {
         let mut given = checkout("HUB-1");
         change(&mut given);
         let refused = Autopay.start(&cx(&settings, &http), &given).await.unwrap_err();
