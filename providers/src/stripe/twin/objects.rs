@@ -80,11 +80,12 @@ pub(super) fn session(id: &str, url: &str, total: i64, expires_at: i64, params: 
     body
 }
 
-/// What a PaymentIntent takes from the session's parameters; kept beside it until the payer confirms.
+/// What a PaymentIntent takes from the session's parameters, kept until the payer confirms, and what is bought.
 pub(super) fn intent_data(params: &Params) -> Value {
     json!({
         "metadata": metadata(params, "payment_intent_data[metadata]"),
         "description": params.get("payment_intent_data[description]"),
+        "bought": params.get("line_items[0][price_data][product_data][name]"),
     })
 }
 

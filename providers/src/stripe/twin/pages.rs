@@ -78,7 +78,7 @@ fn pay_page(state: &State, request: &TwinRequest, session: &str) -> TwinAnswer {
     let intent = text(&body, "payment_intent");
     let refused = request.query.contains("declined=1") && state.body(&intent)["last_payment_error"].is_object();
     let note = if refused { "<p class=\"no\">Your card has insufficient funds. Try another card.</p>" } else { "" };
-    let what = state.intent_data.get(session).map(|d| text(d, "description")).unwrap_or_default();
+    let what = state.intent_data.get(session).map(|d| text(d, "bought")).unwrap_or_default();
     let button = |action: &str, words: &str| {
         let url = escape(&format!("{}/c/pay/{session}/{action}", request.root));
         format!("<form method=\"post\" action=\"{url}\"><button data-twin-action=\"{action}\">{words}</button></form>")
