@@ -9,6 +9,7 @@ mod message;
 mod notification;
 mod start;
 mod time;
+mod twin;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use crate::gateway::{
     RefundReport, Reply, StatusReport, Verdict,
 };
 use crate::money::Currency;
+use crate::twin::GatewayTwin;
 use message::Key;
 
 /// The gateway.
@@ -157,5 +159,9 @@ impl Provider for Autopay {
 
     async fn refund_status(&self, cx: &Cx<'_>, order: &RefundOrder) -> Result<RefundReport, CallError> {
         calls::refund_status(cx, order).await
+    }
+
+    fn twin(&self) -> Option<Box<dyn GatewayTwin>> {
+        Some(Box::new(twin::AutopayTwin::default()))
     }
 }
