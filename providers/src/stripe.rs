@@ -114,8 +114,8 @@ impl Provider for Stripe {
         }
     }
 
-    /// Within a day a repeat gets the first session again. With other parameters, or once Stripe has forgotten the
-    /// key, it ends in an error: the checkout's own end has passed by then.
+    /// Within a day a repeat gets the first session again; with other parameters it ends in [`CallError::Unknown`].
+    /// Once Stripe has forgotten the key, the first session has expired too: none lives longer than a day.
     async fn start(&self, cx: &Cx<'_>, checkout: &Checkout) -> Result<Redirect, CallError> {
         let params = session_params(cx, checkout)?;
         let key = format!("grosz:checkout:{}", checkout.reference);
