@@ -57,7 +57,8 @@ impl App {
     pub async fn open(config: Config, clock: Clock) -> Result<App, ConfigError> {
         let bad = |what: &str, e: &dyn std::fmt::Display| ConfigError(format!("{what}: {e}"));
         let sizes = PoolSizes { connections: config.db_connections, wait_s: config.db_wait_s };
-        let store = Store::open(&config.database_url.0, sizes).await.map_err(|e| bad("database_url", &with_cause(&e)))?;
+        let store =
+            Store::open(&config.database_url.0, sizes).await.map_err(|e| bad("database_url", &with_cause(&e)))?;
         store.migrate().await.map_err(|e| bad("the database schema", &with_cause(&e)))?;
         for warning in store.durability_warnings().await.unwrap_or_default() {
             tracing::error!("{warning}");

@@ -6,6 +6,7 @@
 //!
 //! One gateway is one file, one fixture file under `fixtures/` and one line in [`registry`].
 
+mod autopay;
 pub mod facts;
 pub mod gateway;
 pub mod invoicer;
@@ -14,6 +15,7 @@ pub mod money;
 mod pdf;
 pub mod registry;
 pub mod sign;
+pub mod stripe;
 pub mod tax_id;
 pub mod twin;
 pub mod vat;

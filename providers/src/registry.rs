@@ -1,10 +1,12 @@
 //! The gateways and invoicing APIs there are. A new one is a file and a line here.
 
+use crate::autopay::Autopay;
+use crate::stripe::Stripe;
 use crate::wfirma::WFIRMA;
 use crate::{Invoicer, Provider};
 
 /// Every gateway.
-static PROVIDERS: &[&dyn Provider] = &[];
+static PROVIDERS: &[&dyn Provider] = &[&Autopay, &Stripe];
 
 /// Every invoicing API.
 static INVOICERS: &[&dyn Invoicer] = &[&WFIRMA];

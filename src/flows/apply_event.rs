@@ -109,7 +109,8 @@ impl About<'_> {
     /// Compares the merchant's account and the mode, where the message names them.
     fn wrong_account(&self) -> Option<String> {
         let setting = registry::provider(&self.account.provider).and_then(|p| p.facts().account_setting);
-        let ours = setting.and_then(|name| self.account.shown.get(name));
+        // A setting that was left out is the account without a name: no named one may speak for it.
+        let ours = setting.map(|name| self.account.shown.get(name).map_or("", String::as_str));
         if let (Some(theirs), Some(ours)) = (&self.event.account, ours) {
             if theirs != ours {
                 return Some(format!("the message is for account {theirs}, this is account {ours}"));

@@ -79,7 +79,9 @@ async fn metrics(State(web): State<Web>) -> Response {
     for line in &depth {
         text.push_str(&format!("grosz_jobs{{kind=\"{}\",state=\"{}\"}} {}\n", line.kind, line.state, line.count));
     }
-    text.push_str("# HELP grosz_job_age_seconds How long the oldest due job waits.\n# TYPE grosz_job_age_seconds gauge\n");
+    text.push_str(
+        "# HELP grosz_job_age_seconds How long the oldest due job waits.\n# TYPE grosz_job_age_seconds gauge\n",
+    );
     for line in depth.iter().filter(|l| l.state == "ready") {
         let age = (now - line.oldest_run_at).max(0) / 1_000_000;
         text.push_str(&format!("grosz_job_age_seconds{{kind=\"{}\"}} {age}\n", line.kind));

@@ -1,0 +1,168 @@
+//! Autopay (formerly Blue Media), Poland: redirect checkout with signed notifications.
+//!
+//! Start, notifications, status, cancelling and refunds. The wire facts and their sources are in
+//! `docs/protocols/autopay.md`. One service of a merchant (service id and shared key) takes one currency.
+
+mod calls;
+mod latin;
+mod message;
+mod notification;
+mod start;
+mod time;
+mod twin;
+
+#[cfg(test)]
+mod tests;
+
+use async_trait::async_trait;
+
+use crate::facts::{Capabilities, ProviderFacts, Setting, SettingKind, Settings, SettingsError};
+use crate::gateway::{
+    AttemptRef, CallError, Checkout, Cx, Delivery, Outcome, Provider, ReadError, Reading, Redirect, RefundOrder,
+    RefundReport, Reply, StatusReport, Verdict,
+};
+use crate::money::Currency;
+use crate::twin::GatewayTwin;
+use message::Key;
+
+/// The gateway.
+pub struct Autopay;
+
+static FACTS: ProviderFacts = ProviderFacts {
+    name: "autopay",
+    title: "Autopay",
+    countries: &["PL"],
+    currencies: &["PLN", "EUR", "GBP", "USD"],
+    // Transfers: 0.01 to 100000.00. Cards, BLIK and pay-later have narrower limits that the payment page applies.
+    limits: (1, 10_000_000),
+    one_currency: true,
+    account_setting: Some("service_id"),
+    settings: &[
+        Setting::required("service_id", SettingKind::Text, "ServiceID of the service, from Autopay's onboarding mail."),
+        Setting::required("shared_key", SettingKind::Secret, "Shared key of the same service, from the same mail."),
+        Setting::default(
+            "gateway_url",
+            SettingKind::Url,
+            "https://testpay.autopay.eu",
+            "Host of the gateway: https://testpay.autopay.eu for tests, https://pay.autopay.eu for real money.",
+        ),
+        Setting::default(
+            "hash",
+            SettingKind::Choice(&["sha256", "sha512"]),
+            "sha256",
+            "Hash function that the service is set up with.",
+        ),
+        Setting::default(
+            "start",
+            SettingKind::Choice(&["form", "pretransaction"]),
+            "form",
+            "How a payment begins: by a form in the payer's browser, or by a call that answers with a link. The call \
+             reports a wrong start to the hub instead of showing it to the payer.",
+        ),
+        Setting::default(
+            "start_path",
+            SettingKind::Text,
+            "/payment",
+            "Path of the start address that Autopay gave for the service.",
+        ),
+        Setting::default(
+            "payer_commission",
+            SettingKind::Flag,
+            "false",
+            "True when the payer pays the commission on top; then startAmount of a notification is what counts.",
+        ),
+        Setting::optional(
+            "channel",
+            SettingKind::Number,
+            "Number of the one payment channel to offer (GatewayID, such as 509 for BLIK); all when left out.",
+        ),
+    ],
+    can: Capabilities { push: true, poll: true, refund: true, cancel: true, saved_instrument: false },
+    method: crate::invoicer::PaymentMethod::Transfer,
+    lifetime_s: 24 * 60 * 60,
+};
+
+#[async_trait]
+impl Provider for Autopay {
+    fn facts(&self) -> &'static ProviderFacts {
+        &FACTS
+    }
+
+    fn check(&self, settings: &Settings, _currency: Option<Currency>) -> Result<(), SettingsError> {
+        let refuse = |name, why: &str| Err(SettingsError::new(name, why.to_owned()));
+        let service = settings.text("service_id");
+        if !(1..=10).contains(&service.len()) || !service.bytes().all(|b| b.is_ascii_digit()) {
+            return refuse("service_id", "must be 1 to 10 digits");
+        }
+        if settings.text("channel").len() > 5 {
+            return refuse("channel", "must be at most 5 digits");
+        }
+        let path = settings.text("start_path");
+        if !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.".contains(&b)) {
+            return refuse("start_path", "must begin with / and hold letters, digits, -, _ and . only");
+        }
+        match url::Url::parse(settings.text("gateway_url")) {
+            Ok(url) if url.query().is_none() && url.fragment().is_none() && url.username().is_empty() => Ok(()),
+            _ => refuse("gateway_url", "must be an address without a query"),
+        }
+    }
+
+    async fn start(&self, cx: &Cx<'_>, checkout: &Checkout) -> Result<Redirect, CallError> {
+        start::start(cx, checkout).await
+    }
+
+    fn read(&self, settings: &Settings, delivery: &Delivery) -> Result<Reading, ReadError> {
+        notification::read(settings, delivery)
+    }
+
+    /// A signed confirmation. What is refused is answered 400, with a signed NOTCONFIRMED where the order could be
+    /// read; both make the gateway come again.
+    fn reply(&self, settings: &Settings, verdict: &Verdict<'_>) -> Reply {
+        let (status, echo, agreed) = match verdict {
+            Verdict::Committed { echo, outcomes } => {
+                let recorded = outcomes.iter().all(|o| *o == Outcome::Recorded);
+                (200, *echo, recorded || notification::always_confirmed(echo))
+            }
+            Verdict::Refused(ReadError::Forged { echo, .. }) => (400, echo.as_str(), false),
+            Verdict::Refused(ReadError::Malformed(_)) => return Reply::status(400),
+        };
+        match notification::confirm(settings, echo, agreed) {
+            Some(body) => Reply { status, content_type: "text/xml", body },
+            None => Reply::status(status),
+        }
+    }
+
+    /// The hash over ServiceID and OrderID is the same for every return of an order: it says who came back, and
+    /// nothing of the payment.
+    fn check_return(&self, settings: &Settings, query: &[(String, String)]) -> Option<bool> {
+        let once = |name: &str| {
+            let mut values = query.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str());
+            values.next().filter(|v| !v.is_empty() && values.next().is_none())
+        };
+        let (Some(service), Some(order), Some(hash)) = (once("ServiceID"), once("OrderID"), once("Hash")) else {
+            return Some(false);
+        };
+        let fits = start::order_id(order) && Key::of(settings).fits(hash, [service, order]);
+        Some(fits && service == settings.text("service_id"))
+    }
+
+    async fn status(&self, cx: &Cx<'_>, attempt: &AttemptRef) -> Result<StatusReport, CallError> {
+        calls::status(cx, attempt).await
+    }
+
+    async fn cancel(&self, cx: &Cx<'_>, attempt: &AttemptRef) -> Result<(), CallError> {
+        calls::cancel(cx, attempt).await
+    }
+
+    async fn refund(&self, cx: &Cx<'_>, order: &RefundOrder) -> Result<RefundReport, CallError> {
+        calls::refund(cx, order).await
+    }
+
+    async fn refund_status(&self, cx: &Cx<'_>, order: &RefundOrder) -> Result<RefundReport, CallError> {
+        calls::refund_status(cx, order).await
+    }
+
+    fn twin(&self) -> Option<Box<dyn GatewayTwin>> {
+        Some(Box::new(twin::AutopayTwin::default()))
+    }
+}

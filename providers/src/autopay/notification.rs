@@ -1,0 +1,361 @@
+//! What Autopay posts: ITN and IPN (a transaction moved), ISTN (money moved between accounts), RPAN and RPDN (a
+//! recurring payment was switched on or off), and how each is confirmed.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::message::{self, Key, Node, Seal, Writer};
+use super::{start, time};
+use crate::facts::Settings;
+use crate::gateway::{Delivery, Event, EventKind, FailReason, ReadError, Reading, Reference, RefundState};
+use crate::money::{Currency, Money};
+use crate::sign;
+
+/// Reads one call: form, base64, XML, account, hash, shape, meaning, in this order.
+pub(super) fn read(settings: &Settings, delivery: &Delivery<'_>) -> Result<Reading, ReadError> {
+    let (parameter, bytes) = parameter(delivery.body).map_err(ReadError::Malformed)?;
+    let root = message::parse(&bytes).map_err(ReadError::Malformed)?;
+    let message = Message::find(parameter, &root).map_err(ReadError::Malformed)?;
+    let forged = |why| ReadError::Forged { why, echo: message.echo() };
+    // One account, one key: the key is never chosen by trying.
+    if root.text("serviceID") != settings.text("service_id") {
+        return Err(forged("account"));
+    }
+    match Key::of(settings).check(&root) {
+        Seal::Right => {}
+        Seal::Wrong => return Err(forged("mismatch")),
+        Seal::Missing => return Err(forged("missing")),
+    }
+    // The hash joins values without their names, so a right hash does not prove that the values stand under the
+    // right names: a start form's hash, which the payer sees, can be moved onto a notification.
+    let event = message.event(settings, &root).ok_or_else(|| forged("shape"))?;
+    Ok(Reading { events: vec![event], echo: message.echo() })
+}
+
+/// The one parameter that carries the message, decoded. Plus signs arrive unescaped at times.
+fn parameter(body: &[u8]) -> Result<(Parameter, Vec<u8>), &'static str> {
+    if body.len() > 2 * message::MAX_BYTES {
+        return Err("the body is too long");
+    }
+    let mut found = None;
+    for (name, value) in form_urlencoded::parse(body).take(64) {
+        let parameter = match &*name {
+            "transactions" => Parameter::Transactions,
+            "recurring" => Parameter::Recurring,
+            _ => continue,
+        };
+        if found.replace((parameter, value.replace(' ', "+"))).is_some() {
+            return Err("the body holds more than one message");
+        }
+    }
+    let (parameter, text) = found.ok_or("the body holds no message")?;
+    let bytes = STANDARD.decode(text).map_err(|_| "the message is not base64")?;
+    Ok((parameter, bytes))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Parameter {
+    Transactions,
+    Recurring,
+}
+
+/// A message by its outer form, before anything in it is believed.
+enum Message<'n> {
+    Transaction(&'n Node),
+    Transfer(&'n Node),
+    Recurring { data: &'n Node, active: bool },
+}
+
+impl<'n> Message<'n> {
+    fn find(parameter: Parameter, root: &'n Node) -> Result<Self, &'static str> {
+        match (parameter, root.name.as_str()) {
+            (Parameter::Transactions, "transactionList") => {
+                let list = root.once("transactions").ok().flatten().ok_or("not one list of transactions")?;
+                let [one] = list.children.as_slice() else { return Err("not one transaction") };
+                if one.name != "transaction" {
+                    return Err("not one transaction");
+                }
+                let transfer = !one.text("transferStatus").is_empty() && one.text("paymentStatus").is_empty();
+                Ok(if transfer { Message::Transfer(one) } else { Message::Transaction(one) })
+            }
+            (Parameter::Recurring, name @ ("recurringActivation" | "recurringDeactivation")) => {
+                let data = root.once("recurringData").ok().flatten().ok_or("not one recurringData")?;
+                Ok(Message::Recurring { data, active: name == "recurringActivation" })
+            }
+            _ => Err("not a root element that is sent here"),
+        }
+    }
+
+    /// What the confirmation needs, for [`confirm`]: the form and the id. Empty when the id cannot be repeated.
+    fn echo(&self) -> String {
+        let (form, id, fits) = match self {
+            Message::Transaction(node) => ("transaction", node.text("orderID"), start::order_id as fn(&str) -> bool),
+            Message::Transfer(node) if is_refund(node) => ("refund", node.text("remoteOutID"), handle as _),
+            Message::Transfer(node) => ("settlement", node.text("remoteOutID"), handle as _),
+            Message::Recurring { data, .. } => ("recurring", data.text("clientHash"), handle as _),
+        };
+        if fits(id) { format!("{form} {id}") } else { String::new() }
+    }
+
+    /// The meaning; `None` when the values have not the shape they always have.
+    fn event(&self, settings: &Settings, root: &Node) -> Option<Event> {
+        let first = root.children.first()?;
+        if first.name != "serviceID" || root.once("serviceID").is_err() {
+            return None;
+        }
+        match self {
+            Message::Transaction(node) => transaction_event(settings, node),
+            Message::Transfer(node) => transfer_event(settings, node),
+            Message::Recurring { data, active } => recurring_event(settings, root, data, *active),
+        }
+    }
+}
+
+/// An event out of a `transaction` node of an ITN, an IPN or a status answer.
+pub(super) fn transaction_event(settings: &Settings, node: &Node) -> Option<Event> {
+    let (order, remote, status) = (node.text("orderID"), node.text("remoteID"), node.text("paymentStatus"));
+    if !begins_with_ids(node) || !in_order(TRANSACTION, node) || status.is_empty() || status.len() > 64 {
+        return None;
+    }
+    let started = node.once("startAmount").ok()?.map(|n| n.value.as_str());
+    let amount = match started {
+        Some(started) if settings.flag("payer_commission") => started,
+        _ => node.text("amount"),
+    };
+    let details = node.text("paymentStatusDetails");
+    let kind = match status {
+        "SUCCESS" => EventKind::Paid,
+        "PENDING" | "ON_HOLD" => EventKind::Pending,
+        "FAILURE" => EventKind::Failed { reason: reason(details) },
+        // CONFIRMED belongs to a model that is not switched on here; the documentation contradicts itself on it.
+        _ => EventKind::Unknown,
+    };
+    Some(Event {
+        key: format!("{order}|{remote}|{status}|{}", identity(settings, node)),
+        kind,
+        reference: Reference::Ours(order.to_owned()),
+        account: Some(settings.text("service_id").to_owned()),
+        live: None,
+        amount: money(amount, node.text("currency")),
+        gateway_ref: Some(remote.to_owned()),
+        detail: detail(status, details),
+        at: time::read_notification_form(node.text("paymentDate")),
+    })
+}
+
+/// An event out of an ISTN: a refund that left, or a settlement that means nothing for a payment.
+fn transfer_event(settings: &Settings, node: &Node) -> Option<Event> {
+    if !in_order(TRANSFER, node) {
+        return None;
+    }
+    let (status, out) = (node.text("transferStatus"), node.text("remoteOutID"));
+    let (order, remote) = (node.text("orderID"), node.text("remoteID"));
+    let state = match status {
+        "SUCCESS" => Some(RefundState::Succeeded),
+        "PENDING" => Some(RefundState::Pending),
+        "FAILURE" => Some(RefundState::Failed),
+        _ => None,
+    };
+    let kind = match state {
+        None => EventKind::Unknown,
+        Some(state) if is_refund(node) && handle(out) => {
+            EventKind::Refund { order: None, gateway_ref: out.to_owned(), state }
+        }
+        Some(_) => EventKind::Note,
+    };
+    let reference = if start::order_id(order) {
+        Reference::Ours(order.to_owned())
+    } else {
+        Reference::Gateway(if remote.is_empty() { out } else { remote }.chars().take(64).collect())
+    };
+    Some(Event {
+        key: format!("transfer|{}", identity(settings, node)),
+        kind,
+        reference,
+        account: Some(settings.text("service_id").to_owned()),
+        live: None,
+        amount: money(node.text("amount"), node.text("currency")),
+        gateway_ref: Some(remote.to_owned()).filter(|r| remote_id(r)),
+        detail: detail(status, node.text("transferStatusDetails")),
+        at: time::read_notification_form(node.text("transferDate")),
+    })
+}
+
+/// An event out of an RPAN or an RPDN. The client hash charges a card, so it stands in no key and no reference.
+fn recurring_event(settings: &Settings, root: &Node, data: &Node, active: bool) -> Option<Event> {
+    let (client, action) = (data.text("clientHash"), data.text("recurringAction"));
+    if !handle(client) || data.once("clientHash").is_err() || data.once("recurringAction").is_err() {
+        return None;
+    }
+    let transaction = root.once("transaction").ok()?;
+    // A message with two values and no more would fit the hash of a return, which the payer sees.
+    let whole = if active { transaction.is_some() } else { action == "DEACTIVATE" };
+    if !whole {
+        return None;
+    }
+    let (mut remote, mut at) = (None, data.text("deactivationDate"));
+    let mut reference = Reference::Gateway(format!("recurring-{}", identity_of([client])));
+    if let Some(node) = transaction {
+        if !begins_with_ids(node) || !in_order(TRANSACTION, node) {
+            return None;
+        }
+        reference = Reference::Ours(node.text("orderID").to_owned());
+        remote = Some(node.text("remoteID").to_owned());
+        at = node.text("paymentDate");
+    }
+    Some(Event {
+        key: format!("recurring|{}", identity(settings, root)),
+        kind: EventKind::Instrument { handle: client.to_owned(), active },
+        reference,
+        account: Some(settings.text("service_id").to_owned()),
+        live: None,
+        amount: None,
+        gateway_ref: remote,
+        detail: detail(action, data.text("deactivationSource")),
+        at: time::read_notification_form(at),
+    })
+}
+
+/// The signed confirmation, and whether it agrees.
+///
+/// A settlement and a recurring payment are confirmed although the hub may not know the order: they are authentic,
+/// recorded, and would come again for eight days.
+pub(super) fn confirm(settings: &Settings, echo: &str, agreed: bool) -> Option<String> {
+    let (form, id) = echo.split_once(' ')?;
+    let word = if agreed { "CONFIRMED" } else { "NOTCONFIRMED" };
+    let (list, item, name) = match form {
+        "transaction" => ("transactionsConfirmations", "transactionConfirmed", "orderID"),
+        "refund" | "settlement" => ("transactionsConfirmations", "transactionConfirmed", "remoteOutID"),
+        "recurring" => ("recurringConfirmations", "recurringConfirmed", "clientHash"),
+        _ => return None,
+    };
+    let document = Writer::new("confirmationList").leaf("serviceID", settings.text("service_id"));
+    let document = document.open(list).open(item).leaf(name, id).leaf("confirmation", word);
+    Some(document.sign(&Key::of(settings)))
+}
+
+/// True for messages that are confirmed whatever the hub knows of them.
+pub(super) fn always_confirmed(echo: &str) -> bool {
+    echo.starts_with("settlement ") || echo.starts_with("recurring ")
+}
+
+/// The nodes of a transaction that are read, in the order of their numbers; true where they must be there.
+const TRANSACTION: &[(&str, bool)] = &[
+    ("orderID", true),
+    ("remoteID", true),
+    ("amount", true),
+    ("currency", true),
+    ("gatewayID", false),
+    ("paymentDate", false),
+    ("paymentStatus", false),
+    ("paymentStatusDetails", false),
+];
+
+/// The same of a transfer.
+const TRANSFER: &[(&str, bool)] = &[
+    ("isRefund", false),
+    ("productID", false),
+    ("orderID", false),
+    ("orderOutID", false),
+    ("remoteID", false),
+    ("remoteOutID", false),
+    ("amount", true),
+    ("currency", true),
+    ("transferDate", false),
+    ("transferStatus", true),
+    ("transferStatusDetails", false),
+];
+
+/// Checks that the known nodes are leaves, in their order, none twice, and that the required ones are there. Other
+/// nodes may stand anywhere: new ones come without notice, and the numbering has gaps.
+fn in_order(known: &[(&str, bool)], node: &Node) -> bool {
+    let mut next = 0;
+    for child in &node.children {
+        let Some(place) = known.iter().position(|(name, _)| child.name == *name) else { continue };
+        if place < next || !child.children.is_empty() {
+            return false;
+        }
+        next = place + 1;
+    }
+    known.iter().all(|(name, required)| !required || node.children.iter().any(|c| c.name == *name))
+}
+
+/// The order's id and then the gateway's id come first. A start form, whose hash the payer sees, has the amount in
+/// the second place, and an amount is no id.
+fn begins_with_ids(node: &Node) -> bool {
+    match node.children.as_slice() {
+        [order, remote, ..] => {
+            order.name == "orderID"
+                && start::order_id(&order.value)
+                && remote.name == "remoteID"
+                && remote_id(&remote.value)
+        }
+        _ => false,
+    }
+}
+
+fn is_refund(node: &Node) -> bool {
+    node.text("isRefund") == "true"
+}
+
+/// 1 to 20 letters and digits, perhaps with `-` and `_`. A start form has an amount in this place, with a dot.
+pub(super) fn remote_id(text: &str) -> bool {
+    text.len() <= 20 && start::order_id(text)
+}
+
+/// 1 to 64 visible ASCII characters without the separator.
+fn handle(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b'|')
+}
+
+fn money(amount: &str, currency: &str) -> Option<Money> {
+    let currency: Currency = currency.parse().ok()?;
+    Money::from_decimal(amount, currency).ok()
+}
+
+/// Identity of a message: equal for repeats however they are written, and equal for a notification and a status
+/// answer that say the same.
+fn identity(settings: &Settings, node: &Node) -> String {
+    identity_of([settings.text("service_id")].into_iter().chain(node.signed_values()))
+}
+
+fn identity_of<'v>(values: impl IntoIterator<Item = &'v str>) -> String {
+    let mut text = String::new();
+    for value in values {
+        text.push_str(&format!("{} {value}\n", value.len()));
+    }
+    let mut hex = sign::sha256_hex(text.as_bytes());
+    hex.truncate(24);
+    hex
+}
+
+fn detail(status: &str, details: &str) -> String {
+    let text = if details.is_empty() { status.to_owned() } else { format!("{status}/{details}") };
+    text.chars().filter(|c| !c.is_control()).take(128).collect()
+}
+
+/// Why a transaction failed (Autopay documentation, transaction statuses). The list is open, and some words may
+/// carry the card scheme's code behind them.
+fn reason(details: &str) -> FailReason {
+    let end = details.find(|c: char| !c.is_ascii_uppercase() && c != '_').unwrap_or(details.len());
+    match details.get(..end).unwrap_or_default().trim_end_matches('_') {
+        "REJECTED_BY_USER" | "CANCELLED" | "USER_DECLINED" => FailReason::Cancelled,
+        "EXPIRED" => FailReason::Expired,
+        "REJECTED"
+        | "CARD_LIMIT_EXCEEDED"
+        | "SECURITY_ERROR"
+        | "DO_NOT_HONOR"
+        | "THREEDS_NEGATIVE"
+        | "CARD_EXPIRED"
+        | "INCORRECT_CARD_NUMBER"
+        | "FRAUD_SUSPECT"
+        | "STOP_RECURRING"
+        | "RECURSION_INACTIVE"
+        | "INSUFFICIENT_FUNDS"
+        | "LIMIT_EXCEEDED"
+        | "BAD_PIN"
+        | "ISSUER_DECLINED"
+        | "SEC_DECLINED" => FailReason::Declined,
+        _ => FailReason::Technical,
+    }
+}

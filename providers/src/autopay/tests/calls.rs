@@ -1,0 +1,293 @@
+//! The vectors of requests and answers, and what a call does with each.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::gateway::Standing;
+use crate::wire::{Http, HttpError, HttpRequest, HttpResponse};
+
+/// Answers each request with the next answer and keeps the requests.
+#[derive(Default)]
+struct Script {
+    answers: Mutex<Vec<Result<(u16, String), HttpError>>>,
+    requests: Mutex<Vec<HttpRequest>>,
+}
+
+#[async_trait]
+impl Http for Script {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        self.requests.lock().unwrap().push(request);
+        let (status, body) = self.answers.lock().unwrap().remove(0)?;
+        Ok(HttpResponse { status, headers: Headers::default(), body: body.into_bytes() })
+    }
+}
+
+impl Script {
+    fn answering(status: u16, body: &str) -> Self {
+        Script { answers: Mutex::new(vec![Ok((status, body.to_owned()))]), ..Script::default() }
+    }
+}
+
+fn cx<'a>(settings: &'a Settings, http: &'a Script) -> Cx<'a> {
+    Cx { settings, http, now: "2026-11-21T09:00:00Z".parse().unwrap(), live: false }
+}
+
+fn answer(id: &str) -> Value {
+    group("answers", 15).into_iter().find(|a| a["id"] == id).unwrap()
+}
+
+#[test]
+fn request_hashes_agree() {
+    for case in group("requests", 21) {
+        let settings = settings(text(&case, "service"));
+        let fields = pairs(&case["values_in_hash_order"]);
+        let values = fields.iter().map(|(_, v)| ("Value", v.as_str()));
+        assert_eq!(Key::of(&settings).sign(values).unwrap(), text(&case, "hash"), "{}", case["id"]);
+    }
+}
+
+#[test]
+fn answer_hashes_agree() {
+    for case in group("answers", 15) {
+        let (id, settings) = (text(&case, "id"), settings(text(&case, "service")));
+        let document = message::parse(text(&case, "body").as_bytes()).unwrap();
+        let seal = Key::of(&settings).check(&document);
+        assert_eq!(seal == Seal::Right, case["hash_valid"] == true, "{id}");
+        if let Some(expect) = case["values_in_hash_order"].as_array() {
+            assert_eq!(
+                document.signed_values(),
+                expect.iter().map(|v| v.as_str().unwrap()).collect::<Vec<_>>(),
+                "{id}"
+            );
+        }
+    }
+}
+
+fn checkout(reference: &str) -> Checkout {
+    Checkout {
+        reference: reference.into(),
+        amount: "129.90".parse_pln(),
+        description: "Sprawa 7".into(),
+        email: "payer@example.test".into(),
+        name: None,
+        language: "pl".into(),
+        ip: Some("203.0.113.7".into()),
+        return_url: "https://hub.example.test/return".into(),
+        cancel_url: "https://hub.example.test/return".into(),
+        webhook_url: "https://hub.example.test/webhooks/autopay/1".into(),
+        expires_at: "2026-11-22T09:00:00Z".parse().unwrap(),
+    }
+}
+
+trait Pln {
+    fn parse_pln(&self) -> Money;
+}
+
+impl Pln for str {
+    fn parse_pln(&self) -> Money {
+        Money::from_decimal(self, Currency::PLN).unwrap()
+    }
+}
+
+async fn pretransaction(reference: &str, answer: &str) -> Result<Redirect, CallError> {
+    let settings = settings_with("A", json!({"start": "pretransaction"}));
+    let http = Script::answering(200, answer);
+    let result = Autopay.start(&cx(&settings, &http), &checkout(reference)).await;
+    let requests = http.requests.lock().unwrap();
+    assert_eq!(requests[0].url, "https://testpay.autopay.eu/payment");
+    assert!(requests[0].once);
+    assert!(requests[0].headers.contains(&("bmheader", "pay-bm-continue-transaction-url".into())));
+    result
+}
+
+#[tokio::test]
+async fn each_answer_to_a_pretransaction_has_its_outcome() {
+    let link = Redirect::Url {
+        url: "https://testpay.autopay.eu/payment/continue/9A1BX7R9/L6CGP5BH".into(),
+        gateway_ref: Some("9A1BX7R9".into()),
+        expires_at: None,
+    };
+    for (id, reference, expect) in [
+        ("A01", "HUB-2026-000123", "link"),
+        ("A02", "HUB-2026-000123", "link"),
+        ("A01", "HUB-2026-000124", "unknown"), // about another order
+        ("A03", "HUB-2026-000123", "unknown"), // wrong key, foreign host
+        ("A04", "blik-1", "unknown"),          // taken, outcome open
+        ("A05", "rec-auto-1", "unknown"),      // taken; the notification decides
+        ("A06", "blik-1", "WRONG_TICKET"),
+        ("A07", "HUB-2026-000123", "INVALID_EMAIL"),
+        ("A08", "blik-2", "ALIAS_NONUNIQUE"),
+        ("A09", "qt-1", "unknown"), // an answer to another question
+        ("A10", "HUB-2026-000123", "unknown"),
+        ("A15", "HUB-2026-000123", "BALANCE_ERROR"),
+    ] {
+        match (pretransaction(reference, text(&answer(id), "body")).await, expect) {
+            (Ok(redirect), "link") => assert_eq!(redirect, link, "{id}"),
+            (Err(CallError::Unknown(_)), "unknown") => {}
+            (Err(CallError::Refused { code, .. }), expect) => assert_eq!(code, expect, "{id}"),
+            (other, expect) => panic!("{id}: {other:?} is not {expect}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_right_hash_does_not_make_a_foreign_host_ours() {
+    let settings = settings("A");
+    for (url, good) in [
+        ("https://testpay.autopay.eu/payment/continue/1/2", true),
+        ("http://testpay.autopay.eu/payment/continue/1/2", false),
+        ("https://testpay.autopay.eu.evil.test/payment/continue/1/2", false),
+        ("https://testpay.autopay.eu@evil.test/1/2", false),
+        ("https://evil@testpay.autopay.eu/1/2", false),
+        ("https://testpay.autopay.eu:8443/1/2", false),
+        ("javascript:alert(1)", false),
+        ("", false),
+    ] {
+        let string = ["PENDING", url, "HUB-1", "9A1"].into_iter().filter(|v| !v.is_empty()).collect::<Vec<_>>();
+        let hash = crate::sign::sha256_hex(format!("{}|{}", string.join("|"), settings.text("shared_key")).as_bytes());
+        let body = format!(
+            "<transaction><status>PENDING</status><redirecturl>{url}</redirecturl><orderID>HUB-1</orderID>\
+             <remoteID>9A1</remoteID><hash>{hash}</hash></transaction>"
+        );
+        assert_eq!(pretransaction("HUB-1", &body).await.is_ok(), good, "{url}");
+    }
+}
+
+#[tokio::test]
+async fn the_form_holds_what_was_signed() {
+    let (settings, http) = (settings("A"), Script::default());
+    let mut given = checkout("HUB-2026-000123");
+    given.description = "Opłata | sprawa 7".into();
+    let Redirect::Form { action, fields } = Autopay.start(&cx(&settings, &http), &given).await.unwrap() else {
+        panic!("a form was asked for")
+    };
+    assert_eq!(action, "https://testpay.autopay.eu/payment");
+    let expect = [
+        ("ServiceID", "903117"),
+        ("OrderID", "HUB-2026-000123"),
+        ("Amount", "129.90"),
+        ("Description", "Oplata - sprawa 7"),
+        ("Currency", "PLN"),
+        ("CustomerEmail", "payer@example.test"),
+        ("Language", "PL"),
+        ("CustomerIP", "203.0.113.7"),
+        ("ValidityTime", "2026-11-22 10:00:00"),
+        ("LinkValidityTime", "2026-11-22 10:00:00"),
+        ("ReturnURL", "https://hub.example.test/return"),
+    ];
+    let (hash, rest) = fields.split_last().unwrap();
+    assert_eq!(rest.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect::<Vec<_>>(), expect);
+    let string = expect.map(|(_, v)| v).join("|") + "|" + settings.text("shared_key");
+    assert_eq!(*hash, ("Hash".into(), crate::sign::sha256_hex(string.as_bytes())));
+    assert!(http.requests.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_must_not_be_signed_is_refused() {
+    let (settings, http) = (settings("A"), Script::default());
+    type Change = fn(&mut Checkout);
+    let changes: [(&str, Change); 7] = [
+        ("OrderID", |c| c.reference = "a b".into()),
+        ("OrderID", |c| c.reference = "x".repeat(33)),
+        ("CustomerEmail", |c| c.email = "a|b@example.test".into()),
+        ("CustomerEmail", |c| c.email = "a\nb@example.test".into()),
+        ("ReturnURL", |c| c.return_url = "https://hub.example.test/?a=|".into()),
+        ("Amount", |c| c.amount = Money::new(0, Currency::PLN)),
+        ("ValidityTime", |c| c.expires_at = "2026-11-21T09:00:00Z".parse().unwrap()),
+    ];
+    for (name, change) in changes {
+        let mut given = checkout("HUB-1");
+        change(&mut given);
+        let refused = Autopay.start(&cx(&settings, &http), &given).await.unwrap_err();
+        assert!(matches!(refused, CallError::Invalid { field, .. } if field == name), "{name}: {refused:?}");
+    }
+}
+
+fn attempt(reference: &str, amount: &str) -> AttemptRef {
+    AttemptRef {
+        reference: reference.into(),
+        gateway_ref: None,
+        amount: amount.parse_pln(),
+        created_at: "2026-11-21T09:00:00Z".parse().unwrap(),
+        expires_at: "2026-11-22T09:00:00Z".parse().unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn a_status_answer_gives_every_try() {
+    let (settings, body) = (settings("A"), answer("A11"));
+    let http = Script::answering(200, text(&body, "body"));
+    let report = Autopay.status(&cx(&settings, &http), &attempt("ZAM_2026_11_0043", "80.00")).await.unwrap();
+    assert_eq!(report.standing, Standing::Paid);
+    assert_eq!(report.events.iter().map(|e| e.kind.word()).collect::<Vec<_>>(), ["failed", "paid", "paid"]);
+    // The same words by notification and by poll are one event.
+    let itn = group("itn", 51).into_iter().find(|c| c["id"] == "I44").unwrap();
+    assert_eq!(report.events[1].key, read(&settings, &itn).unwrap().events[0].key);
+    let request = http.requests.lock().unwrap().remove(0);
+    assert_eq!(request.url, "https://testpay.autopay.eu/webapi/transactionStatus");
+    assert!(request.headers.contains(&("bmheader", "pay-bm".into())));
+
+    let http = Script::answering(200, text(&body, "body"));
+    let other = Autopay.status(&cx(&settings, &http), &attempt("ZAM_2026_11_0044", "80.00")).await;
+    assert!(matches!(other, Err(CallError::Unknown(_))), "an answer about another order proves nothing");
+}
+
+#[tokio::test]
+async fn a_status_answer_without_the_commission_still_fits() {
+    let settings = settings_with("A", json!({"payer_commission": true}));
+    for (started, seen) in [("79.00", "79.00"), ("81.00", "80.00")] {
+        let http = Script::answering(200, text(&answer("A11"), "body"));
+        let report = Autopay.status(&cx(&settings, &http), &attempt("ZAM_2026_11_0043", started)).await.unwrap();
+        assert_eq!(report.events[1].amount, Some(seen.parse_pln()), "{started}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_of_a_status_query() {
+    let settings = settings("A");
+    let limit = "LIMIT_REQUESTED_TRANSACTIONS_WITH_THE_SAME_ORDER_ID_AND_SERVICE_ID_EXCEEDED";
+    for (status, body, expect) in [
+        (403, format!("<transaction><reason>{limit}</reason><description/></transaction>"), "refused"),
+        (200, "<error><name>TRANSACTION_NOT_FOUND</name></error>".into(), "idle"),
+        (200, "<error><name>INVALID_HASH</name></error>".into(), "config"),
+        (200, "<transactionList/>".into(), "unknown"),
+        (200, "ERROR".into(), "unknown"),
+        (503, String::new(), "busy"),
+        (502, String::new(), "unknown"),
+        (403, "no".into(), "config"),
+    ] {
+        let http = Script::answering(status, &body);
+        let result = Autopay.status(&cx(&settings, &http), &attempt("HUB-1", "1.00")).await;
+        let word = match result {
+            Ok(report) => {
+                assert!(report.events.is_empty() && report.standing == Standing::Idle);
+                "idle"
+            }
+            Err(CallError::Refused { .. }) => "refused",
+            Err(CallError::Config(_)) => "config",
+            Err(CallError::Busy { .. }) => "busy",
+            Err(CallError::Unknown(_)) => "unknown",
+            Err(other) => panic!("{other:?}"),
+        };
+        assert_eq!(word, expect, "{status} {body}");
+    }
+}
+
+#[test]
+fn message_ids_are_32_letters_and_digits_and_follow_from_the_refund() {
+    let order = RefundOrder {
+        id: "ref_01J".into(),
+        reference: "HUB-1".into(),
+        gateway_ref: "9A1BX7R9".into(),
+        amount: "29.90".parse_pln(),
+        paid: "129.90".parse_pln(),
+        refund_ref: None,
+    };
+    let id = super::super::calls::refund_message_id(&settings("A"), &order);
+    assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_alphanumeric()), "{id}");
+    assert_eq!(id, super::super::calls::refund_message_id(&settings("A"), &order));
+    let other = RefundOrder { id: "ref_01K".into(), ..order };
+    assert_ne!(id, super::super::calls::refund_message_id(&settings("A"), &other));
+}
