@@ -1,6 +1,11 @@
 //! The HTTP interface: one router, one server.
 
 pub mod api;
+pub mod auth;
+mod docs;
+pub mod idempotency;
+pub mod input;
+pub mod openapi;
 pub mod server;
 pub mod webhooks;
 
@@ -22,12 +27,14 @@ pub struct Web {
     pub intake: Intake,
     /// Samples refused webhook calls.
     pub refusals: std::sync::Arc<webhooks::Refusals>,
+    /// API keys seen a moment ago.
+    pub keys: std::sync::Arc<auth::KeyCache>,
 }
 
 impl Web {
     /// The handlers' side of a hub.
     pub fn new(app: SharedApp, intake: Intake) -> Self {
-        Web { app, intake, refusals: std::sync::Arc::default() }
+        Web { app, intake, refusals: std::sync::Arc::default(), keys: std::sync::Arc::default() }
     }
 }
 
@@ -35,6 +42,7 @@ impl Web {
 pub fn router(web: Web) -> Router {
     let mut router = Router::new()
         .merge(api::router(&web))
+        .merge(openapi::router())
         .merge(webhooks::router(&web))
         .merge(crate::web::router(&web))
         .route("/healthz", get(healthz))
