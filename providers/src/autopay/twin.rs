@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value};
 use url::Url;
 
 use super::message::Key;
@@ -86,6 +87,11 @@ struct Payment {
 /// `paymentStatus` and `paymentStatusDetails`.
 type Status = (&'static str, &'static str);
 
+/// Faults of what is told about a payment.
+const TOLD: &[&str] = &["wrong_amount", "wrong_currency", "unknown_status", "late_success"];
+/// Faults of the merchant's calls.
+const OF_CALLS: &[&str] = &["cut_after_work", "hang", "http_500", "http_500_after_work", "error_in_200"];
+
 const PAID: Status = ("SUCCESS", "AUTHORIZED");
 const ACCEPTED: Status = ("SUCCESS", "ACCEPTED");
 const WAITING: Status = ("PENDING", "");
@@ -148,6 +154,28 @@ impl GatewayTwin for AutopayTwin {
 
     fn answered(&self, id: u64, answer: Option<(u16, Vec<u8>)>, now: Timestamp) {
         self.state().answered(id, answer, now);
+    }
+
+    /// What will be told of a payment is decided when the payer presses; the rest concerns the calls.
+    fn spends(&self, path: &str) -> Vec<&'static str> {
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        match parts.as_slice() {
+            ["payment", "continue", _, _] => vec![],
+            ["payment", "continue", ..] => TOLD.to_vec(),
+            ["settlementapi", "transactionRefund"] => [OF_CALLS, &["no_funds"]].concat(),
+            _ => OF_CALLS.to_vec(),
+        }
+    }
+
+    fn spends_by_delivery(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn demo_settings(&self, root: &str) -> Map<String, Value> {
+        [("service_id", "100001"), ("shared_key", "a key that everybody may know"), ("gateway_url", root)]
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .into_iter()
+            .collect()
     }
 }
 
