@@ -12,6 +12,7 @@ use axum::routing::get;
 
 use crate::app::SharedApp;
 use crate::intake::Intake;
+use crate::sandbox::host::Host;
 
 /// What handlers are given.
 #[derive(Clone)]
@@ -22,12 +23,15 @@ pub struct Web {
     pub intake: Intake,
     /// Samples refused webhook calls.
     pub refusals: std::sync::Arc<webhooks::Refusals>,
+    /// The simulated gateways and invoicing APIs, when the settings ask for them.
+    pub sandbox: Option<std::sync::Arc<Host>>,
 }
 
 impl Web {
     /// The handlers' side of a hub.
     pub fn new(app: SharedApp, intake: Intake) -> Self {
-        Web { app, intake, refusals: std::sync::Arc::default() }
+        let sandbox = app.config.sandbox.then(|| std::sync::Arc::new(Host::of_hub(app.clone())));
+        Web { app, intake, refusals: std::sync::Arc::default(), sandbox }
     }
 }
 
@@ -40,8 +44,8 @@ pub fn router(web: Web) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics));
-    if web.app.config.sandbox {
-        router = router.merge(crate::sandbox::router(&web));
+    if let Some(host) = &web.sandbox {
+        router = router.merge(crate::sandbox::router(host));
     }
     router.with_state(web)
 }
