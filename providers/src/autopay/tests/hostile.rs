@@ -147,3 +147,32 @@ fn a_form_with_two_messages_is_refused() {
     }
     assert!(read_body(&settings, &[&body[..], b"&other=1"].concat()).is_ok());
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_body_makes_a_panic(body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400)) {
+        let _ = read_body(&settings("A"), &body);
+        let _ = message::parse(&body);
+    }
+
+    /// A genuine document with a piece of it put elsewhere: refused, or the event that it always was.
+    #[test]
+    fn no_rearrangement_makes_another_event(from in 0_usize..900, length in 1_usize..60, to in 0_usize..900) {
+        let good = genuine();
+        let (from, to) = (from.min(good.len()), to.min(good.len()));
+        let piece = good[from..(from + length).min(good.len())].to_owned();
+        let mut changed = good.clone();
+        changed.insert_str(to, &piece);
+        let original = read_body(&settings("A"), &post(&good)).unwrap().events;
+        if let Ok(reading) = read_body(&settings("A"), &post(&changed)) {
+            proptest::prop_assert_eq!(reading.events, original);
+        }
+    }
+
+    #[test]
+    fn a_description_has_only_what_is_allowed(text in "\\PC{0,120}", language in "(pl|uk|ru|de|)") {
+        let out = super::super::latin::description(&text, &language);
+        proptest::prop_assert!(out.len() <= 79);
+        proptest::prop_assert!(out.chars().all(|c| c.is_ascii_alphanumeric() || ".:-, ".contains(c)), "{}", out);
+    }
+}
