@@ -297,6 +297,13 @@ fn confirmations_agree() {
     }
 }
 
+#[test]
+fn one_event_that_disagrees_is_enough() {
+    let outcomes = [Outcome::Recorded, Outcome::Mismatch];
+    let verdict = Verdict::Committed { echo: "transaction HUB-1", outcomes: &outcomes };
+    assert!(Autopay.reply(&settings("A"), &verdict).body.contains(">NOTCONFIRMED<"));
+}
+
 // F64
 #[test]
 fn returns_are_checked() {

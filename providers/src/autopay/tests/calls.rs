@@ -242,6 +242,9 @@ async fn a_status_answer_without_the_commission_still_fits() {
         let report = Autopay.status(&cx(&settings, &http), &attempt("ZAM_2026_11_0043", started)).await.unwrap();
         assert_eq!(report.events[1].amount, Some(seen.parse_pln()), "{started}");
     }
+    let (settings, http) = (super::settings("A"), Script::answering(200, text(&answer("A11"), "body")));
+    let report = Autopay.status(&cx(&settings, &http), &attempt("ZAM_2026_11_0043", "79.00")).await.unwrap();
+    assert_eq!(report.events[1].amount, Some("80.00".parse_pln()), "without the setting the amount is the amount");
 }
 
 #[tokio::test]

@@ -69,6 +69,8 @@ fn size_depth_and_width_are_bounded() {
 
 #[test]
 fn the_parser_itself_refuses_depth_and_width_of_any_size() {
+    assert!(message::parse(("<a>".repeat(16) + &"</a>".repeat(16)).as_bytes()).is_ok());
+    assert!(message::parse(("<a>".repeat(17) + &"</a>".repeat(17)).as_bytes()).is_err());
     for hostile in ["<a>".repeat(100_000), format!("<a{}/>", " b=\"\"".repeat(100_000)), "&".repeat(100_000)] {
         let begun = Instant::now();
         assert!(message::parse(hostile.as_bytes()).is_err());
@@ -115,15 +117,14 @@ fn values_cannot_change_places() {
         }),
         ("remoteID not second", swap("remoteID>", "otherID>")),
         ("nodes wrapped", swap("<amount>", "<x><amount>").replace("</amount>", "</amount></x>")),
-        ("service id later", {
-            let without = swap("    <serviceID>903117</serviceID>\n", "");
-            without.replace("<transactions>", "<x>903117</x><transactions>")
-        }),
         ("empty list", "<transactionList><serviceID>903117</serviceID><transactions/></transactionList>".into()),
     ] {
         check(name, xml.as_bytes(), false);
     }
     check("a node nobody documents between them", swap("gatewayID>", "newID>").as_bytes(), true);
+    check("a node before the service id", sealed(&swap("<serviceID>", "<x>y</x><serviceID>")).as_bytes(), false);
+    check("an id of another order first", sealed(&swap("<orderID>", "<x>y</x><orderID>")).as_bytes(), false);
+    check("the same, as it should be", sealed(&good).as_bytes(), true);
     // A return's hash (the payer sees it) is the hash of any document with these two values.
     use base64::Engine;
     let returned = vectors()["return_url"][0]["query"].clone();
@@ -135,6 +136,13 @@ fn values_cannot_change_places() {
     );
     let body = form_body("recurring", &base64::engine::general_purpose::STANDARD.encode(xml));
     assert!(matches!(read_body(&settings("A"), &body), Err(ReadError::Forged { why: "shape", .. })));
+}
+
+/// The document with the hash that fits its leaves.
+fn sealed(xml: &str) -> String {
+    let root = message::parse(xml.as_bytes()).unwrap();
+    let string = root.signed_values().join("|") + "|" + settings("A").text("shared_key");
+    xml.replace(root.text("hash"), &crate::sign::sha256_hex(string.as_bytes()))
 }
 
 #[test]
