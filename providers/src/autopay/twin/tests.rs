@@ -301,3 +301,29 @@ fn refunds_are_done_once_and_not_beyond_what_was_paid() {
     let outcomes = ['a', 'b', 'c', 'd'].map(|id| outcome(&bench, id));
     assert_eq!(outcomes, ["DONE", "DONE", "CANCELED_AMOUNT_EXCEEDS_TRANSACTION", "none"]);
 }
+
+#[test]
+fn a_pretransaction_is_answered_with_a_link_that_the_provider_takes() {
+    use crate::gateway::{CallError, Redirect};
+    let bench = Bench::new();
+    let header = [("BmHeader", "pay-bm-continue-transaction-url")];
+    let ask = |body: &str| {
+        let (status, _, body) = page(bench.send("POST", "/payment", &header, body));
+        (status, message::parse(body.as_bytes()).unwrap())
+    };
+    let (_, answer) = ask(&bench.start_body("HUB-1"));
+    let taken = start::read_answer(&bench.settings, &Key::of(&bench.settings), &answer, "HUB-1").unwrap();
+    let Redirect::Url { url, gateway_ref, .. } = taken else { panic!("a link was asked for") };
+    bench.send("POST", &format!("{}/pay", url.strip_prefix(ROOT).unwrap()), &[], "");
+    assert_eq!(bench.status("HUB-1"), ["SUCCESS"]);
+    assert!(url.contains(&gateway_ref.unwrap()));
+
+    let (status, answer) = ask(&bench.start_body("HUB-1").replace("129.90", "129.91"));
+    assert_eq!((status, answer.text("name")), (406, "INVALID_HASH"));
+    let late = bench.start_body("HUB-2");
+    let bench = Bench { now: "2026-11-22T09:00:00Z".parse().unwrap(), ..bench };
+    let (_, _, body) = page(bench.send("POST", "/payment", &header, &late));
+    let answer = message::parse(body.as_bytes()).unwrap();
+    let refused = start::read_answer(&bench.settings, &Key::of(&bench.settings), &answer, "HUB-2");
+    assert!(matches!(refused, Err(CallError::Refused { code, .. }) if code == "LINK_VALIDITY_TIME_OUTDATED"));
+}
