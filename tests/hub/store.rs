@@ -1,9 +1,7 @@
 //! The store's conformance suite: each case runs on SQLite and on PostgreSQL.
 
 use grosz::domain::payment::{Reason, Status};
-use grosz::store::{
-    Attempt, Capture, Job, JobKind, Page, Payer, Payment, PaymentFilter, StoreError, Transition,
-};
+use grosz::store::{Attempt, Capture, Job, JobKind, Page, Payer, Payment, PaymentFilter, StoreError, Transition};
 use grosz_providers::{Currency, Money};
 
 use crate::harness::{Engine, Hub};
@@ -186,7 +184,10 @@ on_both!(a_job_has_one_owner_at_a_time, async |engine: Engine| {
     assert!(!tx.extend_lease(&first, 9999).await.unwrap());
     assert!(!tx.still_owns(&first).await.unwrap());
     assert!(tx.finish_job(&second, false, None, 502).await.unwrap());
-    assert!(tx.enqueue(m, "job_3", JobKind::PollStatus, "att_1", 100, 1).await.unwrap(), "done jobs are out of the way");
+    assert!(
+        tx.enqueue(m, "job_3", JobKind::PollStatus, "att_1", 100, 1).await.unwrap(),
+        "done jobs are out of the way"
+    );
 });
 
 // F41
