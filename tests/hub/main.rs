@@ -1,0 +1,5 @@
+//! Stories of the whole hub: a real hub on a loopback port, a real database, a clock that is moved by hand.
+
+mod cluster;
+mod harness;
+mod store;
