@@ -2,4 +2,6 @@
 
 mod cluster;
 mod harness;
+mod sandbox;
 mod store;
+mod stories;
