@@ -1,6 +1,7 @@
 //! The HTTP interface: one router, one server.
 
 pub mod api;
+pub mod openapi;
 pub mod server;
 pub mod webhooks;
 
