@@ -5,4 +5,6 @@ mod crash;
 mod harness;
 mod matter;
 mod property;
+mod sandbox;
 mod store;
+mod stories;
