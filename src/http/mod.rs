@@ -22,12 +22,14 @@ pub struct Web {
     pub intake: Intake,
     /// Samples refused webhook calls.
     pub refusals: std::sync::Arc<webhooks::Refusals>,
+    /// Counts what pages may be asked for too often.
+    pub guards: std::sync::Arc<crate::web::Guards>,
 }
 
 impl Web {
     /// The handlers' side of a hub.
     pub fn new(app: SharedApp, intake: Intake) -> Self {
-        Web { app, intake, refusals: std::sync::Arc::default() }
+        Web { app, intake, refusals: std::sync::Arc::default(), guards: std::sync::Arc::default() }
     }
 }
 
@@ -43,7 +45,7 @@ pub fn router(web: Web) -> Router {
     if web.app.config.sandbox {
         router = router.merge(crate::sandbox::router(&web));
     }
-    router.with_state(web)
+    router.fallback(crate::web::unknown).with_state(web)
 }
 
 /// The process lives. Touches nothing else, so it answers when all else is busy.
