@@ -4,8 +4,10 @@
 //! Start with ARCHITECTURE.md; the rules are in [`domain`], the verbs in [`flows`].
 
 pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod domain;
 pub mod flows;
 pub mod http;

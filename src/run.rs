@@ -15,7 +15,7 @@ pub async fn run(app: SharedApp, listener: Option<TcpListener>, stop: watch::Rec
     let web = Web::new(app.clone(), intake);
     let works = app.config.role != "web";
     let workers = works.then(|| tokio::spawn(worker::work(app.clone(), stop.clone())));
-    let sandbox = app.config.sandbox.then(|| tokio::spawn(crate::sandbox::deliver(web.clone(), stop.clone())));
+    let sandbox = web.sandbox.clone().map(|host| tokio::spawn(crate::sandbox::deliver(host, stop.clone())));
     match listener {
         Some(listener) => server::serve(listener, router(web), &app.config, stop.clone()).await,
         None => {

@@ -4,6 +4,7 @@
 //! `docs/protocols/autopay.md`. One service of a merchant (service id and shared key) takes one currency.
 
 mod calls;
+mod channels;
 mod latin;
 mod message;
 mod notification;
@@ -25,8 +26,21 @@ use crate::money::Currency;
 use crate::twin::GatewayTwin;
 use message::Key;
 
+pub use channels::Channel;
+
 /// The gateway.
 pub struct Autopay;
+
+impl Autopay {
+    /// The channels of a service that take a currency, named in this language (ISO 639-1): for the person who fills
+    /// in the setting `channel`, and as a call that shows whether service id and key are right.
+    ///
+    /// # Errors
+    /// See [`CallError`]; an empty list is [`CallError::Unknown`].
+    pub async fn channels(&self, cx: &Cx<'_>, currency: Currency, language: &str) -> Result<Vec<Channel>, CallError> {
+        channels::list(cx, currency, language).await
+    }
+}
 
 static FACTS: ProviderFacts = ProviderFacts {
     name: "autopay",

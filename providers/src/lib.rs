@@ -6,7 +6,7 @@
 //!
 //! One gateway is one file, one fixture file under `fixtures/` and one line in [`registry`].
 
-mod autopay;
+pub mod autopay;
 pub mod facts;
 pub mod gateway;
 pub mod invoicer;

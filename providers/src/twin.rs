@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 
 use crate::facts::Settings;
 use crate::wire::Headers;
@@ -111,6 +112,30 @@ pub trait GatewayTwin: Send + Sync {
 
     /// What the hub answered to a delivery (`None`: nothing came); the twin repeats by the gateway's own schedule.
     fn answered(&self, id: u64, answer: Option<(u16, Vec<u8>)>, now: Timestamp);
+
+    /// Names of the faults that concern a request of this path. The host hands over no others, and counts those that
+    /// are on down by one. So `cut_after_work: 1` is not spent on a page before the create.
+    fn spends(&self, path: &str) -> Vec<&'static str> {
+        let _ = path;
+        self.faults().iter().map(|(name, _)| *name).collect()
+    }
+
+    /// Names of the faults that concern deliveries, handed over and counted down likewise. A twin that decides at the
+    /// payer's press what it will tell has none.
+    fn spends_by_delivery(&self) -> &'static [&'static str] {
+        &["wrong_amount", "wrong_currency", "unknown_status"]
+    }
+
+    /// The path of the page where a person does what banks do later, if there is one: `/panel`.
+    fn panel(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Settings of an account at this twin, reached at `root`, for demonstrations. Empty: it takes no part in them.
+    fn demo_settings(&self, root: &str) -> Map<String, Value> {
+        let _ = root;
+        Map::new()
+    }
 }
 
 /// A simulated invoicing API.
@@ -124,10 +149,21 @@ pub trait InvoicerTwin: Send + Sync {
     /// Serves one HTTP request.
     fn serve(&self, request: &TwinRequest) -> TwinAnswer;
 
-    /// Names of the faults that a request of this path uses up when they are on; the host counts these down by one and
-    /// leaves the others as they are. So `cut_after_work: 1` is not spent on a look-up before the create.
+    /// Names of the faults that concern a request of this path. The host hands over no others, and counts those that
+    /// are on down by one. So `cut_after_work: 1` is not spent on a look-up before the create.
     fn spends(&self, path: &str) -> Vec<&'static str> {
         let _ = path;
         self.faults().iter().map(|(name, _)| *name).collect()
+    }
+
+    /// The path of the page that shows the books, if there is one: `/panel`.
+    fn panel(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Settings of an account at this twin, reached at `root`, for demonstrations. Empty: it takes no part in them.
+    fn demo_settings(&self, root: &str) -> Map<String, Value> {
+        let _ = root;
+        Map::new()
     }
 }

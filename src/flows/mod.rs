@@ -1,6 +1,7 @@
 //! What the product does, one verb a file. A flow decides in pure code, then writes in one transaction, outbox included;
 //! calls to the outside happen in jobs, with no transaction open, and each can run twice.
 
+pub mod add_account;
 pub mod add_key;
 pub mod apply_event;
 pub mod cancel_attempt;

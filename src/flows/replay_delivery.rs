@@ -25,16 +25,14 @@ pub struct Replayed {
 /// Replays a delivery within the caller's transaction; one result per event.
 ///
 /// # Errors
-/// It does not verify with the account's settings as they are now, or the database.
-pub async fn replay_delivery(
-    app: &App,
-    tx: &mut Tx,
-    account: &ProviderAccount,
-    stored: &StoredDelivery,
-) -> Result<Vec<Replayed>, FlowError> {
+/// There is no such delivery, it does not verify with the account's settings as they are now, or the database.
+pub async fn replay_delivery(app: &App, tx: &mut Tx, merchant: &str, id: &str) -> Result<Vec<Replayed>, FlowError> {
+    let stored = tx.delivery(merchant, id).await?.ok_or(FlowError::NotFound("delivery"))?;
+    let account = tx.provider_account(merchant, &stored.delivery.account_id).await?;
+    let account = account.ok_or(FlowError::NotFound("provider account"))?;
     let mut results = vec![];
-    for event in read_again(app, account, stored)? {
-        results.push(replay_event(app, tx, account, stored, event).await?);
+    for event in read_again(app, &account, &stored)? {
+        results.push(replay_event(app, tx, &account, &stored, event).await?);
     }
     Ok(results)
 }

@@ -17,6 +17,7 @@ use axum::routing::get;
 
 use crate::app::SharedApp;
 use crate::intake::Intake;
+use crate::sandbox::host::Host;
 
 /// What handlers are given.
 #[derive(Clone)]
@@ -29,12 +30,24 @@ pub struct Web {
     pub refusals: std::sync::Arc<webhooks::Refusals>,
     /// API keys seen a moment ago.
     pub keys: std::sync::Arc<auth::KeyCache>,
+    /// Counts what pages may be asked for too often.
+    pub guards: std::sync::Arc<crate::web::Guards>,
+    /// The simulated gateways and invoicing APIs, when the settings ask for them.
+    pub sandbox: Option<std::sync::Arc<Host>>,
 }
 
 impl Web {
     /// The handlers' side of a hub.
     pub fn new(app: SharedApp, intake: Intake) -> Self {
-        Web { app, intake, refusals: std::sync::Arc::default(), keys: std::sync::Arc::default() }
+        let sandbox = app.config.sandbox.then(|| std::sync::Arc::new(Host::of_hub(app.clone())));
+        Web {
+            app,
+            intake,
+            refusals: std::sync::Arc::default(),
+            keys: std::sync::Arc::default(),
+            guards: std::sync::Arc::default(),
+            sandbox,
+        }
     }
 }
 
@@ -48,10 +61,10 @@ pub fn router(web: Web) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics));
-    if web.app.config.sandbox {
-        router = router.merge(crate::sandbox::router(&web));
+    if let Some(host) = &web.sandbox {
+        router = router.merge(crate::sandbox::router(host));
     }
-    router.with_state(web)
+    router.fallback(crate::web::unknown).with_state(web)
 }
 
 /// The process lives. Touches nothing else, so it answers when all else is busy.

@@ -1,7 +1,6 @@
 //! Accepts connections. HTTP/1 only (a proxy in front speaks HTTP/2 to browsers), with limits on head, body, time and
 //! number; on stop, requests in flight finish.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,9 +39,9 @@ pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut s
         };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
         let _ = stream.set_nodelay(true);
-        let router = router.clone();
+        let (router, stop_handle) = (router.clone(), stop.clone());
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-            let router = router.clone();
+            let (router, stop) = (router.clone(), stop_handle.clone());
             async move {
                 let mut request: Request = request.map(axum::body::Body::new);
                 request.extensions_mut().insert(ConnectInfo(peer));
@@ -51,7 +50,10 @@ pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut s
                     Ok(Err(never)) => match never {},
                     Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
                 };
-                Ok::<Response, Infallible>(harden(answer))
+                match answer.extensions().get::<NoAnswer>() {
+                    Some(no_answer) => Err(no_answer.hold(stop).await),
+                    None => Ok::<Response, NoAnswer>(harden(answer)),
+                }
             }
         });
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
@@ -64,6 +66,31 @@ pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut s
     let grace = Duration::from_secs(config.stop_s);
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
         tracing::warn!("Requests in flight did not finish in {grace:?}");
+    }
+}
+
+/// As an extension of an answer: that answer is never sent, the connection is closed without a byte. For simulated
+/// outside services that show how real ones fail.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the connection is closed without an answer")]
+pub struct NoAnswer {
+    /// The connection stays open for so long, unless the caller hangs up before.
+    pub after: Duration,
+}
+
+impl NoAnswer {
+    async fn hold(self, mut stop: watch::Receiver<bool>) -> Self {
+        // A hub that stops does not wait for those that wait for nothing.
+        let _ = tokio::time::timeout(self.after, stop.wait_for(|stopped| *stopped)).await;
+        self
+    }
+}
+
+impl IntoResponse for NoAnswer {
+    fn into_response(self) -> Response {
+        let mut answer = Response::default();
+        answer.extensions_mut().insert(self);
+        answer
     }
 }
 

@@ -166,20 +166,19 @@ impl Tx {
                 args![hash],
             )
             .await?;
-        row.map(|r| {
-            Ok(ApiKey {
-                merchant_id: r.text("merchant_id")?,
-                id: r.text("id")?,
-                name: r.text("name")?,
-                hint: r.text("hint")?,
-                hash: r.text("hash")?,
-                live: r.flag("live")?,
-                scopes: r.json("scopes")?,
-                created_at: r.int("created_at")?,
-                revoked_at: r.maybe_int("revoked_at")?,
-            })
-        })
-        .transpose()
+        row.map(|r| api_key(&r)).transpose()
+    }
+
+    /// All keys of a merchant, oldest first, ended ones too.
+    pub async fn api_keys(&mut self, merchant: &str) -> Result<Vec<ApiKey>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT merchant_id, id, name, hint, hash, live, scopes, created_at, revoked_at
+                 FROM api_keys WHERE merchant_id = $1 ORDER BY id LIMIT 1000",
+                args![merchant],
+            )
+            .await?;
+        rows.iter().map(api_key).collect()
     }
 
     /// Ends a key; `false` when there is no such key.
@@ -251,6 +250,46 @@ impl Tx {
             )
             .await?;
         rows.iter().map(provider_account).collect()
+    }
+
+    /// All test accounts at gateways, of every merchant, oldest first: for the simulators.
+    pub async fn test_provider_accounts(&mut self) -> Result<Vec<ProviderAccount>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT merchant_id, id, provider, currency, live, enabled, sealed, shown, created_at
+                 FROM provider_accounts WHERE live = 0 ORDER BY id LIMIT 100000",
+                &[],
+            )
+            .await?;
+        rows.iter().map(provider_account).collect()
+    }
+
+    /// All test accounts at invoicing APIs, of every merchant, oldest first: for the simulators.
+    pub async fn test_invoicing_accounts(&mut self) -> Result<Vec<InvoicingAccount>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT merchant_id, id, invoicer, live, enabled, sealed, shown, paused_until, pause_reason, failures, created_at
+                 FROM invoicing_accounts WHERE live = 0 ORDER BY id LIMIT 100000",
+                &[],
+            )
+            .await?;
+        rows.iter().map(invoicing_account).collect()
+    }
+
+    /// How many accounts there are and the newest id of each kind: another answer means another account.
+    pub async fn accounts_mark(&mut self) -> Result<(i64, String), StoreError> {
+        let row = self
+            .row(
+                "SELECT (SELECT COUNT(*) FROM provider_accounts) + (SELECT COUNT(*) FROM invoicing_accounts) AS accounts,
+                     COALESCE((SELECT MAX(id) FROM provider_accounts), '') || ' ' ||
+                     COALESCE((SELECT MAX(id) FROM invoicing_accounts), '') AS newest",
+                &[],
+            )
+            .await?;
+        match row {
+            Some(r) => Ok((r.int("accounts")?, r.text("newest")?)),
+            None => Ok((0, String::new())),
+        }
     }
 
     /// Adds an invoicing account.
@@ -332,6 +371,20 @@ fn merchant(r: &Row) -> Result<Merchant, StoreError> {
         return_origins: r.json("return_origins")?,
         show_attachment: r.flag("show_attachment")?,
         created_at: r.int("created_at")?,
+    })
+}
+
+fn api_key(r: &Row) -> Result<ApiKey, StoreError> {
+    Ok(ApiKey {
+        merchant_id: r.text("merchant_id")?,
+        id: r.text("id")?,
+        name: r.text("name")?,
+        hint: r.text("hint")?,
+        hash: r.text("hash")?,
+        live: r.flag("live")?,
+        scopes: r.json("scopes")?,
+        created_at: r.int("created_at")?,
+        revoked_at: r.maybe_int("revoked_at")?,
     })
 }
 

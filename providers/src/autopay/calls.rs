@@ -62,7 +62,7 @@ pub(super) fn read_status(
         return Err(unknown("the answer is about another service"));
     }
     let list = answer.once("transactions").map_err(|_| unknown("the answer repeats a node"))?;
-    let mut events = Vec::new();
+    let (mut events, mut cancelled) = (Vec::new(), false);
     for transaction in list.map_or(&[][..], |l| l.children.as_slice()) {
         let mut event = notification::transaction_event(settings, transaction)
             .ok_or_else(|| unknown("the answer holds a transaction of another shape"))?;
@@ -77,10 +77,10 @@ pub(super) fn read_status(
         if settings.flag("payer_commission") && more {
             event.amount = Some(attempt.amount);
         }
+        cancelled |= transaction.text("paymentStatusDetails") == "CANCELLED";
         events.push(event);
     }
     let any = |wanted: fn(&EventKind) -> bool| events.iter().any(|e| wanted(&e.kind));
-    let cancelled = events.iter().any(|e| e.detail == "FAILURE/CANCELLED");
     let standing = if any(|k| matches!(k, EventKind::Paid)) {
         Standing::Paid
     } else if any(|k| !matches!(k, EventKind::Failed { .. })) {

@@ -163,13 +163,15 @@ fn transfer_event(settings: &Settings, node: &Node) -> Option<Event> {
         }
         Some(_) => EventKind::Note,
     };
+    let key = format!("transfer-{}", identity(settings, node));
     let reference = if start::order_id(order) {
         Reference::Ours(order.to_owned())
     } else {
-        Reference::Gateway(if remote.is_empty() { out } else { remote }.chars().take(64).collect())
+        let name = [remote, out, &key].into_iter().find(|name| handle(name));
+        Reference::Gateway(name.unwrap_or_default().to_owned())
     };
     Some(Event {
-        key: format!("transfer|{}", identity(settings, node)),
+        key,
         kind,
         reference,
         account: Some(settings.text("service_id").to_owned()),

@@ -5,6 +5,7 @@ mod calls;
 mod hostile;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
@@ -14,8 +15,11 @@ use crate::gateway::{Event, EventKind, Reference, RefundState};
 use crate::money::Money;
 use crate::wire::Headers;
 
-pub(super) fn vectors() -> Value {
-    serde_json::from_str(include_str!("../../fixtures/vectors/autopay.json")).unwrap()
+static VECTORS: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(include_str!("../../fixtures/vectors/autopay.json")).unwrap());
+
+pub(super) fn vectors() -> &'static Value {
+    &VECTORS
 }
 
 /// The cases of a group. None may be lost, so the caller says how many there are.
@@ -291,6 +295,13 @@ fn confirmations_agree() {
         let theirs = message::parse(text(&case, "sdk_body").as_bytes()).unwrap();
         assert_eq!(message::parse(reply.body.as_bytes()).unwrap(), theirs, "{}", case["id"]);
     }
+}
+
+#[test]
+fn one_event_that_disagrees_is_enough() {
+    let outcomes = [Outcome::Recorded, Outcome::Mismatch];
+    let verdict = Verdict::Committed { echo: "transaction HUB-1", outcomes: &outcomes };
+    assert!(Autopay.reply(&settings("A"), &verdict).body.contains(">NOTCONFIRMED<"));
 }
 
 // F64

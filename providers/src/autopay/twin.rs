@@ -7,11 +7,14 @@
 mod api;
 mod pages;
 mod reports;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value};
 use url::Url;
 
 use super::message::Key;
@@ -37,7 +40,13 @@ struct State {
     accounts: BTreeMap<String, Account>,
     links: BTreeMap<(String, String), Link>,
     payments: Vec<Payment>,
-    cancelled: Vec<(String, String)>,
+    /// Places in `payments` of each service's order.
+    by_order: BTreeMap<(String, String), Vec<usize>>,
+    /// Places in `payments` of each service's `remoteID`.
+    by_remote: BTreeMap<(String, String), usize>,
+    /// Payments that will change by themselves, and when.
+    schedule: BTreeSet<(Timestamp, usize)>,
+    cancelled: BTreeSet<(String, String)>,
     refunds: BTreeMap<(String, String), Refund>,
     reports: BTreeMap<u64, Report>,
     last_report: u64,
@@ -79,12 +88,19 @@ struct Payment {
     /// The status that it will get by itself, and when.
     next: Option<(Timestamp, Status)>,
     at: Timestamp,
+    /// The newest report that was not confirmed.
+    report: Option<u64>,
     /// Faults that were on when the payer acted.
     faults: Faults,
 }
 
 /// `paymentStatus` and `paymentStatusDetails`.
 type Status = (&'static str, &'static str);
+
+/// Faults of what is told about a payment.
+const TOLD: &[&str] = &["wrong_amount", "wrong_currency", "unknown_status", "late_success"];
+/// Faults of the merchant's calls.
+const OF_CALLS: &[&str] = &["cut_after_work", "hang", "http_500", "http_500_after_work", "error_in_200"];
 
 const PAID: Status = ("SUCCESS", "AUTHORIZED");
 const ACCEPTED: Status = ("SUCCESS", "ACCEPTED");
@@ -149,6 +165,28 @@ impl GatewayTwin for AutopayTwin {
     fn answered(&self, id: u64, answer: Option<(u16, Vec<u8>)>, now: Timestamp) {
         self.state().answered(id, answer, now);
     }
+
+    /// What will be told of a payment is decided when the payer presses; the rest concerns the calls.
+    fn spends(&self, path: &str) -> Vec<&'static str> {
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        match parts.as_slice() {
+            ["payment", "continue", _, _] => vec![],
+            ["payment", "continue", ..] => TOLD.to_vec(),
+            ["settlementapi", "transactionRefund"] => [OF_CALLS, &["no_funds"]].concat(),
+            _ => OF_CALLS.to_vec(),
+        }
+    }
+
+    fn spends_by_delivery(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn demo_settings(&self, root: &str) -> Map<String, Value> {
+        [("service_id", "100001"), ("shared_key", "a key that everybody may know"), ("gateway_url", root)]
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .into_iter()
+            .collect()
+    }
 }
 
 impl AutopayTwin {
@@ -189,8 +227,8 @@ impl State {
         match self.open_link(request, &fields) {
             Ok((a, b)) if by_server => self.link_answer(request, &a, &b),
             Ok((a, b)) => TwinAnswer::see_other(&format!("{}/payment/continue/{a}/{b}", request.root)),
-            Err(refusal) if by_server => api::refused_start(&refusal),
-            Err(refusal) => pages::wrong_start(&refusal),
+            Err(refusal) if by_server => api::refused_start(refusal),
+            Err(refusal) => pages::wrong_start(refusal),
         }
     }
 
@@ -286,22 +324,27 @@ impl State {
     }
 
     fn pay(&mut self, request: &TwinRequest, link: &Link, status: Status, next: Option<(Timestamp, Status)>) {
-        let used = self.payments.iter().any(|p| p.remote == link.remote);
+        let used = self.by_remote.contains_key(&(link.service.clone(), link.remote.clone()));
         let remote = if used { self.id(&link.service, &link.order, request.now) } else { link.remote.clone() };
         let end = link.valid_until.map(|end| (end, ("FAILURE", "EXPIRED")));
-        let payment = Payment {
+        let next = if status == WAITING { earlier(next, end) } else { next };
+        let place = self.payments.len();
+        self.by_order.entry((link.service.clone(), link.order.clone())).or_default().push(place);
+        self.by_remote.insert((link.service.clone(), remote.clone()), place);
+        self.schedule.extend(next.map(|(at, _)| (at, place)));
+        self.payments.push(Payment {
             service: link.service.clone(),
             order: link.order.clone(),
             remote,
             amount: link.amount,
             channel: link.channel.clone(),
             status,
-            next: if status == WAITING { earlier(next, end) } else { next },
+            next,
             at: request.now,
+            report: None,
             faults: request.faults.clone(),
-        };
-        self.payments.push(payment);
-        self.report(self.payments.len() - 1, request.now);
+        });
+        self.report(place, request.now);
     }
 
     /// 303 to the shop with the return's three parameters.
@@ -320,23 +363,27 @@ impl State {
 
     /// Lets come what was to come by now, in the order of its time.
     fn pass_time(&mut self, now: Timestamp) {
-        let come = |p: &Payment| p.next.filter(|(at, _)| *at <= now);
-        let mut due: Vec<_> = (0..).zip(&self.payments).filter_map(|(n, p): (usize, _)| Some((come(p)?, n))).collect();
-        due.sort();
-        for ((at, status), n) in due {
-            self.become_status(n, status, at);
+        while let Some(&(at, place)) = self.schedule.first().filter(|(at, _)| *at <= now) {
+            self.schedule.remove(&(at, place));
+            if let Some((_, status)) = self.payments.get(place).and_then(|p| p.next).filter(|(due, _)| *due == at) {
+                self.become_status(place, status, at);
+            }
         }
     }
 
-    fn become_status(&mut self, n: usize, status: Status, at: Timestamp) {
-        if let Some(payment) = self.payments.get_mut(n) {
+    fn become_status(&mut self, place: usize, status: Status, at: Timestamp) {
+        if let Some(payment) = self.payments.get_mut(place) {
             (payment.status, payment.next, payment.at) = (status, None, at);
-            self.report(n, at);
+            self.report(place, at);
         }
     }
 
-    fn payments_of<'s>(&'s self, service: &'s str, order: &'s str) -> impl Iterator<Item = &'s Payment> {
-        self.payments.iter().filter(move |p| p.service == service && p.order == order)
+    fn places_of(&self, service: &str, order: &str) -> &[usize] {
+        self.by_order.get(&(service.to_owned(), order.to_owned())).map_or(&[], Vec::as_slice)
+    }
+
+    fn payments_of(&self, service: &str, order: &str) -> impl Iterator<Item = &Payment> {
+        self.places_of(service, order).iter().filter_map(|place| self.payments.get(*place))
     }
 
     /// Ten letters and digits, another at each call and in each run of the program.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::signature;
 use crate::facts::Settings;
@@ -27,6 +27,12 @@ const KEY_LIFE_S: i64 = 86_400;
 const ASYNC_S: i64 = 20;
 /// After this a refund that was thought done comes back, and a payment thought lost arrives, in seconds.
 const LATE_S: i64 = 60;
+
+/// Faults of the API.
+const OF_CALLS: &[&str] =
+    &["rate_limited", "http_500", "http_500_after_work", "cut_after_work", "error_in_200", "hang"];
+/// Faults of what is told about a payment.
+const OF_MONEY: &[&str] = &["wrong_amount", "wrong_currency", "unknown_status"];
 
 /// The simulated gateway.
 #[derive(Default)]
@@ -123,6 +129,33 @@ impl GatewayTwin for StripeTwin {
                 state.queue.remove(&id);
             }
         }
+    }
+
+    fn spends(&self, path: &str) -> Vec<&'static str> {
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        match parts.as_slice() {
+            ["v1", "refunds"] => [OF_CALLS, &["refund_pending", "refund_fails_late"]].concat(),
+            // Reading one object: a status query.
+            ["v1", "checkout", "sessions", _] | ["v1", "payment_intents", _] => [OF_CALLS, OF_MONEY].concat(),
+            ["v1", ..] => OF_CALLS.to_vec(),
+            ["c", "pay", _, _] => vec!["late_success", "pay_later_fails"],
+            _ => vec![],
+        }
+    }
+
+    fn spends_by_delivery(&self) -> &'static [&'static str] {
+        &["wrong_amount", "wrong_currency", "unknown_status", "told_twice"]
+    }
+
+    fn panel(&self) -> Option<&'static str> {
+        Some("/panel")
+    }
+
+    fn demo_settings(&self, root: &str) -> Map<String, Value> {
+        [("secret_key", "sk_test_demo"), ("webhook_secret", "whsec_demo"), ("base_url", root)]
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .into_iter()
+            .collect()
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::envelope::items;
 use super::order::numbered;
@@ -68,6 +68,16 @@ impl InvoicerTwin for WfirmaTwin {
             (of == "every" && !path.starts_with("/panel")) || path.trim_start_matches('/').starts_with(of)
         };
         FAULTS.iter().filter(|(_, words)| concerns(words)).map(|(name, _)| *name).collect()
+    }
+
+    fn panel(&self) -> Option<&'static str> {
+        Some("/panel")
+    }
+
+    fn demo_settings(&self, root: &str) -> Map<String, Value> {
+        let keys = ["access_key", "secret_key", "app_key"].map(|name| (name, "demo"));
+        let pairs = keys.into_iter().chain([("company_id", "100001"), ("base_url", root)]);
+        pairs.map(|(name, value)| (name.to_owned(), value.into())).collect()
     }
 
     fn enroll(&self, settings: &Settings) {

@@ -18,7 +18,7 @@ use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
 use crate::http::input::{Params, Post};
 use crate::problem::{Problem, ProblemBody};
-use crate::store::{DeliveryFilter, EventRow, ProviderAccount, StoredDelivery, Tx};
+use crate::store::{DeliveryFilter, EventRow, StoredDelivery, Tx};
 
 pub(super) fn part() -> Part {
     Part::default().add(__path_list, list).add(__path_show, show).add(__path_replay, replay)
@@ -138,7 +138,7 @@ async fn list(
     params(("id" = String, Path)), responses((status = 200, body = WholeDelivery), (status = "4XX", body = ProblemBody)))]
 async fn show(State(web): State<Web>, caller: Caller, Path(id): Path<String>) -> Result<Json<WholeDelivery>, Problem> {
     let mut tx = web.app.store.read().await?;
-    let (stored, _) = find(&mut tx, &caller, &id).await?;
+    let stored = find(&mut tx, &caller, &id).await?;
     let events = tx.events_of_delivery(&caller.merchant, &id).await?;
     Ok(Json(WholeDelivery {
         headers: serde_json::from_str(&stored.delivery.headers).unwrap_or_default(),
@@ -165,18 +165,18 @@ async fn replay(
     let app = &*web.app;
     let mut turn = post.mark.begin(&web.app).await?;
     let tx = &mut turn.tx;
-    let (stored, account) = find(tx, &caller, &id).await?;
-    let replayed = replay_delivery(app, tx, &account, &stored).await?;
+    find(tx, &caller, &id).await?;
+    let replayed = replay_delivery(app, tx, &caller.merchant, &id).await?;
     let events = replayed.into_iter().map(|r| ReplayedEvent { event: show_event(r.event), applied_now: r.applied });
     turn.end(&web.app, Answer::ok(&ReplayResult { delivery: id.clone(), events: events.collect() })).await
 }
 
-/// A delivery of the caller's merchant and mode, with its account.
-async fn find(tx: &mut Tx, caller: &Caller, id: &str) -> Result<(StoredDelivery, ProviderAccount), Problem> {
+/// A delivery of the caller's merchant and mode.
+async fn find(tx: &mut Tx, caller: &Caller, id: &str) -> Result<StoredDelivery, Problem> {
     let stored = tx.delivery(&caller.merchant, id).await?.ok_or_else(Problem::not_found)?;
     let account = tx.provider_account(&caller.merchant, &stored.delivery.account_id).await?;
-    let account = account.filter(|a| a.live == caller.live).ok_or_else(Problem::not_found)?;
-    Ok((stored, account))
+    account.filter(|a| a.live == caller.live).ok_or_else(Problem::not_found)?;
+    Ok(stored)
 }
 
 fn view(stored: StoredDelivery) -> Delivery {

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use grosz_providers::{Invoicer, Settings, registry};
+use grosz_providers::registry;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -11,9 +11,9 @@ use utoipa::ToSchema;
 
 use super::Part;
 use super::lists::{List, ListQuery, list_of_few, page};
-use super::provider_accounts::{check_mode, check_targets, merge, refused};
-use crate::app::App;
+use super::provider_accounts::{check_mode, merge};
 use crate::clock::rfc3339;
+use crate::flows::add_account::{add_invoicing_account, check_invoicer};
 use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
@@ -56,7 +56,6 @@ pub struct InvoicingAccount {
 #[serde(deny_unknown_fields)]
 pub struct NewInvoicingAccount {
     /// Name of the API; `GET /v1/invoicers` lists them with their settings.
-    #[schema(example = "wfirma")]
     invoicer: String,
     /// Settings, as `GET /v1/invoicers` describes them.
     #[serde(default)]
@@ -102,30 +101,15 @@ pub struct TestResult {
     request_body = NewInvoicingAccount, responses((status = 201, body = InvoicingAccount), (status = "4XX", body = ProblemBody)))]
 async fn create(State(web): State<Web>, caller: Caller, post: Post<NewInvoicingAccount>) -> Result<Response, Problem> {
     let (app, new) = (&*web.app, &post.input);
-    let invoicer = registry::invoicer(&new.invoicer).ok_or_else(|| {
-        let known: Vec<_> = registry::invoicers().map(|i| i.facts().name).collect();
-        Problem::field("/invoicer", format!("must be one of: {}", known.join(", ")))
-    })?;
-    let live = check_mode(app, &caller, new.live)?;
-    let settings = check(app, invoicer, &new.settings)?;
-    let mut turn = post.mark.begin(&web.app).await?;
-    let tx = &mut turn.tx;
-    let id = app.ids.make("inv");
-    let row = Row {
-        merchant_id: caller.merchant.clone(),
-        sealed: app.seal_settings(&id, &settings)?,
-        id,
-        invoicer: new.invoicer.clone(),
-        live,
-        enabled: new.enabled.unwrap_or(true),
-        shown: settings.shown(invoicer.facts().settings),
-        paused_until: None,
-        pause_reason: None,
-        failures: 0,
-        created_at: app.now(),
-    };
-    tx.add_invoicing_account(&row).await?;
-    turn.end(&web.app, Answer::created(&view(row))).await
+    check_mode(&caller, new.live)?;
+    let mut turn = post.mark.begin(app).await?;
+    let merchant = &caller.merchant;
+    let mut row = add_invoicing_account(app, &mut turn.tx, merchant, &new.invoicer, &new.settings, caller.live).await?;
+    if new.enabled == Some(false) {
+        row.enabled = false;
+        turn.tx.update_invoicing_account(&row).await?;
+    }
+    turn.end(app, Answer::created(&view(row))).await
 }
 
 /// Lists the accounts at invoicing APIs
@@ -167,12 +151,11 @@ async fn change(
     let mut tx = app.store.begin().await?;
     let found = tx.invoicing_account(&caller.merchant, &id).await?.filter(|a| a.live == caller.live);
     let mut row = found.ok_or_else(Problem::not_found)?;
-    let invoicer = registry::invoicer(&row.invoicer).ok_or_else(Problem::internal)?;
     row.enabled = change.enabled.unwrap_or(row.enabled);
     if let Some(changes) = &change.settings {
-        let settings = check(app, invoicer, &merge(&app.invoicing_settings(&row)?, changes))?;
+        let settings = check_invoicer(app, &row.invoicer, &merge(&app.invoicing_settings(&row)?, changes))?;
         row.sealed = app.seal_settings(&row.id, &settings)?;
-        row.shown = settings.shown(invoicer.facts().settings);
+        row.shown = settings.shown(registry::invoicer(&row.invoicer).map_or(&[], |i| i.facts().settings));
         // The pause was about the old settings.
         (row.paused_until, row.pause_reason, row.failures) = (None, None, 0);
     }
@@ -219,14 +202,6 @@ async fn find(web: &Web, caller: &Caller, id: &str) -> Result<Row, Problem> {
     let mut tx = web.app.store.read().await?;
     let found = tx.invoicing_account(&caller.merchant, id).await?.filter(|a| a.live == caller.live);
     found.ok_or_else(Problem::not_found)
-}
-
-fn check(app: &App, invoicer: &dyn Invoicer, given: &Map<String, Value>) -> Result<Settings, Problem> {
-    let facts = invoicer.facts();
-    let settings = Settings::check(facts.settings, given).map_err(|e| refused(&e))?;
-    check_targets(app, facts.settings, &settings)?;
-    invoicer.check(&settings).map_err(|e| refused(&e))?;
-    Ok(settings)
 }
 
 fn view(row: Row) -> InvoicingAccount {

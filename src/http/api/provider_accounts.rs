@@ -2,8 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use grosz_providers::facts::{Setting, SettingKind};
-use grosz_providers::{Currency, Provider, Settings, SettingsError, registry};
+use grosz_providers::{Settings, registry};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -13,6 +12,7 @@ use super::Part;
 use super::lists::{List, ListQuery, list_of_few, page};
 use super::views::given;
 use crate::app::App;
+use crate::flows::add_account::{add_provider_account, check_provider};
 use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
@@ -53,13 +53,12 @@ pub struct ProviderAccount {
 #[serde(deny_unknown_fields)]
 pub struct NewProviderAccount {
     /// Name of the gateway; `GET /v1/providers` lists them with their settings.
-    #[schema(example = "autopay")]
     provider: String,
     /// Settings, as `GET /v1/providers` describes them.
     #[serde(default)]
     #[schema(value_type = Object, example = json!({"service_id": "123456", "shared_key": "…", "gateway_url": "https://pay.example"}))]
     settings: Map<String, Value>,
-    /// The one currency, required where an account of this gateway takes only one.
+    /// The one currency, where an account of this gateway takes only one; the gateway's first when left out.
     #[schema(example = "PLN")]
     currency: Option<String>,
     /// Must be the mode of the API key, which is what it is when left out.
@@ -92,28 +91,17 @@ async fn create(
     post: Post<NewProviderAccount>,
 ) -> Result<axum::response::Response, Problem> {
     let (app, new) = (&*web.app, &post.input);
-    let provider = registry::provider(&new.provider).ok_or_else(|| {
-        let known: Vec<_> = registry::providers().map(|p| p.facts().name).collect();
-        Problem::field("/provider", format!("must be one of: {}", known.join(", ")))
-    })?;
-    let live = check_mode(app, &caller, new.live)?;
-    let (settings, currency) = check(app, provider, &new.settings, new.currency.as_deref())?;
-    let mut turn = post.mark.begin(&web.app).await?;
-    let tx = &mut turn.tx;
-    let id = app.ids.make("acc");
-    let row = Row {
-        merchant_id: caller.merchant.clone(),
-        sealed: app.seal_settings(&id, &settings)?,
-        id,
-        provider: new.provider.clone(),
-        currency: currency.map(|c| c.code().to_owned()),
-        live,
-        enabled: new.enabled.unwrap_or(true),
-        shown: settings.shown(provider.facts().settings),
-        created_at: app.now(),
-    };
-    tx.add_provider_account(&row).await?;
-    turn.end(&web.app, Answer::created(&view(app, row))).await
+    check_mode(&caller, new.live)?;
+    let mut turn = post.mark.begin(app).await?;
+    let currency = new.currency.as_deref();
+    let merchant = &caller.merchant;
+    let mut row =
+        add_provider_account(app, &mut turn.tx, merchant, &new.provider, &new.settings, currency, caller.live).await?;
+    if new.enabled == Some(false) {
+        row.enabled = false;
+        turn.tx.update_provider_account(&row).await?;
+    }
+    turn.end(app, Answer::created(&view(app, row))).await
 }
 
 /// Lists the accounts at gateways
@@ -159,71 +147,29 @@ async fn change(
     let mut tx = app.store.begin().await?;
     let found = tx.provider_account(&caller.merchant, &id).await?.filter(|a| a.live == caller.live);
     let mut row = found.ok_or_else(Problem::not_found)?;
-    let provider = registry::provider(&row.provider).ok_or_else(Problem::internal)?;
     row.enabled = change.enabled.unwrap_or(row.enabled);
     if change.settings.is_some() || change.currency.is_some() {
         let wanted = change.currency.unwrap_or_else(|| row.currency.clone());
         let merged = merge(&app.provider_settings(&row)?, &change.settings.unwrap_or_default());
-        let (settings, currency) = check(app, provider, &merged, wanted.as_deref())?;
-        row.currency = currency.map(|c| c.code().to_owned());
+        let (settings, currency) = check_provider(app, &row.provider, &merged, wanted.as_deref())?;
+        row.currency = currency;
         row.sealed = app.seal_settings(&row.id, &settings)?;
-        row.shown = settings.shown(provider.facts().settings);
+        row.shown = settings.shown(registry::provider(&row.provider).map_or(&[], |p| p.facts().settings));
     }
     tx.update_provider_account(&row).await?;
     tx.commit().await?;
     Ok(Json(view(app, row)))
 }
 
-/// The mode of a new account is the mode of the key. Secrets of live accounts need a master key of one's own.
-pub(super) fn check_mode(app: &App, caller: &Caller, wanted: Option<bool>) -> Result<bool, Problem> {
-    if wanted.is_some_and(|live| live != caller.live) {
-        let why = format!("must be {}, the mode of the API key (sk_test_…, sk_live_…)", caller.live);
-        return Err(Problem::field("/live", why));
-    }
-    if caller.live && app.config.master_key.0.is_empty() {
-        let detail = "live accounts need a hub that was started with a master key (GROSZ_MASTER_KEY)";
-        return Err(Problem::conflict("master_key_missing", detail));
-    }
-    Ok(caller.live)
-}
-
-fn check(
-    app: &App,
-    provider: &dyn Provider,
-    given: &Map<String, Value>,
-    currency: Option<&str>,
-) -> Result<(Settings, Option<Currency>), Problem> {
-    let facts = provider.facts();
-    let settings = Settings::check(facts.settings, given).map_err(|e| refused(&e))?;
-    check_targets(app, facts.settings, &settings)?;
-    let taken = || format!("must be one of: {}", facts.currencies.join(", "));
-    let currency = match currency {
-        Some(code) if facts.currencies.contains(&code) => code.parse().ok(),
-        Some(_) => return Err(Problem::field("/currency", taken())),
-        None if facts.one_currency => {
-            let why = format!("is required: an account of this gateway takes one currency; {}", taken());
-            return Err(Problem::field("/currency", why));
+/// The mode of a new account is the mode of the key.
+pub(super) fn check_mode(caller: &Caller, wanted: Option<bool>) -> Result<(), Problem> {
+    match wanted {
+        Some(live) if live != caller.live => {
+            let why = format!("must be {}, the mode of the API key (sk_test_…, sk_live_…)", caller.live);
+            Err(Problem::field("/live", why))
         }
-        None => None,
-    };
-    provider.check(&settings, currency).map_err(|e| refused(&e))?;
-    Ok((settings, currency))
-}
-
-/// Addresses among the settings are vetted when they come in, and again at every call (F62).
-pub(super) fn check_targets(app: &App, facts: &[Setting], settings: &Settings) -> Result<(), Problem> {
-    for setting in facts.iter().filter(|s| s.kind == SettingKind::Url) {
-        if let Some(text) = settings.get(setting.name) {
-            if let Err(refusal) = app.targets.check_text(text) {
-                return Err(Problem::field(format!("/settings/{}", setting.name), format!("is refused: {refusal}")));
-            }
-        }
+        Some(_) | None => Ok(()),
     }
-    Ok(())
-}
-
-pub(super) fn refused(e: &SettingsError) -> Problem {
-    Problem::field(format!("/settings/{}", e.name), e.why.clone())
 }
 
 /// The settings as they are, with the changes laid over them.

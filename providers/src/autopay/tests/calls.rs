@@ -242,6 +242,9 @@ async fn a_status_answer_without_the_commission_still_fits() {
         let report = Autopay.status(&cx(&settings, &http), &attempt("ZAM_2026_11_0043", started)).await.unwrap();
         assert_eq!(report.events[1].amount, Some(seen.parse_pln()), "{started}");
     }
+    let (settings, http) = (super::settings("A"), Script::answering(200, text(&answer("A11"), "body")));
+    let report = Autopay.status(&cx(&settings, &http), &attempt("ZAM_2026_11_0043", "79.00")).await.unwrap();
+    assert_eq!(report.events[1].amount, Some("80.00".parse_pln()), "without the setting the amount is the amount");
 }
 
 #[tokio::test]
@@ -290,4 +293,37 @@ fn message_ids_are_32_letters_and_digits_and_follow_from_the_refund() {
     assert_eq!(id, super::super::calls::refund_message_id(&settings("A"), &order));
     let other = RefundOrder { id: "ref_01K".into(), ..order };
     assert_ne!(id, super::super::calls::refund_message_id(&settings("A"), &other));
+}
+
+#[tokio::test]
+async fn the_channel_list_is_read() {
+    let settings = settings("A");
+    // Both spellings that the documentation's samples show; limits as numbers and as text.
+    let body = json!({
+        "result": "OK", "errorStatus": null, "description": null, "serviceID": "903117",
+        "gatewayList": [
+            {"gatewayID": 509, "name": "BLIK", "groupType": "BLIK", "state": "OK",
+             "currencies": [{"currency": "PLN", "minAmount": 0.01, "maxAmount": 50000.00}]},
+            {"id": "1500", "name": "Karta", "groupType": "CARD", "state": "TEMPORARY_DISABLED",
+             "currencies": [{"currency": "EUR"}, {"currency": "PLN", "minAmount": "0.10"}]},
+            {"gatewayID": 7, "name": "only euro", "currencies": [{"currency": "EUR"}]},
+        ],
+    });
+    let http = Script::answering(200, &body.to_string());
+    let channels = Autopay.channels(&cx(&settings, &http), Currency::PLN, "pl").await.unwrap();
+    assert_eq!(channels.iter().map(|c| (c.id, c.is_open)).collect::<Vec<_>>(), [(509, true), (1500, false)]);
+    assert_eq!(channels[0].max, Some("50000.00".parse_pln()));
+    assert_eq!((channels[1].min, channels[1].max), (Some("0.10".parse_pln()), None));
+    let sent: Value = serde_json::from_slice(&http.requests.lock().unwrap()[0].body).unwrap();
+    let id = text(&sent, "MessageID");
+    let string = format!("903117|{id}|PLN|PL|{}", settings.text("shared_key"));
+    assert_eq!(text(&sent, "Hash"), crate::sign::sha256_hex(string.as_bytes()));
+    assert_eq!(sent["ServiceID"], 903117, "a JSON number, as documented");
+
+    for (body, word) in [(json!({"result": "ERROR", "errorStatus": "INVALID_HASH"}), "config"), (json!({}), "unknown")]
+    {
+        let http = Script::answering(200, &body.to_string());
+        let refused = Autopay.channels(&cx(&settings, &http), Currency::PLN, "pl").await.unwrap_err();
+        assert_eq!(matches!(refused, CallError::Config(_)), word == "config", "{refused:?}");
+    }
 }

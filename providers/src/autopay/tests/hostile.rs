@@ -69,6 +69,8 @@ fn size_depth_and_width_are_bounded() {
 
 #[test]
 fn the_parser_itself_refuses_depth_and_width_of_any_size() {
+    assert!(message::parse(("<a>".repeat(16) + &"</a>".repeat(16)).as_bytes()).is_ok());
+    assert!(message::parse(("<a>".repeat(17) + &"</a>".repeat(17)).as_bytes()).is_err());
     for hostile in ["<a>".repeat(100_000), format!("<a{}/>", " b=\"\"".repeat(100_000)), "&".repeat(100_000)] {
         let begun = Instant::now();
         assert!(message::parse(hostile.as_bytes()).is_err());
@@ -115,15 +117,14 @@ fn values_cannot_change_places() {
         }),
         ("remoteID not second", swap("remoteID>", "otherID>")),
         ("nodes wrapped", swap("<amount>", "<x><amount>").replace("</amount>", "</amount></x>")),
-        ("service id later", {
-            let without = swap("    <serviceID>903117</serviceID>\n", "");
-            without.replace("<transactions>", "<x>903117</x><transactions>")
-        }),
         ("empty list", "<transactionList><serviceID>903117</serviceID><transactions/></transactionList>".into()),
     ] {
         check(name, xml.as_bytes(), false);
     }
     check("a node nobody documents between them", swap("gatewayID>", "newID>").as_bytes(), true);
+    check("a node before the service id", sealed(&swap("<serviceID>", "<x>y</x><serviceID>")).as_bytes(), false);
+    check("an id of another order first", sealed(&swap("<orderID>", "<x>y</x><orderID>")).as_bytes(), false);
+    check("the same, as it should be", sealed(&good).as_bytes(), true);
     // A return's hash (the payer sees it) is the hash of any document with these two values.
     use base64::Engine;
     let returned = vectors()["return_url"][0]["query"].clone();
@@ -137,6 +138,13 @@ fn values_cannot_change_places() {
     assert!(matches!(read_body(&settings("A"), &body), Err(ReadError::Forged { why: "shape", .. })));
 }
 
+/// The document with the hash that fits its leaves.
+fn sealed(xml: &str) -> String {
+    let root = message::parse(xml.as_bytes()).unwrap();
+    let string = root.signed_values().join("|") + "|" + settings("A").text("shared_key");
+    xml.replace(root.text("hash"), &crate::sign::sha256_hex(string.as_bytes()))
+}
+
 #[test]
 fn a_form_with_two_messages_is_refused() {
     let settings = settings("A");
@@ -146,4 +154,33 @@ fn a_form_with_two_messages_is_refused() {
         assert!(matches!(read_body(&settings, &twice), Err(ReadError::Malformed(_))));
     }
     assert!(read_body(&settings, &[&body[..], b"&other=1"].concat()).is_ok());
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_body_makes_a_panic(body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400)) {
+        let _ = read_body(&settings("A"), &body);
+        let _ = message::parse(&body);
+    }
+
+    /// A genuine document with a piece of it put elsewhere: refused, or the event that it always was.
+    #[test]
+    fn no_rearrangement_makes_another_event(from in 0_usize..900, length in 1_usize..60, to in 0_usize..900) {
+        let good = genuine();
+        let (from, to) = (from.min(good.len()), to.min(good.len()));
+        let piece = good[from..(from + length).min(good.len())].to_owned();
+        let mut changed = good.clone();
+        changed.insert_str(to, &piece);
+        let original = read_body(&settings("A"), &post(&good)).unwrap().events;
+        if let Ok(reading) = read_body(&settings("A"), &post(&changed)) {
+            proptest::prop_assert_eq!(reading.events, original);
+        }
+    }
+
+    #[test]
+    fn a_description_has_only_what_is_allowed(text in "\\PC{0,120}", language in "(pl|uk|ru|de|)") {
+        let out = super::super::latin::description(&text, &language);
+        proptest::prop_assert!(out.len() <= 79);
+        proptest::prop_assert!(out.chars().all(|c| c.is_ascii_alphanumeric() || ".:-, ".contains(c)), "{}", out);
+    }
 }

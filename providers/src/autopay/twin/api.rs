@@ -113,13 +113,15 @@ impl State {
             return error(200, 7, name);
         }
         let service = fields.get("ServiceID").cloned().unwrap_or_default();
-        let meant = |p: &Payment| p.service == service && (Some(&p.order) == order || Some(&p.remote) == remote);
-        let all: Vec<usize> = (0..).zip(&self.payments).filter(|(_, p)| meant(p)).map(|(n, _)| n).collect();
-        let waiting: Vec<usize> = (0..)
-            .zip(&self.payments)
-            .filter(|(_, p)| meant(p) && p.status.0 == "PENDING")
-            .map(|(n, _): (usize, _)| n)
-            .collect();
+        let all: Vec<usize> = match (order, remote) {
+            (Some(order), _) => self.places_of(&service, order).to_vec(),
+            (None, Some(remote)) => {
+                self.by_remote.get(&(service.clone(), remote.clone())).copied().into_iter().collect()
+            }
+            (None, None) => vec![],
+        };
+        let is_waiting = |n: &usize| self.payments.get(*n).is_some_and(|p| p.status.0 == "PENDING");
+        let waiting: Vec<usize> = all.iter().copied().filter(is_waiting).collect();
         let opened = order.is_some_and(|o| self.links.values().any(|l| l.service == service && l.order == *o));
         // A link that was opened without a choice counts as something to cancel, so that it can no longer be used.
         let (word, reason) = match (waiting.len(), all.len()) {
@@ -133,7 +135,7 @@ impl State {
             self.become_status(n, ("FAILURE", "CANCELLED"), request.now);
         }
         if let (Some(order), "CONFIRMED") = (order, word) {
-            self.cancelled.push((service.clone(), order.clone()));
+            self.cancelled.insert((service.clone(), order.clone()));
         }
         let answer = Writer::new("transaction")
             .leaf("serviceID", &service)
@@ -179,8 +181,8 @@ impl State {
         amount: &str,
         currency: &str,
     ) -> Result<Refund, (i32, &'static str)> {
-        let payment = self.payments.iter().find(|p| p.service == id.0 && p.remote == remote);
-        let payment = payment.ok_or((-10, "TRANSACTION_NOT_FOUND"))?;
+        let place = self.by_remote.get(&(id.0.clone(), remote.to_owned()));
+        let payment = place.and_then(|n| self.payments.get(*n)).ok_or((-10, "TRANSACTION_NOT_FOUND"))?;
         if payment.status.0 != "SUCCESS" {
             return Err((54, "TRANSACTION_NOT_IN_REFUNDABLE_STATUS"));
         }

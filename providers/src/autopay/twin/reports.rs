@@ -20,9 +20,12 @@ pub(super) struct Report {
 impl State {
     /// Tells a payment's status, in place of an older one that was not confirmed yet.
     pub(super) fn report(&mut self, payment: usize, at: Timestamp) {
-        self.reports.retain(|_, r| r.payment != payment);
         self.last_report += 1;
-        self.reports.insert(self.last_report, Report { payment, sent: 0, due: Some(at) });
+        let id = self.last_report;
+        if let Some(older) = self.payments.get_mut(payment).and_then(|p| p.report.replace(id)) {
+            self.reports.remove(&older);
+        }
+        self.reports.insert(id, Report { payment, sent: 0, due: Some(at) });
     }
 
     pub(super) fn due(&mut self, now: Timestamp, faults: &Faults) -> Vec<TwinDelivery> {

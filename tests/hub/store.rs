@@ -1,0 +1,272 @@
+//! The store's conformance suite: each case runs on SQLite and on PostgreSQL.
+
+use grosz::domain::payment::{Reason, Status};
+use grosz::store::{Attempt, Capture, Job, JobKind, Page, Payer, Payment, PaymentFilter, StoreError, Transition};
+use grosz_providers::{Currency, Money};
+
+use crate::harness::{Engine, Hub};
+use crate::on_both;
+
+fn payment(hub: &Hub, case: Option<&str>) -> Payment {
+    Payment {
+        merchant_id: hub.merchant.id.clone(),
+        id: hub.app.ids.make("pay"),
+        case_id: case.map(str::to_owned),
+        quote_version: 1,
+        payer_id: "pyr_1".into(),
+        buyer: None,
+        profile_id: None,
+        profile_version: 0,
+        provider_account_id: "acc_1".into(),
+        amount: Money::new(12_300, Currency::PLN),
+        lines: None,
+        description: "Zażółć 🦊 \u{200f}".into(),
+        return_url: String::new(),
+        token: hub.app.ids.token(),
+        live: false,
+        status: Status::Started,
+        reason: None,
+        late_success: false,
+        double_payment: false,
+        mismatch: false,
+        amount_refunded: 0,
+        version: 1,
+        created_at: hub.app.now(),
+        updated_at: hub.app.now(),
+        completed_at: None,
+    }
+}
+
+fn attempt(hub: &Hub, payment: &Payment, no: i64, reference: &str) -> Attempt {
+    Attempt {
+        merchant_id: payment.merchant_id.clone(),
+        id: hub.app.ids.make("att"),
+        payment_id: payment.id.clone(),
+        no,
+        provider_account_id: "acc_1".into(),
+        reference: reference.into(),
+        gateway_ref: None,
+        state: "created".into(),
+        redirect: None,
+        amount: payment.amount,
+        start_lease: None,
+        expires_at: hub.app.now() + 1_000_000,
+        created_at: hub.app.now(),
+    }
+}
+
+async fn add(hub: &Hub, payment: &Payment) -> Result<(), StoreError> {
+    let mut tx = hub.tx().await;
+    tx.add_payment(payment).await?;
+    tx.commit().await
+}
+
+on_both!(what_is_written_is_read_back, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let p = payment(&hub, None);
+    add(&hub, &p).await.unwrap();
+    let mut tx = hub.app.store.read().await.unwrap();
+    let read = tx.payment(&p.merchant_id, &p.id).await.unwrap().unwrap();
+    assert_eq!((read.amount, read.description.as_str(), read.status), (p.amount, p.description.as_str(), p.status));
+    assert_eq!(tx.payment_by_token(&p.token).await.unwrap().unwrap().id, p.id);
+    assert!(tx.payment("mer_other", &p.id).await.unwrap().is_none(), "F66: another merchant finds nothing");
+});
+
+on_both!(a_dropped_transaction_leaves_nothing, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let p = payment(&hub, None);
+    let mut tx = hub.tx().await;
+    tx.add_payment(&p).await.unwrap();
+    drop(tx);
+    let mut tx = hub.app.store.read().await.unwrap();
+    assert!(tx.payment(&p.merchant_id, &p.id).await.unwrap().is_none());
+});
+
+// R-5W-16
+on_both!(a_case_has_one_unfinished_payment, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let (first, second) = (payment(&hub, Some("case_1")), payment(&hub, Some("case_1")));
+    add(&hub, &first).await.unwrap();
+    assert!(matches!(add(&hub, &second).await, Err(StoreError::Taken)));
+    let mut tx = hub.tx().await;
+    assert!(tx.move_payment(&first, Status::Error, Some(Reason::Declined), false, 7).await.unwrap());
+    tx.commit().await.unwrap();
+    add(&hub, &second).await.unwrap();
+});
+
+on_both!(a_status_moves_by_compare_and_set, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let p = payment(&hub, None);
+    add(&hub, &p).await.unwrap();
+    let mut tx = hub.tx().await;
+    assert!(tx.move_payment(&p, Status::Completed, None, false, 42).await.unwrap());
+    assert!(!tx.move_payment(&p, Status::Error, Some(Reason::Declined), false, 43).await.unwrap());
+    let t = Transition {
+        id: hub.app.ids.make("trn"),
+        from: Some("started".into()),
+        to: "completed".into(),
+        reason: None,
+        cause: "webhook".into(),
+        cause_id: None,
+        at: 42,
+    };
+    tx.add_transition(&p.merchant_id, &p.id, &t).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut tx = hub.app.store.read().await.unwrap();
+    let read = tx.payment(&p.merchant_id, &p.id).await.unwrap().unwrap();
+    assert_eq!((read.status, read.completed_at, read.version), (Status::Completed, Some(42), 2));
+    assert_eq!(tx.transitions(&p.merchant_id, &p.id).await.unwrap().len(), 1);
+});
+
+// F09
+on_both!(an_attempt_is_found_only_at_its_account, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let p = payment(&hub, None);
+    let a = attempt(&hub, &p, 1, "REF1");
+    let mut tx = hub.tx().await;
+    tx.add_payment(&p).await.unwrap();
+    tx.add_attempt(&a).await.unwrap();
+    let m = &p.merchant_id;
+    assert!(tx.attempt_by_reference(m, "acc_1", Some("REF1"), None).await.unwrap().is_some());
+    assert!(tx.attempt_by_reference(m, "acc_2", Some("REF1"), None).await.unwrap().is_none());
+    assert!(tx.attempt_by_reference("mer_x", "acc_1", Some("REF1"), None).await.unwrap().is_none());
+    let capture = Capture {
+        id: hub.app.ids.make("cap"),
+        attempt_id: a.id.clone(),
+        gateway_ref: "pi_1".into(),
+        state: "paid".into(),
+        amount: p.amount,
+        surplus: false,
+    };
+    tx.put_capture(m, &p.id, &capture, 1).await.unwrap();
+    let failed = Capture { state: "failed".into(), id: hub.app.ids.make("cap"), ..capture.clone() };
+    tx.put_capture(m, &p.id, &failed, 2).await.unwrap();
+    let found = tx.attempt_by_reference(m, "acc_1", None, Some("pi_1")).await.unwrap().unwrap();
+    assert_eq!(found.id, a.id);
+    let captures = tx.captures(m, &p.id).await.unwrap();
+    assert_eq!((captures.len(), captures[0].state.as_str()), (1, "paid"), "paid stays paid");
+});
+
+// R-5W-16: many clicks, one caller asks the gateway.
+on_both!(one_caller_starts_an_attempt, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let p = payment(&hub, None);
+    let a = attempt(&hub, &p, 1, "REF1");
+    let mut tx = hub.tx().await;
+    tx.add_payment(&p).await.unwrap();
+    tx.add_attempt(&a).await.unwrap();
+    assert!(tx.claim_start(&a.merchant_id, &a.id, 10, 20).await.unwrap());
+    assert!(!tx.claim_start(&a.merchant_id, &a.id, 15, 25).await.unwrap());
+    assert!(tx.claim_start(&a.merchant_id, &a.id, 21, 31).await.unwrap(), "a claim that lapsed is free");
+});
+
+fn job_of(claimed: &[Job]) -> &Job {
+    assert_eq!(claimed.len(), 1);
+    &claimed[0]
+}
+
+// F24, F42, F55
+on_both!(a_job_has_one_owner_at_a_time, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let m = &hub.merchant.id;
+    let mut tx = hub.tx().await;
+    assert!(tx.enqueue(m, "job_1", JobKind::PollStatus, "att_1", 100, 1).await.unwrap());
+    assert!(!tx.enqueue(m, "job_2", JobKind::PollStatus, "att_1", 100, 1).await.unwrap(), "one live job a subject");
+    assert!(tx.claim_jobs(99, 500, 10).await.unwrap().is_empty(), "not due");
+    let first = job_of(&tx.claim_jobs(100, 500, 10).await.unwrap()).clone();
+    assert!(tx.claim_jobs(100, 500, 10).await.unwrap().is_empty(), "owned");
+    assert!(tx.free_lapsed_jobs(499, 5).await.unwrap().is_empty());
+    tx.free_lapsed_jobs(501, 5).await.unwrap();
+    let second = job_of(&tx.claim_jobs(501, 900, 10).await.unwrap()).clone();
+    assert_eq!((second.attempts, second.crashes), (2, 1));
+    assert!(!tx.finish_job(&first, false, None, 502).await.unwrap(), "the first owner woke up too late");
+    assert!(!tx.put_back_job(&first, 1, None).await.unwrap());
+    assert!(!tx.extend_lease(&first, 9999).await.unwrap());
+    assert!(!tx.still_owns(&first).await.unwrap());
+    assert!(tx.finish_job(&second, false, None, 502).await.unwrap());
+    assert!(
+        tx.enqueue(m, "job_3", JobKind::PollStatus, "att_1", 100, 1).await.unwrap(),
+        "done jobs are out of the way"
+    );
+});
+
+// F41
+on_both!(a_job_that_kills_its_workers_is_set_aside, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let mut tx = hub.tx().await;
+    tx.enqueue(&hub.merchant.id, "job_1", JobKind::FetchPdf, "ivc_1", 0, 0).await.unwrap();
+    for crash in 1..=3 {
+        let now = crash * 1000;
+        assert_eq!(tx.claim_jobs(now, now + 10, 10).await.unwrap().len(), 1);
+        let failed = tx.free_lapsed_jobs(now + 11, 3).await.unwrap();
+        assert_eq!(failed.len(), usize::from(crash == 3));
+    }
+    assert!(tx.claim_jobs(99_999, 100_000, 10).await.unwrap().is_empty());
+});
+
+// F56
+on_both!(an_idempotency_key_is_claimed_once, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let m = &hub.merchant.id;
+    let mut tx = hub.tx().await;
+    assert!(tx.claim_idempotency_key(m, "k", "f", 1).await.unwrap());
+    assert!(!tx.claim_idempotency_key(m, "k", "g", 2).await.unwrap());
+    assert!(tx.claim_idempotency_key("mer_other", "k", "f", 1).await.unwrap(), "keys are the merchant's own");
+    tx.store_answer(m, "k", 201, "{}").await.unwrap();
+    tx.commit().await.unwrap();
+    let stored = hub.app.store.read().await.unwrap().stored_answer(m, "k").await.unwrap().unwrap();
+    assert_eq!((stored.fingerprint.as_str(), stored.status, stored.body.as_str()), ("f", 201, "{}"));
+});
+
+on_both!(lists_are_paged_by_key, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    for n in 0..25 {
+        let p = Payment { payer_id: format!("pyr_{}", n % 2), ..payment(&hub, None) };
+        add(&hub, &p).await.unwrap();
+    }
+    let mut tx = hub.app.store.read().await.unwrap();
+    let filter = PaymentFilter { payer: Some("pyr_1".into()), ..PaymentFilter::default() };
+    let mut page = Page { before: None, limit: 5 };
+    let mut seen = vec![];
+    loop {
+        let rows = tx.payments(&hub.merchant.id, &filter, &page).await.unwrap();
+        let Some(last) = rows.last() else { break };
+        page.before = Some(last.id.clone());
+        seen.extend(rows.iter().map(|p| p.id.clone()));
+    }
+    assert_eq!(seen.len(), 12);
+    assert!(seen.windows(2).all(|w| w[0] > w[1]), "newest first, none twice");
+    for filter in [
+        PaymentFilter { case: Some("case_x".into()), ..PaymentFilter::default() },
+        PaymentFilter { status: Some("completed".into()), ..PaymentFilter::default() },
+        PaymentFilter { from: Some(hub.app.now() + 1), ..PaymentFilter::default() },
+        PaymentFilter { to: Some(hub.app.now()), ..PaymentFilter::default() },
+    ] {
+        let page = Page { before: None, limit: 5 };
+        assert!(tx.payments(&hub.merchant.id, &filter, &page).await.unwrap().is_empty(), "{filter:?}");
+    }
+});
+
+on_both!(a_payer_is_found_by_the_address_of_his_list, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let payer = Payer {
+        merchant_id: hub.merchant.id.clone(),
+        id: hub.app.ids.make("pyr"),
+        name: "Klient".into(),
+        email: "klient@example.com".into(),
+        language: "pl".into(),
+        portal_token: hub.app.ids.token(),
+        created_at: 1,
+    };
+    let mut tx = hub.tx().await;
+    tx.add_payer(&payer).await.unwrap();
+    assert_eq!(tx.payer_by_portal_token(&payer.portal_token).await.unwrap().unwrap().id, payer.id);
+    assert!(tx.payer_by_portal_token("").await.unwrap().is_none());
+});
+
+// F49: migrating again, and from two processes at once, changes nothing.
+on_both!(migrations_run_once, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let (a, b) = tokio::join!(hub.app.store.migrate(), hub.app.store.migrate());
+    a.and(b).unwrap();
+});
