@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable};
 use grosz_providers::wire::Http;
 use grosz_providers::{Cx, Settings};
 use tokio::sync::Notify;
@@ -16,7 +17,7 @@ use crate::mail::Mailer;
 use crate::metrics::Metrics;
 use crate::outbound::{CallKind, Observe, Outbound, OutboundSettings, SystemResolver, TargetPolicy};
 use crate::seal::Sealer;
-use crate::store::{InvoicingAccount, PoolSizes, ProviderAccount, Store};
+use crate::store::{InvoicingAccount, PoolSizes, ProviderAccount, Store, StoreError};
 
 /// One running hub. Cheap to share behind an `Arc`.
 pub struct App {
@@ -58,7 +59,7 @@ impl App {
         let bad = |what: &str, e: &dyn std::fmt::Display| ConfigError(format!("{what}: {e}"));
         let sizes = PoolSizes { connections: config.db_connections, wait_s: config.db_wait_s };
         let store =
-            Store::open(&config.database_url.0, sizes).await.map_err(|e| bad("database_url", &with_cause(&e)))?;
+            open_patiently(&config.database_url.0, sizes).await.map_err(|e| bad("database_url", &with_cause(&e)))?;
         store.migrate().await.map_err(|e| bad("the database schema", &with_cause(&e)))?;
         for warning in store.durability_warnings().await.unwrap_or_default() {
             tracing::error!("{warning}");
@@ -161,6 +162,16 @@ impl App {
     pub fn portal_url(&self, token: &str) -> String {
         format!("{}/portal/{token}", self.config.public_url)
     }
+}
+
+/// A database that starts at the same time as the hub needs a moment: five tries in about half a minute.
+async fn open_patiently(url: &str, sizes: PoolSizes) -> Result<Store, StoreError> {
+    let open = || Store::open(url, sizes);
+    let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_secs(2)).with_max_times(4);
+    open.retry(pauses)
+        .when(StoreError::is_passing)
+        .notify(|e, pause| tracing::warn!(error = %e, "The database does not answer; next try in {pause:?}"))
+        .await
 }
 
 /// The sealer of the settings. Without a master key (never when live) a fixed one is used, so that a demo starts.

@@ -4,6 +4,7 @@
 //! Start with ARCHITECTURE.md; the rules are in [`domain`], the verbs in [`flows`].
 
 pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;

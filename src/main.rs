@@ -1,12 +1,11 @@
-//! The `grosz` program.
+//! The `grosz` program; everything is in the library.
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    tracing_subscriber::fmt().init();
-    let config = grosz::demo::demo_config(std::env::vars())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let stop = grosz::run::stop_on_signals()?;
-        grosz::demo::run(config, stop, |text| println!("{text}")).await?;
-        Ok(())
-    })
+fn main() -> std::process::ExitCode {
+    match grosz::cli::main() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("grosz: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
 }

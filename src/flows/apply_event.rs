@@ -111,10 +111,10 @@ impl About<'_> {
         let setting = registry::provider(&self.account.provider).and_then(|p| p.facts().account_setting);
         // A setting that was left out is the account without a name: no named one may speak for it.
         let ours = setting.map(|name| self.account.shown.get(name).map_or("", String::as_str));
-        if let (Some(theirs), Some(ours)) = (&self.event.account, ours) {
-            if theirs != ours {
-                return Some(format!("the message is for account {theirs}, this is account {ours}"));
-            }
+        if let (Some(theirs), Some(ours)) = (&self.event.account, ours)
+            && theirs != ours
+        {
+            return Some(format!("the message is for account {theirs}, this is account {ours}"));
         }
         match self.event.live {
             Some(live) if live != self.account.live => {

@@ -10,7 +10,7 @@ use grosz_providers::{Cx, Invoicer, Settings, registry, sign};
 use serde_json::json;
 
 use super::FlowError;
-use super::notify::{Raise, invoice_failed_line, raise, raise_with};
+use super::notify::{OwnLetter, Raise, invoice_failed_line, raise, raise_with};
 use super::order_invoice::alert_key;
 use super::tell_client::{jitter, tell};
 use crate::app::App;
@@ -328,17 +328,12 @@ impl Run<'_> {
         let now = self.app.now();
         let mut tx = self.app.store.begin().await?;
         tx.update_invoice(&self.invoice, now).await?;
-        let number = match &self.payment.case_id {
-            Some(case) => tx.case(&self.payment.merchant_id, case).await?.map(|c| c.number),
-            None => None,
-        };
-        let number = number.unwrap_or_else(|| self.payment.id.clone());
         let matter =
             Raise::about_payment("invoice.exhausted", alert_key(&self.invoice), &self.payment, self.plain_reason())
                 .with_fields(&self.invoice.last_fields);
-        let line = |language: &str| invoice_failed_line(language, &number);
         let key = format!("invoice.exhausted:{}:{}", self.invoice.id, self.invoice.generation);
-        raise_with(self.app, &mut tx, matter, Some((&line, key))).await?;
+        let letter = OwnLetter { first_line: invoice_failed_line, key };
+        raise_with(self.app, &mut tx, matter, Some(letter)).await?;
         self.tell(&mut tx, "invoice.issue_failed").await?;
         jobs::settle(self.app, tx, self.job, End::Done).await
     }

@@ -1,6 +1,8 @@
 //! What the product does, one verb a file. A flow decides in pure code, then writes in one transaction, outbox included;
 //! calls to the outside happen in jobs, with no transaction open, and each can run twice.
 
+pub mod add_account;
+pub mod add_key;
 pub mod apply_event;
 pub mod cancel_attempt;
 pub mod change_quote;
@@ -12,6 +14,7 @@ pub mod poll_status;
 pub mod probe_invoicing;
 pub mod receive_webhook;
 pub mod refund;
+pub mod replay_delivery;
 pub mod retry_event;
 pub mod retry_payment;
 pub mod send_notice;

@@ -50,6 +50,15 @@ impl Raise {
     }
 }
 
+/// A letter of its own for a matter.
+#[derive(Debug, Clone)]
+pub struct OwnLetter {
+    /// Its first line in a language, for a case's number; stays unchanged.
+    pub first_line: fn(&str, &str) -> String,
+    /// One letter per key, for ever: lets a new generation of the same matter be told again.
+    pub key: String,
+}
+
 /// What to do about an alert, by its code. `docs/operate.md` lists the codes.
 pub fn next_step(code: &str) -> &'static str {
     match code {
@@ -86,17 +95,11 @@ pub async fn raise(app: &App, tx: &mut Tx, matter: Raise) -> Result<(), FlowErro
     raise_with(app, tx, matter, None).await
 }
 
-/// Like [`raise`], with a letter of its own: a first line that stays unchanged, and a key that lets it be sent again
-/// for a new generation of the same matter.
+/// Like [`raise`], with a letter of its own.
 ///
 /// # Errors
 /// The database.
-pub async fn raise_with(
-    app: &App,
-    tx: &mut Tx,
-    matter: Raise,
-    letter: Option<(&(dyn Fn(&str) -> String + Sync), String)>,
-) -> Result<(), FlowError> {
+pub async fn raise_with(app: &App, tx: &mut Tx, matter: Raise, letter: Option<OwnLetter>) -> Result<(), FlowError> {
     let (addressee, case_number) = addressee(app, tx, &matter.merchant_id, matter.payment.as_ref()).await?;
     let alert = Alert {
         merchant_id: matter.merchant_id.clone(),
@@ -118,7 +121,7 @@ pub async fn raise_with(
     tracing::error!(alert.id = %alert.id, code = matter.code, payment.id = alert.payment_id, "Opened alert {}", alert.code);
     let Some(recipient) = addressee.email else { return Ok(()) };
     let (first_line, key) = match letter {
-        Some((line, key)) => (line(&addressee.language), key),
+        Some(own) => ((own.first_line)(&addressee.language, &case_number), own.key),
         None => (subject_of(&addressee.language, matter.code, &case_number), format!("alert:{}", alert.id)),
     };
     let notice = Notice {

@@ -123,12 +123,12 @@ async fn after_silence(app: &App, tx: &mut Tx, job: &Job, attempt: &Attempt) -> 
 async fn later(app: &App, tx: &mut Tx, job: &Job, attempt: &Attempt, error: Option<String>) -> Result<End, FlowError> {
     let now = app.now();
     if now > attempt.expires_at + seconds(app.config.poll_window_s) {
-        if let Some(payment) = tx.payment(&job.merchant_id, &attempt.payment_id).await? {
-            if payment.status == Status::Started {
-                let why = "the gateway gave no final answer about this payment in all its time".to_owned();
-                let key = format!("payment.stuck:{}", payment.id);
-                raise(app, tx, Raise::about_payment("payment.stuck", key, &payment, why)).await?;
-            }
+        if let Some(payment) = tx.payment(&job.merchant_id, &attempt.payment_id).await?
+            && payment.status == Status::Started
+        {
+            let why = "the gateway gave no final answer about this payment in all its time".to_owned();
+            let key = format!("payment.stuck:{}", payment.id);
+            raise(app, tx, Raise::about_payment("payment.stuck", key, &payment, why)).await?;
         }
         return Ok(End::Done);
     }

@@ -1,6 +1,7 @@
 //! The HTTP interface: one router, one server.
 
 pub mod api;
+pub mod openapi;
 pub mod server;
 pub mod webhooks;
 
@@ -23,6 +24,8 @@ pub struct Web {
     pub intake: Intake,
     /// Samples refused webhook calls.
     pub refusals: std::sync::Arc<webhooks::Refusals>,
+    /// Counts what pages may be asked for too often.
+    pub guards: std::sync::Arc<crate::web::Guards>,
     /// The simulated gateways and invoicing APIs, when the settings ask for them.
     pub sandbox: Option<std::sync::Arc<Host>>,
 }
@@ -31,7 +34,7 @@ impl Web {
     /// The handlers' side of a hub.
     pub fn new(app: SharedApp, intake: Intake) -> Self {
         let sandbox = app.config.sandbox.then(|| std::sync::Arc::new(Host::of_hub(app.clone())));
-        Web { app, intake, refusals: std::sync::Arc::default(), sandbox }
+        Web { app, intake, refusals: std::sync::Arc::default(), guards: std::sync::Arc::default(), sandbox }
     }
 }
 
@@ -47,7 +50,7 @@ pub fn router(web: Web) -> Router {
     if let Some(host) = &web.sandbox {
         router = router.merge(crate::sandbox::router(host));
     }
-    router.with_state(web)
+    router.fallback(crate::web::unknown).with_state(web)
 }
 
 /// The process lives. Touches nothing else, so it answers when all else is busy.

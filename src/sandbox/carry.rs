@@ -94,10 +94,10 @@ impl Host {
 /// With one byte changed, when the dial says so.
 fn spoiled(mut delivery: TwinDelivery, stand: &Stand) -> TwinDelivery {
     let middle = delivery.body.len() / 2;
-    if stand.dial.take("tamper") {
-        if let Some(byte) = delivery.body.get_mut(middle) {
-            *byte ^= 1;
-        }
+    if stand.dial.take("tamper")
+        && let Some(byte) = delivery.body.get_mut(middle)
+    {
+        *byte ^= 1;
     }
     delivery
 }

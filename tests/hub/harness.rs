@@ -140,6 +140,11 @@ impl Hub {
 
     /// A hub whose settings the story changes.
     pub async fn start_with(engine: Engine, change: impl FnOnce(&mut Config)) -> Hub {
+        Hub::build(engine, change, |_| {}).await
+    }
+
+    /// A hub whose settings and ways out the story changes.
+    pub async fn build(engine: Engine, change: impl FnOnce(&mut Config), fit: impl FnOnce(&mut App)) -> Hub {
         let dir = TempDir::new();
         let database_url = match engine {
             Engine::Sqlite => format!("sqlite:{}", dir.path().join("hub.db").display()),
@@ -162,7 +167,9 @@ impl Hub {
         };
         change(&mut config);
         let clock = Clock::manual(BEGIN.parse().expect("a time"));
-        let app = Arc::new(App::open(config, clock).await.expect("the hub opens"));
+        let mut app = App::open(config, clock).await.expect("the hub opens");
+        fit(&mut app);
+        let app = Arc::new(app);
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(grosz::run::run(Arc::clone(&app), Some(listener), stopped));
         let merchant = add_merchant(&app, "Kancelaria", KEY).await;

@@ -1,5 +1,10 @@
 //! Stories of the whole hub: a real hub on a loopback port, a real database, a clock that is moved by hand.
 
 mod cluster;
+mod crash;
 mod harness;
+mod matter;
+mod property;
+mod sandbox;
 mod store;
+mod stories;

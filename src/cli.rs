@@ -1,0 +1,415 @@
+//! The command line: everything an operator needs without a browser.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::{Map, Value};
+use tokio::net::TcpListener;
+
+use crate::app::App;
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError};
+use crate::flows::add_account::{add_invoicing_account, add_provider_account};
+use crate::flows::add_key::make_key;
+use crate::flows::replay_delivery::replay_delivery;
+use crate::store::{Expert, Merchant};
+
+/// Payment hub: checkouts, signed webhooks, one status machine, invoices. Without a command: the demonstration.
+#[derive(Debug, Parser)]
+#[command(name = "grosz", version, about)]
+pub struct Cli {
+    /// TOML file with settings; variables named GROSZ_… win over it.
+    #[arg(long, global = true, env = "GROSZ_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The hub on SQLite with simulated gateways and invoicing, a demo merchant and a fresh key (the default).
+    Demo,
+    /// Serve: HTTP and jobs, or one of them by --role.
+    Serve(Serve),
+    /// Run jobs only: the same as `serve --role worker`.
+    Worker {
+        /// Start with all outside calls held.
+        #[arg(long)]
+        hold: bool,
+    },
+    /// Only the simulated gateways and the simulated invoicing API, in a process of their own.
+    Sandbox {
+        /// Address and port.
+        #[arg(long, default_value = "127.0.0.1:9090")]
+        listen: String,
+        /// Addresses to which webhooks may be sent; any loopback address when left out.
+        #[arg(long)]
+        hub: Vec<String>,
+    },
+    /// Bring the database's schema up to this program's version.
+    Migrate,
+    /// Print the OpenAPI document.
+    Openapi,
+    /// Settings.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Merchants.
+    #[command(subcommand)]
+    Merchant(MerchantCommand),
+    /// API keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Accounts at gateways.
+    #[command(subcommand)]
+    Provider(AccountCommand),
+    /// Accounts at invoicing APIs.
+    #[command(subcommand)]
+    Invoicing(AccountCommand),
+    /// Experts.
+    #[command(subcommand)]
+    Expert(ExpertCommand),
+    /// Webhook calls on record.
+    #[command(subcommand)]
+    Deliveries(DeliveriesCommand),
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// all, web or worker.
+    #[arg(long)]
+    role: Option<String>,
+    /// Start with all outside calls held: for drills with a restored backup.
+    #[arg(long)]
+    hold: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check the settings and explain each.
+    Check,
+}
+
+#[derive(Debug, Subcommand)]
+enum MerchantCommand {
+    /// Add a merchant; prints its id.
+    Add {
+        /// Name on pages and mails.
+        #[arg(long)]
+        name: String,
+        /// pl, uk, cs, ru, is or en.
+        #[arg(long, default_value = "pl")]
+        language: String,
+        /// Where notices go that have no expert.
+        #[arg(long)]
+        fallback_email: Option<String>,
+        /// Origin that return addresses may have, such as https://shop.example; any when left out.
+        #[arg(long)]
+        return_origin: Vec<String>,
+    },
+    /// List merchants.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Add an API key; prints it once.
+    Add {
+        /// Whose.
+        #[arg(long)]
+        merchant: String,
+        /// What it is for.
+        #[arg(long, default_value = "command line")]
+        name: String,
+        /// For real money.
+        #[arg(long)]
+        live: bool,
+        /// read, write; both when left out.
+        #[arg(long)]
+        scope: Vec<String>,
+    },
+    /// End an API key.
+    Revoke {
+        /// Whose.
+        #[arg(long)]
+        merchant: String,
+        /// Its id.
+        #[arg(long)]
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AccountCommand {
+    /// Add an account; prints its id and, for a gateway, the address it shall report to.
+    Add {
+        /// Whose.
+        #[arg(long)]
+        merchant: String,
+        /// Name of the gateway or invoicing API.
+        kind: String,
+        /// Settings as name=value. A value of @FILE is read from the file, so that secrets stay out of process lists.
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        settings: Vec<String>,
+        /// The account's currency, where it takes one only.
+        #[arg(long)]
+        currency: Option<String>,
+        /// For real money.
+        #[arg(long)]
+        live: bool,
+    },
+    /// List what can be added, with the settings of each.
+    Kinds,
+}
+
+#[derive(Debug, Subcommand)]
+enum ExpertCommand {
+    /// Add an expert; prints its id.
+    Add {
+        /// Whose.
+        #[arg(long)]
+        merchant: String,
+        /// Name.
+        #[arg(long)]
+        name: String,
+        /// Where notices go.
+        #[arg(long)]
+        email: String,
+        /// Language of notices.
+        #[arg(long, default_value = "pl")]
+        language: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DeliveriesCommand {
+    /// Read a delivery again and apply what was not applied.
+    Replay {
+        /// Whose.
+        #[arg(long)]
+        merchant: String,
+        /// Its id.
+        id: String,
+    },
+}
+
+/// What went wrong, for the person at the terminal.
+type Failure = Box<dyn std::error::Error>;
+
+/// Runs the program.
+///
+/// # Errors
+/// The text says what to change.
+pub fn main() -> Result<(), Failure> {
+    let cli = Cli::parse();
+    let file = cli.config.as_deref();
+    let environment = || std::env::vars();
+    match cli.command {
+        None | Some(Command::Demo) => {
+            let config = crate::demo::demo_config(environment())?;
+            start_logs(&config);
+            block_on(async {
+                let stop = crate::run::stop_on_signals()?;
+                Ok(crate::demo::run(config, stop, |text| println!("{text}")).await?)
+            })
+        }
+        Some(Command::Serve(options)) => {
+            let mut config = Config::load(file, environment())?;
+            config.role = options.role.unwrap_or(config.role);
+            config.hold |= options.hold;
+            serve(config)
+        }
+        Some(Command::Worker { hold }) => {
+            let mut config = Config::load(file, environment())?;
+            config.role = "worker".into();
+            config.hold |= hold;
+            serve(config)
+        }
+        Some(Command::Sandbox { listen, hub }) => sandbox(&listen, hub),
+        Some(Command::Openapi) => {
+            print!("{}", crate::http::openapi::yaml());
+            Ok(())
+        }
+        Some(Command::Config(ConfigCommand::Check)) => check(&Config::load(file, environment())?),
+        Some(command) => {
+            let config = Config::load(file, environment())?;
+            block_on(async {
+                let app = App::open(config, Clock::System).await?;
+                let done = administer(&app, command).await;
+                app.store.close().await;
+                done
+            })
+        }
+    }
+}
+
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+fn start_logs(config: &Config) {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log).unwrap_or_else(|_| "info".into());
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if config.log_format == "json" { logs.json().init() } else { logs.init() }
+}
+
+fn serve(config: Config) -> Result<(), Failure> {
+    if !matches!(config.role.as_str(), "all" | "web" | "worker") {
+        return Err(Box::new(ConfigError("role must be all, web or worker".into())));
+    }
+    start_logs(&config);
+    block_on(async {
+        let stop = crate::run::stop_on_signals()?;
+        let app = Arc::new(App::open(config, Clock::System).await?);
+        let listener = match app.config.role.as_str() {
+            "worker" => None,
+            _ => {
+                let listen = &app.config.listen;
+                let bound = TcpListener::bind(listen).await;
+                Some(bound.map_err(|e| ConfigError(format!("{listen} cannot be listened on: {e}")))?)
+            }
+        };
+        tracing::info!(role = app.config.role, listen = app.config.listen, hold = app.config.hold, "Grosz is up");
+        crate::run::run(app, listener, stop).await;
+        tracing::info!("Grosz stopped");
+        Ok(())
+    })
+}
+
+fn sandbox(listen: &str, hubs: Vec<String>) -> Result<(), Failure> {
+    start_logs(&Config::default());
+    block_on(async {
+        let stop = crate::run::stop_on_signals()?;
+        let listener = TcpListener::bind(listen).await?;
+        let address = listener.local_addr()?;
+        println!("simulated gateways and invoicing at http://{address}/sandbox");
+        crate::sandbox::serve_alone(listener, format!("http://{address}"), hubs, stop).await;
+        Ok(())
+    })
+}
+
+fn check(config: &Config) -> Result<(), Failure> {
+    let values: std::collections::BTreeMap<_, _> = config.shown().into_iter().collect();
+    for (name, explained) in Config::EXPLAINED {
+        let value = values.get(name).map_or("", String::as_str);
+        println!("{name} = {value}\n   {}\n", explained.trim());
+    }
+    println!("The settings can be used.");
+    Ok(())
+}
+
+async fn administer(app: &App, command: Command) -> Result<(), Failure> {
+    let mut tx = app.store.begin().await?;
+    match command {
+        Command::Migrate => println!("the schema is up to date"),
+        Command::Merchant(MerchantCommand::Add { name, language, fallback_email, return_origin }) => {
+            check_language(&language)?;
+            for address in fallback_email.iter() {
+                crate::mail::check_address(address).map_err(|e| ConfigError(format!("--fallback-email: {e}")))?;
+            }
+            let merchant = Merchant {
+                id: app.ids.make("mer"),
+                name,
+                language,
+                fallback_email,
+                return_origins: return_origin,
+                show_attachment: false,
+                created_at: app.now(),
+            };
+            tx.add_merchant(&merchant).await?;
+            println!("{}", merchant.id);
+        }
+        Command::Merchant(MerchantCommand::List) => {
+            for m in tx.merchants().await? {
+                println!("{}\t{}", m.id, m.name);
+            }
+        }
+        Command::Key(KeyCommand::Add { merchant, name, live, scope }) => {
+            tx.merchant(&merchant).await?.ok_or("there is no such merchant")?;
+            let scopes: Vec<&str> =
+                if scope.is_empty() { vec!["read", "write"] } else { scope.iter().map(String::as_str).collect() };
+            let (_, shown) = make_key(app, &mut tx, &merchant, &name, live, &scopes).await?;
+            println!("{shown}");
+        }
+        Command::Key(KeyCommand::Revoke { merchant, id }) => {
+            if !tx.revoke_api_key(&merchant, &id, app.now()).await? {
+                return Err("there is no such valid key".into());
+            }
+            println!("ended");
+        }
+        Command::Provider(AccountCommand::Add { merchant, kind, settings, currency, live }) => {
+            tx.merchant(&merchant).await?.ok_or("there is no such merchant")?;
+            let given = given(&settings)?;
+            let account =
+                add_provider_account(app, &mut tx, &merchant, &kind, &given, currency.as_deref(), live).await?;
+            println!("{}\n{}", account.id, app.webhook_url(&account));
+        }
+        Command::Invoicing(AccountCommand::Add { merchant, kind, settings, currency: _, live }) => {
+            tx.merchant(&merchant).await?.ok_or("there is no such merchant")?;
+            let account = add_invoicing_account(app, &mut tx, &merchant, &kind, &given(&settings)?, live).await?;
+            println!("{}", account.id);
+        }
+        Command::Provider(AccountCommand::Kinds) => {
+            for p in grosz_providers::registry::providers() {
+                print_kind(p.facts().name, p.facts().settings);
+            }
+        }
+        Command::Invoicing(AccountCommand::Kinds) => {
+            for i in grosz_providers::registry::invoicers() {
+                print_kind(i.facts().name, i.facts().settings);
+            }
+        }
+        Command::Expert(ExpertCommand::Add { merchant, name, email, language }) => {
+            tx.merchant(&merchant).await?.ok_or("there is no such merchant")?;
+            check_language(&language)?;
+            crate::mail::check_address(&email).map_err(|e| ConfigError(format!("--email: {e}")))?;
+            let id = app.ids.make("exp");
+            let expert = Expert { merchant_id: merchant, id, name, email, language, created_at: app.now() };
+            tx.add_expert(&expert).await?;
+            println!("{}", expert.id);
+        }
+        Command::Deliveries(DeliveriesCommand::Replay { merchant, id }) => {
+            let outcomes = replay_delivery(app, &mut tx, &merchant, &id).await?;
+            println!("{} events read again: {outcomes:?}", outcomes.len());
+        }
+        Command::Demo
+        | Command::Serve(_)
+        | Command::Worker { .. }
+        | Command::Sandbox { .. }
+        | Command::Openapi
+        | Command::Config(_) => {}
+    }
+    Ok(tx.commit().await?)
+}
+
+fn check_language(language: &str) -> Result<(), ConfigError> {
+    if matches!(language, "pl" | "uk" | "cs" | "ru" | "is" | "en") {
+        return Ok(());
+    }
+    Err(ConfigError("--language must be pl, uk, cs, ru, is or en".into()))
+}
+
+fn given(settings: &[String]) -> Result<Map<String, Value>, Failure> {
+    let mut map = Map::new();
+    for text in settings {
+        let (name, value) = text.split_once('=').ok_or_else(|| format!("--set {text}: must be NAME=VALUE"))?;
+        let value = match value.strip_prefix('@') {
+            Some(file) => std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?.trim_end().to_owned(),
+            None => value.to_owned(),
+        };
+        map.insert(name.to_owned(), Value::String(value));
+    }
+    Ok(map)
+}
+
+fn print_kind(name: &str, settings: &[grosz_providers::facts::Setting]) {
+    println!("{name}");
+    for s in settings {
+        let need = match (s.default, s.optional) {
+            (Some(default), _) => format!("default {default}"),
+            (None, true) => "optional".into(),
+            (None, false) => "required".into(),
+        };
+        println!("   {} ({need}): {}", s.name, s.help);
+    }
+}

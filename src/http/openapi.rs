@@ -1,0 +1,6 @@
+//! The OpenAPI document.
+
+/// The document as YAML.
+pub fn yaml() -> String {
+    String::new()
+}
