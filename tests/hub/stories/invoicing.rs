@@ -342,3 +342,21 @@ on_both!(an_invoice_made_before_a_crash_is_found_after_it, async |engine: Engine
     stage.expect_paid_and_invoiced(&payment).await;
     assert_eq!(stage.invoices().await, 1);
 });
+
+// F27: the API takes the call, does nothing and never answers: unknown until two clean look-ups and the quiet period say
+// that there is none; only then the next attempt sends.
+on_both!(a_call_without_an_answer_is_looked_into_before_it_is_repeated, async |engine: Engine| {
+    let brief = |config: &mut grosz::config::Config| {
+        (config.connect_s, config.call_s, config.once_call_s) = (1, 2, 2);
+    };
+    let stage = Stage::set_with(engine, brief).await;
+    let payment = stage.paid("17/2026", json!({"hang": 1})).await;
+    stage.hub.run_jobs().await;
+    assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::Unknown);
+    stage.let_pass(115, 5).await;
+    let waiting = stage.invoice(&payment).await.expect("an invoice");
+    assert_eq!((waiting.state, waiting.attempts, stage.invoices().await), (State::Unknown, 1, 0), "the quiet period");
+    stage.let_pass(900, 60).await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    assert_eq!((stage.invoices().await, stage.invoice(&payment).await.expect("an invoice").attempts), (1, 2));
+});

@@ -4,8 +4,9 @@ use grosz::domain::invoice::Cell;
 use grosz::domain::payment::{Reason, Status};
 use grosz::flows::FlowError;
 use grosz::flows::change_quote::change_quote;
-use grosz::flows::start_checkout::{Opened, attempt_ref, open_checkout};
-use grosz_providers::{Checkout, Currency, Money, registry};
+use grosz::flows::start_checkout::{Opened, open_checkout};
+use grosz::store::Attempt;
+use grosz_providers::{Currency, Money};
 use serde_json::json;
 
 use super::stage::{Stage, line};
@@ -294,24 +295,7 @@ on_both!(a_notification_before_the_create_answer_completes, async |engine: Engin
         let case = stage.case("1/2026").await;
         let payment = stage.start(&case, gateway).await;
         let attempt = stage.attempts(&payment).await.remove(0);
-        let (app, account) = (&stage.hub.app, stage.account(gateway));
-        let settings = app.provider_settings(account).unwrap();
-        let asked = attempt_ref(&attempt);
-        let checkout = Checkout {
-            reference: attempt.reference.clone(),
-            amount: attempt.amount,
-            description: "1/2026".into(),
-            email: "klient1@client.example".into(),
-            name: None,
-            language: "pl".into(),
-            ip: None,
-            return_url: format!("{}/return/{}", stage.hub.url, attempt.id),
-            cancel_url: format!("{}/return/{}", stage.hub.url, attempt.id),
-            webhook_url: app.webhook_url(account),
-            expires_at: asked.expires_at,
-        };
-        let provider = registry::provider(gateway).unwrap();
-        let answer = provider.start(&app.cx(&settings, false), &checkout).await.unwrap();
+        let answer = stage.ask_for_checkout(gateway, &attempt.reference, attempt.amount).await;
         let page = stage.follow(answer.clone()).await;
         stage.press(&page, "pay").await.expect(303);
         stage.carry().await;
@@ -395,4 +379,129 @@ on_both!(a_changed_quote_withdraws_the_running_checkout, async |engine: Engine| 
         assert_eq!(stage.payment(&old).await.status, Status::Error);
         assert_eq!(stage.invoices().await, 1);
     }
+});
+
+// R-HUB-10, F16: money for a checkout that is not known yet is kept, and completes it when it appears.
+on_both!(news_of_an_unknown_checkout_wait_for_it, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let amount = Money::new(12_300, Currency::PLN);
+        let checkout = stage.ask_for_checkout(gateway, "LATER0000000000000000001", amount).await;
+        let page = stage.follow(checkout).await;
+        stage.press(&page, "pay").await.expect(303);
+        stage.carry().await;
+        stage.hub.run_jobs().await;
+        assert!(stage.alerts().await.is_empty(), "{gateway}: not yet");
+        // The order appears a few seconds later, as by a client that was slow.
+        stage.hub.advance(5);
+        let payment = stage.start(&stage.case("1/2026").await, gateway).await;
+        let first = stage.attempts(&payment).await.remove(0);
+        let mut tx = stage.hub.tx().await;
+        let late =
+            Attempt { id: stage.hub.app.ids.make("att"), no: 2, reference: "LATER0000000000000000001".into(), ..first };
+        tx.add_attempt(&late).await.unwrap();
+        tx.commit().await.unwrap();
+        stage.let_pass(30, 5).await;
+        stage.expect_paid_and_invoiced(&payment).await;
+        assert!(stage.alerts().await.is_empty());
+    }
+});
+
+// F16: an order that never appears becomes a matter for a person, and is told of once.
+on_both!(news_of_a_checkout_that_never_appears_become_an_alert, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let amount = Money::new(12_300, Currency::PLN);
+        let checkout = stage.ask_for_checkout(gateway, "NEVER0000000000000000001", amount).await;
+        let page = stage.follow(checkout).await;
+        stage.press(&page, "pay").await.expect(303);
+        for _ in 0..24 {
+            stage.carry().await;
+            stage.let_pass(7200, 3600).await;
+        }
+        assert_eq!(stage.alerts().await, ["event.unknown_attempt"], "{gateway}");
+        assert_eq!(stage.notices("event.unknown_attempt").await.len(), 1);
+    }
+});
+
+// R-5W-20, R-5W-22, R-5W-32: nobody paid; the gateway says so; only then it is over, and it can be tried again.
+on_both!(an_unpaid_checkout_expires_when_the_gateway_says_so, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let case = stage.case("1/2026").await;
+        let payment = stage.start(&case, gateway).await;
+        let page = stage.open(&payment).await;
+        stage.let_pass(20 * 3600, 3600).await;
+        assert_eq!(stage.payment(&payment).await.status, Status::Started, "{gateway}: its time is not over");
+        stage.let_pass(2 * 86_400, 3600).await;
+        stage.carry().await;
+        let over = stage.payment(&payment).await;
+        assert_eq!((over.status, over.reason), (Status::Error, Some(Reason::Expired)), "{gateway}");
+        assert_eq!(stage.cell(&payment).await, Cell::TryAgain);
+        assert_ne!(stage.press(&page, "pay").await.status, 303, "the old link is dead");
+        let again = stage.retry(&over).await;
+        let page = stage.open(&again).await;
+        stage.press(&page, "pay").await.expect(303);
+        stage.carry().await;
+        stage.hub.run_jobs().await;
+        stage.expect_paid_and_invoiced(&payment).await;
+        assert_eq!(stage.invoices().await, 1);
+    }
+});
+
+// R-5W-32, F08: "try again" while the link still works leads to the same link; one that was paid meanwhile completes.
+on_both!(trying_again_asks_the_gateway_first, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let case = stage.case("1/2026").await;
+        let payment = stage.start(&case, gateway).await;
+        let page = stage.open(&payment).await;
+        let same = stage.retry(&payment).await;
+        assert_eq!(stage.attempts(&same).await.len(), 1, "{gateway}: the same link");
+        stage.dial(json!({ *gateway: {"drop_percent": 100} })).await;
+        stage.press(&page, "pay").await.expect(303);
+        stage.carry().await;
+        let asked = grosz::flows::retry_payment::ask_first(&stage.hub.app, &payment).await.unwrap();
+        assert_eq!(stage.payment(&payment).await.status, Status::Completed, "{gateway}: {asked:?}");
+        let mut tx = stage.hub.tx().await;
+        let (app, merchant) = (&stage.hub.app, &stage.hub.merchant);
+        let refused = grosz::flows::retry_payment::retry_payment(app, &mut tx, merchant, &payment, None, &asked).await;
+        assert!(matches!(refused, Err(FlowError::Conflict { code: "payment_completed", .. })), "{refused:?}");
+    }
+});
+
+// F10: an old notification, rightly signed, again days later.
+on_both!(an_old_notification_played_again_has_no_effect, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let payment = stage.pay("1/2026", gateway, "pay").await;
+        stage.hub.run_jobs().await;
+        stage.hub.advance(3 * 86_400);
+        let told = stage.told(&payment.id).await;
+        let url = stage.hub.app.webhook_url(stage.account(gateway));
+        for stored in stage.deliveries(&payment).await {
+            let kept: Vec<(String, String)> = serde_json::from_str(&stored.delivery.headers).unwrap();
+            let headers: Vec<(&str, String)> = kept.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
+            let answer = stage.hub.raw("POST", &url, &headers, stored.delivery.body).await;
+            match *gateway {
+                "autopay" => assert!(answer.expect(200).text().contains("<confirmation>CONFIRMED</confirmation>")),
+                _ => assert_eq!(answer.status, 400, "its stamp is out of tolerance"),
+            }
+        }
+        stage.hub.run_jobs().await;
+        assert_eq!(stage.told(&payment.id).await, told);
+        assert_eq!((stage.invoices().await, stage.alerts().await.len()), (1, 0));
+    }
+});
+
+// The same money told by two kinds of event is one payment.
+on_both!(money_told_twice_in_other_words_is_one_payment, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    stage.dial(json!({"stripe": {"told_twice": 5}})).await;
+    let payment = stage.pay("1/2026", "stripe", "pay").await;
+    assert_eq!(stage.deliveries(&payment).await.len(), 2);
+    assert_eq!((payment.status, payment.double_payment), (Status::Completed, false));
+    stage.hub.run_jobs().await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    assert_eq!(stage.invoices().await, 1);
 });

@@ -132,3 +132,30 @@ on_both!(a_dispute_is_told_and_leaves_payment_and_invoice_alone, async |engine: 
     assert_eq!(stage.payment(&payment).await.status, Status::Completed);
     assert!(stage.refund(&payment, None).await.is_ok());
 });
+
+// F07: a refund is told of before the payment's success: it waits for it, and the balance never goes below zero.
+on_both!(a_refund_told_before_the_success_waits_for_it, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    stage.dial(json!({"stripe": {"drop": 1}})).await;
+    let payment = stage.pay("1/2026", "stripe", "pay").await;
+    assert_eq!(payment.status, Status::Started, "its notification was lost");
+    // Somebody gives the money back in the gateway's own interface.
+    let key = [("authorization", "Bearer sk_test_demo".to_owned())];
+    let root = format!("{}/sandbox/stripe/v1", stage.twins);
+    let charges = stage.hub.raw("GET", &format!("{root}/charges"), &key, vec![]).await.expect(200).json();
+    let charge = charges["data"][0]["id"].as_str().expect("a charge").to_owned();
+    let form = [key[0].clone(), ("content-type", "application/x-www-form-urlencoded".to_owned())];
+    let body = format!("charge={charge}&amount=2300").into_bytes();
+    stage.hub.raw("POST", &format!("{root}/refunds"), &form, body).await.expect(200);
+    stage.carry().await;
+    let now = stage.payment(&payment).await;
+    assert_eq!((now.status, now.amount_refunded), (Status::Started, 0));
+    assert!(stage.refunds(&payment).await.is_empty(), "kept aside");
+    stage.hub.advance(6);
+    stage.carry().await;
+    stage.let_pass(60, 10).await;
+    let now = stage.payment(&payment).await;
+    assert_eq!((now.status, now.amount_refunded), (Status::Completed, 2_300));
+    assert_eq!(stage.refund_states(&payment).await, ["succeeded"]);
+    assert!(stage.alerts().await.is_empty());
+});

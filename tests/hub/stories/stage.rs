@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use grosz::clock::at;
 use grosz::config::Config;
 use grosz::domain::invoice::{Cell, CellFacts, State, cell};
 use grosz::domain::payment::Status;
 use grosz::flows::FlowError;
+use grosz::flows::add_account::{add_invoicing_account, add_provider_account};
 use grosz::flows::retry_payment::{ask_first, retry_payment};
 use grosz::flows::start_checkout::{NewPayment, Opened, create_payment, open_checkout};
 use grosz::sandbox::host::Host;
@@ -15,7 +17,7 @@ use grosz::store::{
     ProviderAccount, Refund, StoredDelivery,
 };
 use grosz_providers::invoicer::{Buyer, InvoiceLine, TaxIdKind, Vat};
-use grosz_providers::{Currency, Money, Redirect, Settings, registry};
+use grosz_providers::{Checkout, Currency, Money, Redirect, registry};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -134,6 +136,27 @@ impl Stage {
         let shown = self.browser("GET", &page, vec![]).await.expect(200).text();
         assert!(shown.contains("data-twin-action=\"pay\""), "{shown}");
         page
+    }
+
+    /// What the hub would ask of the gateway for an attempt, asked past it.
+    pub async fn ask_for_checkout(&self, provider: &str, reference: &str, amount: Money) -> Redirect {
+        let (app, account) = (&self.hub.app, self.account(provider));
+        let settings = app.provider_settings(account).expect("settings");
+        let checkout = Checkout {
+            reference: reference.into(),
+            amount,
+            description: "1/2026".into(),
+            email: "klient1@client.example".into(),
+            name: None,
+            language: "pl".into(),
+            ip: None,
+            return_url: format!("{}/return/att_1", self.hub.url),
+            cancel_url: format!("{}/return/att_1", self.hub.url),
+            webhook_url: app.webhook_url(account),
+            expires_at: at(app.now() + 86_000_000_000),
+        };
+        let provider = registry::provider(provider).expect("the gateway");
+        provider.start(&app.cx(&settings, false), &checkout).await.expect("a checkout")
     }
 
     /// A button of the gateway's page.
@@ -351,21 +374,10 @@ async fn provider_accounts(hub: &Hub, host: &Host) -> Vec<ProviderAccount> {
         let facts = provider.facts();
         let Some(twin) = provider.twin() else { continue };
         let given = twin.demo_settings(&host.root(facts.name));
-        let settings = Settings::check(facts.settings, &given).expect("the twin's settings");
-        let id = hub.app.ids.make("acc");
-        let account = ProviderAccount {
-            merchant_id: hub.merchant.id.clone(),
-            provider: facts.name.into(),
-            currency: facts.one_currency.then(|| "PLN".to_owned()),
-            live: false,
-            enabled: true,
-            sealed: hub.app.seal_settings(&id, &settings).expect("sealed"),
-            shown: settings.shown(facts.settings),
-            created_at: hub.app.now(),
-            id,
-        };
-        tx.add_provider_account(&account).await.expect("an account");
-        accounts.push(account);
+        let currency = facts.one_currency.then_some("PLN");
+        let (app, merchant) = (&hub.app, &hub.merchant.id);
+        let added = add_provider_account(app, &mut tx, merchant, facts.name, &given, currency, false).await;
+        accounts.push(added.expect("an account"));
     }
     tx.commit().await.expect("a commit");
     accounts
@@ -374,23 +386,8 @@ async fn provider_accounts(hub: &Hub, host: &Host) -> Vec<ProviderAccount> {
 async fn invoicing_account(hub: &Hub, host: &Host) -> InvoicingAccount {
     let invoicer = registry::invoicer("wfirma").expect("the invoicer");
     let given = invoicer.twin().expect("its twin").demo_settings(&host.root("wfirma"));
-    let settings = Settings::check(invoicer.facts().settings, &given).expect("the twin's settings");
-    let id = hub.app.ids.make("inv");
-    let account = InvoicingAccount {
-        merchant_id: hub.merchant.id.clone(),
-        invoicer: "wfirma".into(),
-        live: false,
-        enabled: true,
-        sealed: hub.app.seal_settings(&id, &settings).expect("sealed"),
-        shown: settings.shown(invoicer.facts().settings),
-        paused_until: None,
-        pause_reason: None,
-        failures: 0,
-        created_at: hub.app.now(),
-        id,
-    };
     let mut tx = hub.tx().await;
-    tx.add_invoicing_account(&account).await.expect("an account");
+    let added = add_invoicing_account(&hub.app, &mut tx, &hub.merchant.id, "wfirma", &given, false).await;
     tx.commit().await.expect("a commit");
-    account
+    added.expect("an account")
 }
