@@ -1,5 +1,6 @@
 //! Stories of the whole hub: a real hub on a loopback port, a real database, a clock that is moved by hand.
 
+mod api;
 mod cluster;
 mod crash;
 mod harness;
