@@ -7,17 +7,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use grosz_providers::invoicer::{Buyer, TaxIdKind, Vat};
-use grosz_providers::{Currency, Money, Settings, registry, sign};
-use serde_json::{Map, Value};
+use grosz_providers::{Currency, Money, registry};
 use tokio::net::TcpListener;
 
 use crate::app::{App, SharedApp};
 use crate::config::{Config, ConfigError};
 use crate::domain::quote::{Prices, QuotedLine, lines};
 use crate::flows::FlowError;
-use crate::store::{
-    ApiKey, Case, Expert, InvoicingAccount, Merchant, Page, Payer, Profile, ProviderAccount, StoreError, Tx,
-};
+use crate::flows::add_account::{add_invoicing_account, add_provider_account, check_invoicer, check_provider};
+use crate::flows::add_key::{SCOPES, make_key};
+use crate::store::{Case, Expert, InvoicingAccount, Merchant, Page, Payer, Profile, ProviderAccount, StoreError, Tx};
 
 /// Where the demonstration keeps its data, below the current directory.
 pub const DIRECTORY: &str = "grosz-data";
@@ -139,100 +138,62 @@ async fn merchant(app: &App, tx: &mut Tx) -> Result<String, StoreError> {
     Ok(merchant.id)
 }
 
-async fn api_key(app: &App, tx: &mut Tx, merchant: &str) -> Result<String, StoreError> {
+async fn api_key(app: &App, tx: &mut Tx, merchant: &str) -> Result<String, FlowError> {
     const NAME: &str = "demo";
     for old in tx.api_keys(merchant).await?.iter().filter(|k| k.name == NAME && k.revoked_at.is_none()) {
         tx.revoke_api_key(merchant, &old.id, app.now()).await?;
     }
-    let text = format!("sk_test_{}", hex::encode(app.ids.secret()));
-    let key = ApiKey {
-        merchant_id: merchant.into(),
-        id: app.ids.make("key"),
-        name: NAME.into(),
-        hint: text.chars().take(12).collect(),
-        hash: sign::sha256_hex(text.as_bytes()),
-        live: false,
-        scopes: vec!["read".into(), "write".into()],
-        created_at: app.now(),
-        revoked_at: None,
-    };
-    tx.add_api_key(&key).await?;
-    Ok(text)
-}
-
-/// The settings as the facts fill them in; `None` when the twin takes no part.
-fn settings(facts: &[grosz_providers::facts::Setting], given: &Map<String, Value>) -> Option<Settings> {
-    if given.is_empty() { None } else { Settings::check(facts, given).ok() }
+    let (_, shown) = make_key(app, tx, merchant, NAME, false, &SCOPES).await?;
+    Ok(shown)
 }
 
 fn root(app: &App, name: &str) -> String {
     format!("{}/sandbox/{name}", app.config.public_url)
 }
 
+/// An account at every gateway whose twin takes part; on later starts with the address of this start.
 async fn provider_accounts(app: &App, tx: &mut Tx, merchant: &str) -> Result<(), FlowError> {
     let known = tx.provider_accounts(merchant).await?;
     for provider in registry::providers() {
         let facts = provider.facts();
         let given = provider.twin().map(|t| t.demo_settings(&root(app, facts.name))).unwrap_or_default();
-        let Some(settings) = settings(facts.settings, &given) else { continue };
-        let old = known.iter().find(|a| a.provider == facts.name && !a.live);
-        let id = old.map_or_else(|| app.ids.make("acc"), |a| a.id.clone());
-        let account = ProviderAccount {
-            merchant_id: merchant.into(),
-            provider: facts.name.into(),
-            currency: facts.one_currency.then(|| first_currency(facts.currencies)),
-            live: false,
-            enabled: old.is_none_or(|a| a.enabled),
-            sealed: app.seal_settings(&id, &settings)?,
-            shown: settings.shown(facts.settings),
-            created_at: app.now(),
-            id,
-        };
-        match old {
-            Some(_) => tx.update_provider_account(&account).await?,
-            None => tx.add_provider_account(&account).await?,
+        if given.is_empty() {
+            continue;
         }
+        // The cases below are in PLN.
+        let currency = (facts.one_currency && facts.currencies.contains(&"PLN")).then_some("PLN");
+        let Some(old) = known.iter().find(|a| a.provider == facts.name && !a.live) else {
+            add_provider_account(app, tx, merchant, facts.name, &given, currency, false).await?;
+            continue;
+        };
+        let (settings, _) = check_provider(app, facts.name, &given, currency)?;
+        let (sealed, shown) = (app.seal_settings(&old.id, &settings)?, settings.shown(facts.settings));
+        tx.update_provider_account(&ProviderAccount { sealed, shown, ..old.clone() }).await?;
     }
     Ok(())
 }
 
-/// The cases below are in PLN: that one, where the gateway takes it.
-fn first_currency(taken: &[&str]) -> String {
-    taken.iter().find(|c| **c == "PLN").or(taken.first()).map_or("PLN".into(), |c| (*c).to_owned())
-}
-
+/// Likewise; the first one issues, further ones stand by.
 async fn invoicing_accounts(app: &App, tx: &mut Tx, merchant: &str) -> Result<(), FlowError> {
     let known = tx.invoicing_accounts(merchant).await?;
+    let mut one_issues = known.iter().any(|a| a.enabled);
     for invoicer in registry::invoicers() {
         let facts = invoicer.facts();
         let given = invoicer.twin().map(|t| t.demo_settings(&root(app, facts.name))).unwrap_or_default();
-        let Some(settings) = settings(facts.settings, &given) else { continue };
-        let old = known.iter().find(|a| a.invoicer == facts.name && !a.live);
-        let id = old.map_or_else(|| app.ids.make("inv"), |a| a.id.clone());
-        let account = InvoicingAccount {
-            merchant_id: merchant.into(),
-            invoicer: facts.name.into(),
-            live: false,
-            // One issues; further ones stand by.
-            enabled: old.map_or_else(|| known.is_empty() && facts.name == first_invoicer(), |a| a.enabled),
-            sealed: app.seal_settings(&id, &settings)?,
-            shown: settings.shown(facts.settings),
-            paused_until: None,
-            pause_reason: None,
-            failures: 0,
-            created_at: app.now(),
-            id,
-        };
-        match old {
-            Some(_) => tx.update_invoicing_account(&account).await?,
-            None => tx.add_invoicing_account(&account).await?,
+        if given.is_empty() {
+            continue;
         }
+        let Some(old) = known.iter().find(|a| a.invoicer == facts.name && !a.live) else {
+            let added = add_invoicing_account(app, tx, merchant, facts.name, &given, false).await?;
+            tx.update_invoicing_account(&InvoicingAccount { enabled: !one_issues, ..added }).await?;
+            one_issues = true;
+            continue;
+        };
+        let settings = check_invoicer(app, facts.name, &given)?;
+        let (sealed, shown) = (app.seal_settings(&old.id, &settings)?, settings.shown(facts.settings));
+        tx.update_invoicing_account(&InvoicingAccount { sealed, shown, ..old.clone() }).await?;
     }
     Ok(())
-}
-
-fn first_invoicer() -> &'static str {
-    registry::invoicers().find(|i| i.twin().is_some()).map_or("", |i| i.facts().name)
 }
 
 async fn experts(app: &App, tx: &mut Tx, merchant: &str) -> Result<Vec<String>, StoreError> {

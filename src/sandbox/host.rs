@@ -78,10 +78,15 @@ pub enum EnrollError {
 }
 
 impl Host {
-    /// The twins of a hub; they know its test accounts.
+    /// The twins of a hub, served by it; they know its test accounts.
     pub fn of_hub(app: SharedApp) -> Self {
-        let (clock, public_url) = (app.clock.clone(), app.config.public_url.clone());
-        Host::new(clock, public_url.clone(), vec![public_url], Some(app))
+        let public_url = app.config.public_url.clone();
+        Host::beside(app, public_url)
+    }
+
+    /// The twins of a hub, served at an address of their own; they know its test accounts and live by its clock.
+    pub fn beside(app: SharedApp, public_url: String) -> Self {
+        Host::new(app.clock.clone(), public_url, vec![app.config.public_url.clone()], Some(app))
     }
 
     /// Twins without a hub, reached at `public_url`, reporting to this machine and to the origins in `hubs`.

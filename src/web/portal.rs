@@ -91,6 +91,7 @@ impl Wanted {
             status: self.status.map(|s| s.word().to_owned()),
             from: format::start_of_day(language, &self.from, 0),
             to: format::start_of_day(language, &self.to, 1),
+            live: None,
         }
     }
 

@@ -3,6 +3,9 @@
 mod cluster;
 mod crash;
 mod harness;
+mod kill;
 mod matter;
 mod property;
+mod sandbox;
 mod store;
+mod stories;

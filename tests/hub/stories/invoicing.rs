@@ -1,0 +1,362 @@
+//! What happens between a completed payment and an invoice in the payer's list, when the invoicing API misbehaves.
+
+use grosz::domain::invoice::{Cell, State};
+use grosz::flows::FlowError;
+use grosz::flows::order_invoice::{attach, reissue};
+use grosz::store::{Attachment, JobKind, Payment};
+use serde_json::json;
+
+use super::stage::Stage;
+use crate::harness::Engine;
+use crate::on_both;
+
+/// The sentence of the source, word for word.
+const SENTENCE: &str = "Wystąpił błąd podczas wystawiania faktury dla klienta do sprawy nr 17/2026";
+
+impl Stage {
+    /// A paid case whose invoice is ordered and not yet tried; then the dial.
+    async fn paid(&self, number: &str, faults: serde_json::Value) -> Payment {
+        let payment = self.pay(number, "autopay", "pay").await;
+        self.dial(json!({ "wfirma": faults })).await;
+        payment
+    }
+
+    async fn reissue(&self, payment: &Payment) -> Result<(), FlowError> {
+        let mut tx = self.hub.tx().await;
+        reissue(&self.hub.app, &mut tx, payment, None).await?;
+        tx.commit().await.expect("a commit");
+        Ok(())
+    }
+
+    async fn attach(&self, payment: &Payment) -> Result<(), FlowError> {
+        let file = Attachment {
+            name: "faktura.pdf".into(),
+            media_type: "application/pdf".into(),
+            number: Some("FV 1/2026".into()),
+            body: b"%PDF-1.4 by hand".to_vec(),
+        };
+        let mut tx = self.hub.tx().await;
+        attach(&self.hub.app, &mut tx, payment, &file).await?;
+        tx.commit().await.expect("a commit");
+        Ok(())
+    }
+
+    /// Runs the three attempts of the default schedule to their end.
+    async fn all_attempts(&self) {
+        self.hub.run_jobs().await;
+        self.let_pass(60, 60).await;
+        self.let_pass(600, 600).await;
+    }
+}
+
+// F27, F29, R-5W-48, R-5W-49: the invoice was made and its answer lost, or unreadable; looking finds it.
+on_both!(an_invoice_whose_answer_is_lost_is_found_and_not_made_again, async |engine: Engine| {
+    for fault in ["cut_after_work", "http_500_after_work", "html_answer", "ok_without_record"] {
+        let stage = Stage::set(engine).await;
+        let payment = stage.paid("17/2026", json!({ fault: 1 })).await;
+        stage.hub.run_jobs().await;
+        let invoice = stage.invoice(&payment).await.expect("an invoice");
+        assert_eq!((invoice.state, invoice.attempts), (State::Unknown, 1), "{fault}: neither failed nor sent again");
+        assert_eq!(stage.cell(&payment).await, Cell::Generating);
+        stage.let_pass(10, 5).await;
+        stage.expect_paid_and_invoiced(&payment).await;
+        assert_eq!(stage.invoices().await, 1, "{fault}");
+        assert_eq!(stage.invoice(&payment).await.expect("an invoice").attempts, 1, "looking is not an attempt");
+        assert!(stage.alerts().await.is_empty());
+    }
+});
+
+// F30: the index lags, or the look-up fails, or its filter is ignored: nothing is concluded, nothing made again.
+on_both!(a_look_up_that_cannot_be_trusted_makes_no_second_invoice, async |engine: Engine| {
+    for look in ["find_lags", "find_fails", "filter_ignored"] {
+        let stage = Stage::set(engine).await;
+        let mut looks = json!({ look: 1_000_000 });
+        if look == "filter_ignored" {
+            // An older invoice of somebody else's is all that the look-up shows.
+            stage.pay("16/2026", "autopay", "pay").await;
+            stage.hub.run_jobs().await;
+            stage.hub.advance(3700);
+            looks["find_lags"] = json!(1_000_000);
+        }
+        let before = stage.invoices().await;
+        let payment = stage.paid("17/2026", json!({"cut_after_work": 1})).await;
+        stage.hub.run_jobs().await;
+        stage.dial(json!({ "wfirma": looks })).await;
+        stage.let_pass(100, 5).await;
+        assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::Unknown, "{look}");
+        stage.dial(json!({"wfirma": {}})).await;
+        stage.let_pass(1200, 60).await;
+        stage.expect_paid_and_invoiced(&payment).await;
+        assert_eq!(stage.invoices().await, before + 1, "{look}");
+    }
+});
+
+// F30: when the time is up and nothing can be known, a person is told and nothing is sent.
+on_both!(an_outcome_that_stays_unknown_becomes_an_alert, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.paid("17/2026", json!({"cut_after_work": 1})).await;
+    stage.hub.run_jobs().await;
+    stage.dial(json!({"wfirma": {"find_fails": 1_000_000}})).await;
+    stage.let_pass(87_600, 1200).await;
+    assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::Held);
+    assert_eq!(stage.alerts().await, ["invoice.unknown"]);
+    assert_eq!((stage.invoices().await, stage.cell(&payment).await), (1, Cell::Empty));
+    // An expert presses "issue again": the look-up finds what was made.
+    stage.dial(json!({"wfirma": {}})).await;
+    stage.reissue(&payment).await.unwrap();
+    stage.let_pass(600, 60).await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    assert_eq!(stage.invoices().await, 1);
+    assert!(stage.alerts().await.is_empty());
+});
+
+// F31, R-5W-43, R-5W-44, R-5W-45, R-5W-47, R-5W-52; then F32, R-5W-51.
+on_both!(three_refusals_end_in_one_notice_and_a_repair_in_one_invoice, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.paid("17/2026", json!({"error_in_200": 100})).await;
+    stage.hub.run_jobs().await;
+    assert_eq!(stage.dialled("wfirma", "error_in_200").await, 99, "the first attempt at once");
+    stage.let_pass(55, 55).await;
+    assert_eq!(stage.dialled("wfirma", "error_in_200").await, 99);
+    stage.let_pass(5, 5).await;
+    assert_eq!(stage.dialled("wfirma", "error_in_200").await, 98, "the second after a minute");
+    assert_eq!(stage.cell(&payment).await, Cell::Generating);
+    stage.let_pass(600, 300).await;
+    stage.let_pass(86_400, 3600).await;
+    assert_eq!(stage.dialled("wfirma", "error_in_200").await, 97, "exactly three creates");
+
+    let invoice = stage.invoice(&payment).await.expect("an invoice");
+    assert_eq!((invoice.state, invoice.attempts), (State::Exhausted, 3));
+    assert_eq!((stage.cell(&payment).await, stage.invoices().await), (Cell::Empty, 0));
+    let alerts = stage.open_alerts().await;
+    assert_eq!(alerts.len(), 1);
+    assert_eq!(
+        (alerts[0].code.as_str(), alerts[0].expert_id.as_ref()),
+        ("invoice.exhausted", Some(&stage.experts[0].id))
+    );
+    assert_eq!(alerts[0].fields.first().map(|(field, _)| field.as_str()), Some("buyer.postcode"));
+    let notices = stage.notices("invoice.exhausted").await;
+    assert_eq!(notices.len(), 1);
+    assert_eq!((notices[0].recipient.as_str(), notices[0].state.as_str()), ("ekspert1@kancelaria.example", "sent"));
+    assert!(notices[0].body.starts_with(&format!("{SENTENCE}\n")), "{}", notices[0].body);
+    assert!(notices[0].body.contains("/console/payments/"), "a link");
+    assert_eq!(stage.hub.mails().len(), 1);
+
+    stage.dial(json!({"wfirma": {}})).await;
+    stage.reissue(&payment).await.unwrap();
+    let twice = stage.reissue(&payment).await;
+    assert!(matches!(twice, Err(FlowError::Conflict { code: "invoice_in_progress", .. })), "{twice:?}");
+    assert!(stage.alerts().await.is_empty());
+    stage.hub.run_jobs().await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    assert_eq!(stage.invoices().await, 1);
+    assert_eq!(stage.notices("invoice.exhausted").await.len(), 1);
+});
+
+// R-5W-45: a second exhaustion after "issue again" is a matter of its own.
+on_both!(a_second_generation_that_fails_is_told_of_again, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.paid("17/2026", json!({"error_in_200": 100})).await;
+    stage.all_attempts().await;
+    stage.reissue(&payment).await.unwrap();
+    stage.all_attempts().await;
+    assert_eq!(stage.dialled("wfirma", "error_in_200").await, 94);
+    assert_eq!(stage.notices("invoice.exhausted").await.len(), 2);
+    assert_eq!(stage.alerts().await, ["invoice.exhausted"]);
+});
+
+// R-5W-46: the case changed hands between the attempts; and with nobody in charge the merchant's own address hears.
+on_both!(the_notice_goes_to_whoever_has_the_case_now, async |engine: Engine| {
+    for (second, hears) in [(true, "ekspert2@kancelaria.example"), (false, "biuro@kancelaria.example")] {
+        let stage = Stage::set(engine).await;
+        let payment = stage.paid("17/2026", json!({"error_in_200": 100})).await;
+        stage.hub.run_jobs().await;
+        let mut tx = stage.hub.tx().await;
+        let id = payment.case_id.as_deref().expect("a case");
+        let mut case = tx.case(&payment.merchant_id, id).await.unwrap().expect("the case");
+        case.expert_id = second.then(|| stage.experts[1].id.clone());
+        tx.update_case(&case).await.unwrap();
+        tx.commit().await.unwrap();
+        stage.let_pass(60, 60).await;
+        stage.let_pass(600, 600).await;
+        let notices = stage.notices("invoice.exhausted").await;
+        assert_eq!(notices.iter().map(|n| n.recipient.as_str()).collect::<Vec<_>>(), [hears]);
+        assert!(notices[0].body.starts_with(SENTENCE));
+    }
+});
+
+// R-5W-47: the setting ends early on what another attempt cannot cure.
+on_both!(stopping_on_permanent_errors_makes_one_call, async |engine: Engine| {
+    let stage = Stage::set_with(engine, |config| config.invoice_stop_on_permanent = true).await;
+    let payment = stage.paid("17/2026", json!({"error_in_200": 100})).await;
+    stage.hub.run_jobs().await;
+    assert_eq!(stage.dialled("wfirma", "error_in_200").await, 99);
+    assert_eq!(stage.cell(&payment).await, Cell::Empty);
+    assert_eq!(stage.alerts().await, ["invoice.exhausted"]);
+});
+
+// A plain failure that passes: the second attempt issues.
+on_both!(a_failure_that_passes_costs_one_attempt, async |engine: Engine| {
+    for fault in ["out_of_service", "snapshot_lock"] {
+        let stage = Stage::set(engine).await;
+        let payment = stage.paid("17/2026", json!({ fault: 1 })).await;
+        stage.hub.run_jobs().await;
+        assert_eq!(stage.cell(&payment).await, Cell::Generating, "{fault}");
+        stage.let_pass(61, 61).await;
+        stage.expect_paid_and_invoiced(&payment).await;
+        assert_eq!(stage.invoices().await, 1);
+        assert!(stage.alerts().await.is_empty(), "{fault}");
+    }
+});
+
+// F34: while the whole service is out, only the first invoice burns its attempts; the others wait and are then issued.
+on_both!(a_service_that_is_out_does_not_burn_the_backlog, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let first = stage.paid("17/2026", json!({"out_of_service": 1_000_000})).await;
+    stage.hub.run_jobs().await;
+    let mut waiting = vec![];
+    for number in ["18/2026", "19/2026", "20/2026"] {
+        waiting.push(stage.pay(number, "autopay", "pay").await);
+    }
+    stage.hub.run_jobs().await;
+    for payment in &waiting {
+        let invoice = stage.invoice(payment).await.expect("an invoice");
+        assert_eq!((invoice.state, invoice.attempts), (State::Queued, 0));
+    }
+    stage.dial(json!({"wfirma": {}})).await;
+    stage.let_pass(1800, 60).await;
+    stage.expect_paid_and_invoiced(&first).await;
+    for payment in &waiting {
+        stage.expect_paid_and_invoiced(payment).await;
+    }
+    assert_eq!(stage.invoices().await, 4);
+});
+
+// Wrong keys: told once, other invoices wait, a probe finds the repair, and all goes on by itself.
+on_both!(refused_keys_pause_the_account_until_a_probe_succeeds, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let first = stage.paid("17/2026", json!({"auth": 1_000_000})).await;
+    stage.hub.run_jobs().await;
+    assert_eq!(stage.alerts().await, ["invoice.account"]);
+    let second = stage.pay("18/2026", "autopay", "pay").await;
+    stage.hub.run_jobs().await;
+    assert_eq!(stage.invoice(&second).await.expect("an invoice").attempts, 0, "it waits");
+    // The first makes its three attempts, as the source demands (R-5W-47).
+    stage.let_pass(900, 60).await;
+    assert_eq!(stage.invoice(&first).await.expect("an invoice").state, State::Exhausted);
+    assert_eq!(stage.alerts().await, ["invoice.account", "invoice.exhausted"]);
+    assert_eq!(stage.invoice(&second).await.expect("an invoice").attempts, 0, "it still waits");
+    assert_eq!(stage.notices("invoice.account").await.len(), 1, "told once");
+
+    stage.dial(json!({"wfirma": {}})).await;
+    stage.let_pass(900, 60).await;
+    stage.expect_paid_and_invoiced(&second).await;
+    assert_eq!(stage.alerts().await, ["invoice.exhausted"], "the account's own matter settled itself");
+    stage.reissue(&first).await.unwrap();
+    stage.hub.run_jobs().await;
+    stage.expect_paid_and_invoiced(&first).await;
+});
+
+// F33, R-5W-42: made by hand meanwhile; the job ends without a create, and the cell stays empty as the source says.
+on_both!(an_attached_document_ends_the_issuing, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.paid("17/2026", json!({"error_in_200": 100})).await;
+    stage.hub.run_jobs().await;
+    stage.attach(&payment).await.unwrap();
+    stage.let_pass(86_400, 3600).await;
+    assert_eq!(stage.dialled("wfirma", "error_in_200").await, 99, "no create after it");
+    let invoice = stage.invoice(&payment).await.expect("an invoice");
+    assert_eq!((invoice.state, invoice.number.as_deref()), (State::ByHand, Some("FV 1/2026")));
+    assert_eq!((stage.cell(&payment).await, stage.alerts().await.len()), (Cell::Empty, 0));
+    let again = stage.reissue(&payment).await;
+    assert!(matches!(again, Err(FlowError::Conflict { code: "invoice_issued", .. })), "{again:?}");
+});
+
+// F33: nobody may attach while it is not known whether the send made an invoice.
+on_both!(nothing_is_attached_while_the_outcome_is_unknown, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.paid("17/2026", json!({"cut_after_work": 1})).await;
+    stage.hub.run_jobs().await;
+    let refused = stage.attach(&payment).await;
+    assert!(matches!(refused, Err(FlowError::Conflict { code: "invoice_in_progress", .. })), "{refused:?}");
+});
+
+// R-5W-41: no integration, no invoice, an empty cell.
+on_both!(without_an_integration_there_is_nothing_to_issue, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let mut off = stage.invoicing.clone();
+    off.enabled = false;
+    let mut tx = stage.hub.tx().await;
+    tx.update_invoicing_account(&off).await.unwrap();
+    tx.commit().await.unwrap();
+    let payment = stage.pay("17/2026", "autopay", "pay").await;
+    stage.hub.run_jobs().await;
+    assert!(stage.invoice(&payment).await.is_none());
+    assert_eq!((stage.cell(&payment).await, stage.invoices().await), (Cell::Empty, 0));
+    assert!(stage.alerts().await.is_empty());
+});
+
+// R-5W-53: the PDF waits for the national number, is fetched once it is there, and half a document is not taken.
+on_both!(the_pdf_waits_until_it_is_whole, async |engine: Engine| {
+    for fault in ["ksef_pending", "pdf_cut"] {
+        let stage = Stage::set(engine).await;
+        let payment = stage.paid("17/2026", json!({ fault: 3 })).await;
+        stage.hub.run_jobs().await;
+        assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::Issued, "{fault}");
+        assert_eq!(stage.cell(&payment).await, Cell::Generating, "{fault}");
+        assert!(stage.hub.mails().is_empty());
+        stage.let_pass(600, 30).await;
+        stage.expect_paid_and_invoiced(&payment).await;
+        assert_eq!((stage.invoices().await, stage.hub.mails().len()), (1, 1), "{fault}");
+    }
+});
+
+// An answer OK is compared with what was asked: what differs is not handed to the payer.
+on_both!(an_invoice_that_differs_is_shown_to_a_person, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.paid("17/2026", json!({"wrong_total": 1})).await;
+    stage.hub.run_jobs().await;
+    stage.let_pass(1200, 60).await;
+    assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::IssuedDiffers);
+    assert_eq!(stage.alerts().await, ["invoice.issued_differs"]);
+    assert_eq!((stage.cell(&payment).await, stage.invoices().await), (Cell::Empty, 1));
+});
+
+// F28: killed after the API made the invoice and before its answer was on record.
+on_both!(an_invoice_made_before_a_crash_is_found_after_it, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.paid("17/2026", json!({"cut_after_work": 1})).await;
+    stage.hub.run_jobs().await;
+    // Back to the mark that a killed process leaves behind: sending, its job claimed, its lease running out.
+    let mut invoice = stage.invoice(&payment).await.expect("an invoice");
+    invoice.state = State::Sending;
+    invoice.sending_since = Some(stage.hub.app.now());
+    invoice.unknown_since = None;
+    let mut tx = stage.hub.tx().await;
+    tx.update_invoice(&invoice, stage.hub.app.now()).await.unwrap();
+    tx.hasten(&payment.merchant_id, JobKind::IssueInvoice, &invoice.id, stage.hub.app.now()).await.unwrap();
+    let lease = stage.hub.app.now() + 1_000_000;
+    assert_eq!(tx.claim_jobs(stage.hub.app.now(), lease, 1).await.unwrap().len(), 1);
+    tx.commit().await.unwrap();
+    stage.let_pass(10, 5).await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    assert_eq!(stage.invoices().await, 1);
+});
+
+// F27: the API takes the call, does nothing and never answers: unknown until two clean look-ups and the quiet period say
+// that there is none; only then the next attempt sends.
+on_both!(a_call_without_an_answer_is_looked_into_before_it_is_repeated, async |engine: Engine| {
+    let brief = |config: &mut grosz::config::Config| {
+        (config.connect_s, config.call_s, config.once_call_s) = (1, 2, 2);
+    };
+    let stage = Stage::set_with(engine, brief).await;
+    let payment = stage.paid("17/2026", json!({"hang": 1})).await;
+    stage.hub.run_jobs().await;
+    assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::Unknown);
+    stage.let_pass(115, 5).await;
+    let waiting = stage.invoice(&payment).await.expect("an invoice");
+    assert_eq!((waiting.state, waiting.attempts, stage.invoices().await), (State::Unknown, 1, 0), "the quiet period");
+    stage.let_pass(900, 60).await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    assert_eq!((stage.invoices().await, stage.invoice(&payment).await.expect("an invoice").attempts), (1, 2));
+});

@@ -1,0 +1,507 @@
+//! What payers, banks and gateways do, and what becomes of the payment.
+
+use grosz::domain::invoice::Cell;
+use grosz::domain::payment::{Reason, Status};
+use grosz::flows::FlowError;
+use grosz::flows::change_quote::change_quote;
+use grosz::flows::start_checkout::{Opened, open_checkout};
+use grosz::store::Attempt;
+use grosz_providers::{Currency, Money};
+use serde_json::json;
+
+use super::stage::{Stage, line};
+use crate::harness::Engine;
+use crate::on_both;
+
+/// Every gateway: what holds for one holds for all.
+const GATEWAYS: &[&str] = &["autopay", "stripe"];
+
+// R-5W-19, R-5W-40, R-5W-50, R-HUB-02, R-HUB-03, R-HUB-09
+on_both!(a_case_is_paid_and_its_invoice_reaches_the_payer, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let case = stage.case("17/2026").await;
+        let payment = stage.start(&case, gateway).await;
+        assert_eq!(stage.cell(&payment).await, Cell::TryAgain);
+        let page = stage.open(&payment).await;
+        let back = stage.press(&page, "pay").await.expect(303);
+        assert!(back.header("location").is_some_and(|to| to.contains("/return/att_")), "{back:?}");
+        assert_eq!(stage.payment(&payment).await.status, Status::Started, "a return proves nothing");
+
+        assert!(stage.carry().await >= 1);
+        assert_eq!(stage.payment(&payment).await.status, Status::Completed);
+        assert_eq!(stage.case_now(&case).await.status, "in_preparation");
+        assert_eq!(stage.cell(&payment).await, Cell::Generating);
+
+        stage.hub.run_jobs().await;
+        stage.expect_paid_and_invoiced(&payment).await;
+        assert_eq!(stage.invoices().await, 1);
+        let mails = stage.hub.mails();
+        assert_eq!(mails.len(), 1, "{mails:?}");
+        assert!(mails[0].contains("faktury@client.example") && mails[0].contains("application/pdf"), "{}", mails[0]);
+        assert_eq!(stage.history(&payment).await, ["started", "completed"]);
+        assert_eq!(
+            stage.told(&payment.id).await,
+            ["payment.started", "payment.completed", "invoice.issued", "invoice.pdf_ready"]
+        );
+        assert!(stage.alerts().await.is_empty());
+        assert_eq!(stage.carry().await, 0, "the gateway has its confirmation");
+    }
+});
+
+// R-5W-33: the payer gave up at the gateway, renews, and pays.
+on_both!(a_cancelled_payment_is_renewed_and_paid, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.pay("1/2026", "autopay", "cancel").await;
+    assert_eq!((payment.status, payment.reason), (Status::Error, Some(Reason::Cancelled)));
+    assert_eq!(stage.cell(&payment).await, Cell::RenewPayment);
+    let again = stage.retry(&payment).await;
+    assert_eq!(stage.attempts(&again).await.len(), 2);
+    stage.hub.run_jobs().await;
+    let page = stage.open(&again).await;
+    stage.press(&page, "pay").await.expect(303);
+    stage.carry().await;
+    stage.hub.run_jobs().await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    assert!(!stage.payment(&payment).await.late_success, "a new attempt is not late");
+    assert_eq!(stage.history(&payment).await, ["started", "error(cancelled)", "completed"]);
+});
+
+// R-5W-32
+on_both!(a_declined_payment_can_be_tried_again, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.pay("1/2026", "autopay", "decline").await;
+    assert_eq!((payment.status, payment.reason), (Status::Error, Some(Reason::Declined)));
+    assert_eq!(stage.cell(&payment).await, Cell::TryAgain);
+    assert!(stage.invoice(&payment).await.is_none());
+    assert_eq!(stage.case_now(&stage.case("2/2026").await).await.status, "analysis");
+});
+
+// A refused card leaves the card gateway's page open: another card pays.
+on_both!(another_card_pays_after_a_refused_one, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.pay("1/2026", "stripe", "decline").await;
+    assert_eq!(payment.status, Status::Started);
+    let page = stage.open(&payment).await;
+    stage.press(&page, "pay").await.expect(303);
+    stage.carry().await;
+    stage.hub.run_jobs().await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    assert_eq!(stage.history(&payment).await, ["started", "completed"]);
+});
+
+on_both!(a_slow_bank_confirms_after_a_while, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let payment = stage.pay("1/2026", gateway, "pay_later").await;
+        assert_eq!(payment.status, Status::Started, "{gateway}");
+        stage.hub.advance(31);
+        stage.carry().await;
+        stage.hub.run_jobs().await;
+        stage.expect_paid_and_invoiced(&payment).await;
+    }
+});
+
+// F08: two payments on one link; the second is surplus with a refund prepared, and there is one invoice.
+on_both!(paying_twice_flags_the_second_and_prepares_its_refund, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.pay("1/2026", "autopay", "pay_twice").await;
+    stage.hub.run_jobs().await;
+    assert!(payment.double_payment);
+    stage.expect_paid_and_invoiced(&payment).await;
+    assert_eq!(stage.invoices().await, 1);
+    let refunds = stage.refunds(&payment).await;
+    assert_eq!(refunds.len(), 1);
+    assert_eq!((refunds[0].state.as_str(), refunds[0].amount), ("proposed", payment.amount));
+    assert_eq!(stage.alerts().await, ["payment.double"]);
+});
+
+// F05: the failure stays in the history, the money counts.
+on_both!(a_success_after_a_failure_completes_late, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        stage.dial(json!({ *gateway: {"late_success": 1} })).await;
+        let payment = stage.pay("1/2026", gateway, "pay").await;
+        assert_eq!(payment.status, Status::Error, "{gateway}");
+        stage.hub.advance(61);
+        stage.carry().await;
+        stage.hub.run_jobs().await;
+        stage.expect_paid_and_invoiced(&payment).await;
+        assert!(stage.payment(&payment).await.late_success);
+        assert_eq!(stage.alerts().await, ["payment.late_success"]);
+        assert_eq!(stage.invoices().await, 1);
+        assert_eq!(stage.history(&payment).await.len(), 3);
+    }
+});
+
+// F04: another try on the same link fails after the payment was completed.
+on_both!(a_failure_after_the_success_changes_nothing, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let case = stage.case("1/2026").await;
+    let payment = stage.start(&case, "autopay").await;
+    let page = stage.open(&payment).await;
+    stage.press(&page, "pay").await.expect(303);
+    stage.carry().await;
+    stage.press(&page, "decline").await.expect(303);
+    stage.carry().await;
+    let now = stage.payment(&payment).await;
+    assert_eq!((now.status, now.reason, now.double_payment), (Status::Completed, None, false));
+    assert_eq!(stage.history(&payment).await, ["started", "completed"]);
+    assert!(stage.alerts().await.is_empty());
+});
+
+// F11, F12: money of another amount or currency never completes, and the gateway is told so.
+on_both!(other_money_than_was_asked_for_does_not_complete, async |engine: Engine| {
+    for (gateway, fault) in [
+        ("autopay", "wrong_amount"),
+        ("autopay", "wrong_currency"),
+        ("stripe", "wrong_amount"),
+        ("stripe", "wrong_currency"),
+    ] {
+        let stage = Stage::set(engine).await;
+        stage.dial(json!({ gateway: { fault: 1 } })).await;
+        let payment = stage.pay("1/2026", gateway, "pay").await;
+        assert_eq!(payment.status, Status::Started, "{gateway} {fault}");
+        assert!(payment.mismatch);
+        assert_eq!(stage.alerts().await, ["payment.amount_mismatch"]);
+        assert!(stage.invoice(&payment).await.is_none());
+        if gateway == "autopay" {
+            let delivery = stage.deliveries(&payment).await.pop().expect("the delivery on record");
+            let url = stage.hub.app.webhook_url(stage.account(gateway));
+            let headers = [("content-type", "application/x-www-form-urlencoded".to_owned())];
+            let answer = stage.hub.raw("POST", &url, &headers, delivery.delivery.body).await.expect(200);
+            assert!(answer.text().contains("<confirmation>NOTCONFIRMED</confirmation>"), "{}", answer.text());
+            stage.hub.advance(180);
+            assert_eq!(stage.carry().await, 1, "what is not confirmed comes again");
+            assert_eq!(stage.payment(&payment).await.status, Status::Started);
+            assert_eq!(stage.alerts().await, ["payment.amount_mismatch"], "told of once");
+        }
+    }
+});
+
+on_both!(a_status_nobody_knows_is_parked, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        stage.dial(json!({ *gateway: {"unknown_status": 1} })).await;
+        let payment = stage.pay("1/2026", gateway, "pay").await;
+        assert_eq!(payment.status, Status::Started, "{gateway}");
+        assert_eq!(stage.alerts().await, ["payment.unknown_status"]);
+    }
+});
+
+// R-HUB-11: nothing ever arrives, the hub asks.
+on_both!(lost_notifications_are_made_up_for_by_asking, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        stage.dial(json!({ *gateway: {"drop_percent": 100} })).await;
+        let payment = stage.pay("1/2026", gateway, "pay").await;
+        assert_eq!(payment.status, Status::Started);
+        assert!(stage.deliveries(&payment).await.is_empty());
+        stage.hub.advance(61);
+        stage.hub.run_jobs().await;
+        stage.expect_paid_and_invoiced(&payment).await;
+        // The notification comes after all, days later.
+        stage.dial(json!({ *gateway: {} })).await;
+        stage.hub.advance(2 * 86_400);
+        assert!(stage.carry().await >= 1);
+        stage.hub.run_jobs().await;
+        let now = stage.payment(&payment).await;
+        assert_eq!((now.status, now.double_payment), (Status::Completed, false), "{gateway}");
+        assert_eq!(stage.invoices().await, 1);
+    }
+});
+
+// F02, F19: ten copies at once.
+on_both!(copies_of_a_notification_have_one_effect, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        stage.dial(json!({ *gateway: {"repeat": 9} })).await;
+        let payment = stage.pay("1/2026", gateway, "pay").await;
+        stage.hub.run_jobs().await;
+        stage.expect_paid_and_invoiced(&payment).await;
+        assert!(!payment.double_payment, "{gateway}");
+        assert_eq!(stage.invoices().await, 1);
+        assert_eq!(stage.history(&payment).await, ["started", "completed"]);
+        assert_eq!(stage.told(&payment.id).await.iter().filter(|k| *k == "payment.completed").count(), 1);
+        let repeats: i64 = stage.deliveries(&payment).await.iter().map(|d| d.repeats).sum();
+        assert_eq!(repeats % 9, 0, "each copy is counted: {repeats}");
+        assert!(repeats >= 9);
+    }
+});
+
+// F22: the hub committed and its answer got lost; the repeat is recognised.
+on_both!(a_lost_answer_brings_a_repeat_without_effect, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        stage.dial(json!({ *gateway: {"lose_answer": 1} })).await;
+        let payment = stage.pay("1/2026", gateway, "pay").await;
+        assert_eq!(payment.status, Status::Completed);
+        stage.hub.advance(180);
+        assert_eq!(stage.carry().await, 1);
+        assert_eq!(stage.history(&payment).await, ["started", "completed"]);
+        stage.hub.advance(180);
+        assert_eq!(stage.carry().await, 0);
+    }
+});
+
+// "Pending" and "paid" change places on the way.
+on_both!(news_in_the_wrong_order_end_the_same, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        stage.dial(json!({ *gateway: {"reorder": 1} })).await;
+        let case = stage.case("1/2026").await;
+        let payment = stage.start(&case, gateway).await;
+        let page = stage.open(&payment).await;
+        stage.press(&page, "pay_later").await.expect(303);
+        // The card gateway tells of the beginning twice; there the one news passes the other at once.
+        assert_eq!(stage.carry().await, if *gateway == "autopay" { 0 } else { 2 });
+        stage.hub.advance(31);
+        stage.carry().await;
+        stage.hub.run_jobs().await;
+        stage.expect_paid_and_invoiced(&payment).await;
+        assert_eq!(stage.history(&payment).await, ["started", "completed"], "{gateway}");
+        assert_eq!(stage.dialled(gateway, "reorder").await, 0);
+    }
+});
+
+// F13: a byte changed on the way; nothing of it touches any state, and the true one comes again.
+on_both!(a_tampered_notification_is_refused, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        stage.dial(json!({ *gateway: {"tamper": 1} })).await;
+        let payment = stage.pay("1/2026", gateway, "pay").await;
+        assert_eq!(payment.status, Status::Started, "{gateway}");
+        assert!(stage.deliveries(&payment).await.is_empty());
+        stage.hub.advance(180);
+        stage.carry().await;
+        assert_eq!(stage.payment(&payment).await.status, Status::Completed);
+    }
+});
+
+on_both!(a_delayed_notification_completes, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    stage.dial(json!({"autopay": {"delay_s": 20}})).await;
+    let payment = stage.pay("1/2026", "autopay", "pay").await;
+    assert_eq!(payment.status, Status::Started);
+    stage.hub.advance(20);
+    assert_eq!(stage.carry().await, 1);
+    assert_eq!(stage.payment(&payment).await.status, Status::Completed);
+});
+
+// F01: the gateway's page is paid, and told of, before the gateway's answer to the create call is on record.
+on_both!(a_notification_before_the_create_answer_completes, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let case = stage.case("1/2026").await;
+        let payment = stage.start(&case, gateway).await;
+        let attempt = stage.attempts(&payment).await.remove(0);
+        let answer = stage.ask_for_checkout(gateway, &attempt.reference, attempt.amount).await;
+        let page = stage.follow(answer.clone()).await;
+        stage.press(&page, "pay").await.expect(303);
+        stage.carry().await;
+        assert_eq!(stage.payment(&payment).await.status, Status::Completed, "{gateway}");
+        let mut tx = stage.hub.tx().await;
+        tx.open_attempt(&attempt.merchant_id, &attempt.id, &answer, Some("late"), None).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(stage.attempts(&payment).await[0].state, "paid", "the late answer sets nothing back");
+        assert_eq!(stage.payment(&payment).await.status, Status::Completed);
+    }
+});
+
+// The create call's answer is lost: the same link works when the payer comes again, and there is one thing to pay.
+on_both!(a_cut_create_call_is_made_good_by_the_next_click, async |engine: Engine| {
+    for fault in ["cut_after_work", "http_500_after_work"] {
+        let stage = Stage::set(engine).await;
+        stage.dial(json!({"stripe": { fault: 1 }})).await;
+        let case = stage.case("1/2026").await;
+        let payment = stage.start(&case, "stripe").await;
+        let first = open_checkout(&stage.hub.app, &payment, None).await;
+        assert!(matches!(first, Err(FlowError::Gateway(_))), "{fault}: {first:?}");
+        assert_eq!(stage.payment(&payment).await.status, Status::Started, "unknown is not failed");
+        if fault == "http_500_after_work" {
+            // The gateway keeps its first answer for a day under the same key.
+            continue;
+        }
+        let page = stage.open(&payment).await;
+        stage.press(&page, "pay").await.expect(303);
+        stage.carry().await;
+        stage.hub.run_jobs().await;
+        stage.expect_paid_and_invoiced(&payment).await;
+        assert!(!stage.payment(&payment).await.double_payment);
+    }
+});
+
+// R-5W-03: switched off, running payments finish and new ones cannot start.
+on_both!(a_switched_off_gateway_finishes_what_runs, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let case = stage.case("1/2026").await;
+    let payment = stage.start(&case, "autopay").await;
+    let page = stage.open(&payment).await;
+    let mut off = stage.account("autopay").clone();
+    off.enabled = false;
+    let mut tx = stage.hub.tx().await;
+    tx.update_provider_account(&off).await.unwrap();
+    tx.commit().await.unwrap();
+    let other = stage.case("2/2026").await;
+    let refused = stage.try_start(&other, "autopay").await;
+    assert!(matches!(refused, Err(FlowError::Conflict { code: "provider_not_configured", .. })), "{refused:?}");
+    stage.press(&page, "pay").await.expect(303);
+    stage.carry().await;
+    stage.hub.run_jobs().await;
+    stage.expect_paid_and_invoiced(&payment).await;
+});
+
+// R-5W-08: an unfinished checkout of the old quote is withdrawn, its link leads nowhere, and the new quote is paid.
+on_both!(a_changed_quote_withdraws_the_running_checkout, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let mut case = stage.case("1/2026").await;
+        let old = stage.start(&case, gateway).await;
+        let old_page = stage.open(&old).await;
+        let total = Money::new(24_600, Currency::PLN);
+        let mut tx = stage.hub.tx().await;
+        change_quote(&stage.hub.app, &mut tx, &mut case, total, line(total)).await.unwrap();
+        tx.commit().await.unwrap();
+        let withdrawn = stage.payment(&old).await;
+        assert_eq!((withdrawn.status, withdrawn.reason), (Status::Error, Some(Reason::QuoteChanged)));
+        let opened = open_checkout(&stage.hub.app, &withdrawn, None).await.unwrap();
+        assert!(matches!(opened, Opened::QuoteChanged), "{opened:?}");
+        stage.hub.run_jobs().await;
+        assert_ne!(stage.press(&old_page, "pay").await.status, 303, "closed at the gateway too");
+
+        let new = stage.start(&case, gateway).await;
+        assert_eq!(new.amount, total);
+        let page = stage.open(&new).await;
+        stage.press(&page, "pay").await.expect(303);
+        stage.carry().await;
+        stage.hub.run_jobs().await;
+        stage.expect_paid_and_invoiced(&new).await;
+        assert_eq!(stage.payment(&old).await.status, Status::Error);
+        assert_eq!(stage.invoices().await, 1);
+    }
+});
+
+// R-HUB-10, F16: money for a checkout that is not known yet is kept, and completes it when it appears.
+on_both!(news_of_an_unknown_checkout_wait_for_it, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let amount = Money::new(12_300, Currency::PLN);
+        let checkout = stage.ask_for_checkout(gateway, "LATER0000000000000000001", amount).await;
+        let page = stage.follow(checkout).await;
+        stage.press(&page, "pay").await.expect(303);
+        stage.carry().await;
+        stage.hub.run_jobs().await;
+        assert!(stage.alerts().await.is_empty(), "{gateway}: not yet");
+        // The order appears a few seconds later, as by a client that was slow.
+        stage.hub.advance(5);
+        let payment = stage.start(&stage.case("1/2026").await, gateway).await;
+        let first = stage.attempts(&payment).await.remove(0);
+        let mut tx = stage.hub.tx().await;
+        let late =
+            Attempt { id: stage.hub.app.ids.make("att"), no: 2, reference: "LATER0000000000000000001".into(), ..first };
+        tx.add_attempt(&late).await.unwrap();
+        tx.commit().await.unwrap();
+        stage.let_pass(30, 5).await;
+        stage.expect_paid_and_invoiced(&payment).await;
+        assert!(stage.alerts().await.is_empty());
+    }
+});
+
+// F16: an order that never appears becomes a matter for a person, and is told of once.
+on_both!(news_of_a_checkout_that_never_appears_become_an_alert, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let amount = Money::new(12_300, Currency::PLN);
+        let checkout = stage.ask_for_checkout(gateway, "NEVER0000000000000000001", amount).await;
+        let page = stage.follow(checkout).await;
+        stage.press(&page, "pay").await.expect(303);
+        for _ in 0..24 {
+            stage.carry().await;
+            stage.let_pass(7200, 3600).await;
+        }
+        assert_eq!(stage.alerts().await, ["event.unknown_attempt"], "{gateway}");
+        assert_eq!(stage.notices("event.unknown_attempt").await.len(), 1);
+    }
+});
+
+// R-5W-20, R-5W-22, R-5W-32: nobody paid; the gateway says so; only then it is over, and it can be tried again.
+on_both!(an_unpaid_checkout_expires_when_the_gateway_says_so, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let case = stage.case("1/2026").await;
+        let payment = stage.start(&case, gateway).await;
+        let page = stage.open(&payment).await;
+        stage.let_pass(20 * 3600, 3600).await;
+        assert_eq!(stage.payment(&payment).await.status, Status::Started, "{gateway}: its time is not over");
+        stage.let_pass(2 * 86_400, 3600).await;
+        stage.carry().await;
+        let over = stage.payment(&payment).await;
+        assert_eq!((over.status, over.reason), (Status::Error, Some(Reason::Expired)), "{gateway}");
+        assert_eq!(stage.cell(&payment).await, Cell::TryAgain);
+        assert_ne!(stage.press(&page, "pay").await.status, 303, "the old link is dead");
+        let again = stage.retry(&over).await;
+        let page = stage.open(&again).await;
+        stage.press(&page, "pay").await.expect(303);
+        stage.carry().await;
+        stage.hub.run_jobs().await;
+        stage.expect_paid_and_invoiced(&payment).await;
+        assert_eq!(stage.invoices().await, 1);
+    }
+});
+
+// R-5W-32, F08: "try again" while the link still works leads to the same link; one that was paid meanwhile completes.
+on_both!(trying_again_asks_the_gateway_first, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let case = stage.case("1/2026").await;
+        let payment = stage.start(&case, gateway).await;
+        let page = stage.open(&payment).await;
+        let same = stage.retry(&payment).await;
+        assert_eq!(stage.attempts(&same).await.len(), 1, "{gateway}: the same link");
+        stage.dial(json!({ *gateway: {"drop_percent": 100} })).await;
+        stage.press(&page, "pay").await.expect(303);
+        stage.carry().await;
+        let asked = grosz::flows::retry_payment::ask_first(&stage.hub.app, &payment).await.unwrap();
+        assert_eq!(stage.payment(&payment).await.status, Status::Completed, "{gateway}: {asked:?}");
+        let mut tx = stage.hub.tx().await;
+        let (app, merchant) = (&stage.hub.app, &stage.hub.merchant);
+        let refused = grosz::flows::retry_payment::retry_payment(app, &mut tx, merchant, &payment, None, &asked).await;
+        assert!(matches!(refused, Err(FlowError::Conflict { code: "payment_completed", .. })), "{refused:?}");
+    }
+});
+
+// F10: an old notification, rightly signed, again days later.
+on_both!(an_old_notification_played_again_has_no_effect, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let payment = stage.pay("1/2026", gateway, "pay").await;
+        stage.hub.run_jobs().await;
+        stage.hub.advance(3 * 86_400);
+        let told = stage.told(&payment.id).await;
+        let url = stage.hub.app.webhook_url(stage.account(gateway));
+        for stored in stage.deliveries(&payment).await {
+            let kept: Vec<(String, String)> = serde_json::from_str(&stored.delivery.headers).unwrap();
+            let headers: Vec<(&str, String)> = kept.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
+            let answer = stage.hub.raw("POST", &url, &headers, stored.delivery.body).await;
+            match *gateway {
+                "autopay" => assert!(answer.expect(200).text().contains("<confirmation>CONFIRMED</confirmation>")),
+                _ => assert_eq!(answer.status, 400, "its stamp is out of tolerance"),
+            }
+        }
+        stage.hub.run_jobs().await;
+        assert_eq!(stage.told(&payment.id).await, told);
+        assert_eq!((stage.invoices().await, stage.alerts().await.len()), (1, 0));
+    }
+});
+
+// The same money told by two kinds of event is one payment.
+on_both!(money_told_twice_in_other_words_is_one_payment, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    stage.dial(json!({"stripe": {"told_twice": 5}})).await;
+    let payment = stage.pay("1/2026", "stripe", "pay").await;
+    assert_eq!(stage.deliveries(&payment).await.len(), 2);
+    assert_eq!((payment.status, payment.double_payment), (Status::Completed, false));
+    stage.hub.run_jobs().await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    assert_eq!(stage.invoices().await, 1);
+});

@@ -1,0 +1,161 @@
+//! Money that goes back, and money that is disputed.
+
+use grosz::domain::payment::Status;
+use grosz::flows::FlowError;
+use grosz::flows::refund::request_refund;
+use grosz::store::{Payment, Refund};
+use serde_json::json;
+
+use super::stage::Stage;
+use crate::harness::Engine;
+use crate::on_both;
+
+impl Stage {
+    async fn refund(&self, payment: &Payment, amount: Option<i64>) -> Result<Refund, FlowError> {
+        let mut tx = self.hub.tx().await;
+        let refund = request_refund(&self.hub.app, &mut tx, payment, amount, Some("goodwill".into())).await?;
+        tx.commit().await.expect("a commit");
+        Ok(refund)
+    }
+
+    async fn refund_states(&self, payment: &Payment) -> Vec<String> {
+        self.refunds(payment).await.into_iter().map(|r| r.state).collect()
+    }
+
+    /// Presses a button in the card gateway's panel, about the newest object of a kind.
+    async fn bank(&self, kind: &str, action: &str) {
+        let panel = self.twin_page("GET", "stripe/panel").await.expect(200).text();
+        let from = panel.find(&format!("/panel/{kind}_")).expect("a button");
+        let id = panel[from..].trim_start_matches("/panel/").split('/').next().expect("an id");
+        self.twin_page("POST", &format!("stripe/panel/{id}/{action}")).await.expect(303);
+        self.carry().await;
+    }
+}
+
+// I6: never more than came; a refund stands beside the completed payment.
+on_both!(refunds_are_ordered_at_the_gateway_and_never_exceed_what_came, async |engine: Engine| {
+    for gateway in ["autopay", "stripe"] {
+        let stage = Stage::set(engine).await;
+        let payment = stage.pay("1/2026", gateway, "pay").await;
+        stage.refund(&payment, Some(2_300)).await.unwrap();
+        let too_much = stage.refund(&payment, Some(10_001)).await;
+        assert!(matches!(too_much, Err(FlowError::Invalid { ref field, .. }) if field == "amount"), "{too_much:?}");
+        stage.let_pass(200, 20).await;
+        stage.carry().await;
+        assert_eq!(stage.refund_states(&payment).await, ["succeeded"], "{gateway}");
+        stage.refund(&payment, None).await.unwrap();
+        stage.let_pass(200, 20).await;
+        stage.carry().await;
+        let now = stage.payment(&payment).await;
+        assert_eq!((now.status, now.amount_refunded), (Status::Completed, 12_300));
+        let nothing_left = stage.refund(&payment, None).await;
+        assert!(matches!(nothing_left, Err(FlowError::Conflict { code: "nothing_to_refund", .. })), "{nothing_left:?}");
+        assert!(stage.alerts().await.is_empty());
+    }
+});
+
+// F08: the prepared refund of a double payment is the one that a person confirms.
+on_both!(the_prepared_refund_of_a_double_payment_is_confirmed, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.pay("1/2026", "autopay", "pay_twice").await;
+    let confirmed = stage.refund(&payment, None).await.unwrap();
+    assert_eq!(stage.refunds(&payment).await.len(), 1);
+    assert_eq!(confirmed.id, stage.refunds(&payment).await[0].id);
+    stage.let_pass(200, 20).await;
+    assert_eq!(stage.refund_states(&payment).await, ["succeeded"]);
+    assert_eq!(stage.payment(&payment).await.amount_refunded, 12_300);
+});
+
+// F77: it was done and fails a minute later: the sum is open again and a person is told.
+on_both!(a_refund_that_fails_late_reopens_the_sum, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.pay("1/2026", "stripe", "pay").await;
+    stage.dial(json!({"stripe": {"refund_fails_late": 1}})).await;
+    stage.refund(&payment, None).await.unwrap();
+    stage.hub.run_jobs().await;
+    stage.carry().await;
+    assert_eq!(stage.payment(&payment).await.amount_refunded, 12_300);
+    stage.hub.advance(61);
+    stage.carry().await;
+    assert_eq!(stage.refund_states(&payment).await, ["failed"]);
+    assert_eq!(stage.payment(&payment).await.amount_refunded, 0);
+    assert_eq!(stage.alerts().await, ["refund.failed"]);
+    assert!(stage.refund(&payment, None).await.is_ok(), "it can be ordered anew");
+});
+
+// F77: the answer to the order is lost; asking under the same id finds one refund.
+on_both!(a_refund_whose_answer_is_lost_is_made_once, async |engine: Engine| {
+    for gateway in ["autopay", "stripe"] {
+        for fault in ["cut_after_work", "http_500_after_work"] {
+            let stage = Stage::set(engine).await;
+            let payment = stage.pay("1/2026", gateway, "pay").await;
+            stage.dial(json!({ gateway: { fault: 1 } })).await;
+            stage.refund(&payment, None).await.unwrap();
+            stage.hub.run_jobs().await;
+            assert_eq!(stage.refund_states(&payment).await, ["requested"], "{gateway} {fault}");
+            stage.let_pass(900, 60).await;
+            stage.carry().await;
+            let now = stage.payment(&payment).await;
+            assert_eq!(stage.refund_states(&payment).await, ["succeeded"], "{gateway} {fault}");
+            assert_eq!(now.amount_refunded, 12_300);
+        }
+    }
+});
+
+// A refund made in the gateway's own panel, told of by webhook only, and refused by the gateway when it has no money.
+on_both!(a_gateway_that_cannot_pay_back_is_told_to_a_person, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.pay("1/2026", "autopay", "pay").await;
+    stage.dial(json!({"autopay": {"no_funds": 1}})).await;
+    stage.refund(&payment, None).await.unwrap();
+    stage.let_pass(900, 60).await;
+    assert_eq!(stage.refund_states(&payment).await, ["failed"]);
+    assert_eq!(stage.payment(&payment).await.amount_refunded, 0);
+    assert_eq!(stage.alerts().await, ["refund.failed"]);
+});
+
+// F84: a dispute stands beside the payment; the invoice is untouched; a person is told; no refund meanwhile.
+on_both!(a_dispute_is_told_and_leaves_payment_and_invoice_alone, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.pay("1/2026", "stripe", "pay").await;
+    stage.hub.run_jobs().await;
+    stage.bank("ch", "dispute").await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    assert_eq!(stage.alerts().await, ["payment.disputed"]);
+    let refused = stage.refund(&payment, None).await;
+    assert!(matches!(refused, Err(FlowError::Conflict { code: "payment_disputed", .. })), "{refused:?}");
+    stage.bank("dp", "won").await;
+    let mut tx = stage.hub.tx().await;
+    let disputes = tx.disputes(&payment.merchant_id, &payment.id).await.unwrap();
+    drop(tx);
+    assert_eq!((disputes.len(), disputes[0].status.as_str(), disputes[0].closed), (1, "won", true));
+    assert_eq!(stage.payment(&payment).await.status, Status::Completed);
+    assert!(stage.refund(&payment, None).await.is_ok());
+});
+
+// F07: a refund is told of before the payment's success: it waits for it, and the balance never goes below zero.
+on_both!(a_refund_told_before_the_success_waits_for_it, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    stage.dial(json!({"stripe": {"drop": 1}})).await;
+    let payment = stage.pay("1/2026", "stripe", "pay").await;
+    assert_eq!(payment.status, Status::Started, "its notification was lost");
+    // Somebody gives the money back in the gateway's own interface.
+    let key = [("authorization", "Bearer sk_test_demo".to_owned())];
+    let root = format!("{}/sandbox/stripe/v1", stage.twins);
+    let charges = stage.hub.raw("GET", &format!("{root}/charges"), &key, vec![]).await.expect(200).json();
+    let charge = charges["data"][0]["id"].as_str().expect("a charge").to_owned();
+    let form = [key[0].clone(), ("content-type", "application/x-www-form-urlencoded".to_owned())];
+    let body = format!("charge={charge}&amount=2300").into_bytes();
+    stage.hub.raw("POST", &format!("{root}/refunds"), &form, body).await.expect(200);
+    stage.carry().await;
+    let now = stage.payment(&payment).await;
+    assert_eq!((now.status, now.amount_refunded), (Status::Started, 0));
+    assert!(stage.refunds(&payment).await.is_empty(), "kept aside");
+    stage.hub.advance(6);
+    stage.carry().await;
+    stage.let_pass(60, 10).await;
+    let now = stage.payment(&payment).await;
+    assert_eq!((now.status, now.amount_refunded), (Status::Completed, 2_300));
+    assert_eq!(stage.refund_states(&payment).await, ["succeeded"]);
+    assert!(stage.alerts().await.is_empty());
+});
