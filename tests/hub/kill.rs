@@ -274,7 +274,6 @@ async fn story(engine: Engine) {
     for payment in &payments {
         check_payment(&hub, payment, &invoicing).await;
     }
-    eprintln!(gateway.acknowledged.len(), gateway.unanswered, payments.len());
     program.kill();
 }
 
