@@ -1,7 +1,7 @@
 //! Orders the invoice of a completed payment, in the same transaction as the completion; and what an expert can do when
 //! issuing failed: correct the data and issue again, or attach a document made by hand.
 
-use grosz_providers::invoicer::{Buyer, InvoiceOrder, PaymentMethod, day_in};
+use grosz_providers::invoicer::{Buyer, InvoiceOrder, Ksef, PaymentMethod, day_in};
 use grosz_providers::registry;
 
 use super::FlowError;
@@ -121,6 +121,10 @@ pub async fn reissue(app: &App, tx: &mut Tx, payment: &Payment, buyer: Option<Bu
     let Some(mut invoice) = tx.invoice_for_update(&payment.merchant_id, &found.id).await? else {
         return Err(FlowError::NotFound("invoice"));
     };
+    if invoice.document.as_ref().is_some_and(|d| d.ksef == Ksef::Rejected) {
+        let detail = "the national system rejected this invoice; correct it in the invoicing system and attach it here";
+        return Err(FlowError::conflict("invoice_rejected", detail));
+    }
     match invoice.state {
         State::Exhausted | State::Held => {}
         State::Queued | State::Sending | State::Unknown => {
