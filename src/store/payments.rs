@@ -435,6 +435,24 @@ impl Tx {
         self.rows(sql, args![merchant, payment]).await?.iter().map(attempt).collect()
     }
 
+    /// Attempts of several payments, for a page of a list; each payment's first first.
+    pub async fn attempts_of(&mut self, merchant: &str, payments: &[String]) -> Result<Vec<Attempt>, StoreError> {
+        let sql = self.pick(
+            concat!(
+                "SELECT ",
+                attempt_columns!(),
+                " FROM attempts WHERE merchant_id = $1 AND payment_id IN (SELECT value FROM json_each($2)) ORDER BY payment_id, no"
+            ),
+            concat!(
+                "SELECT ",
+                attempt_columns!(),
+                " FROM attempts WHERE merchant_id = $1 AND payment_id = ANY(ARRAY(SELECT jsonb_array_elements_text(CAST($2 AS jsonb))))
+                 ORDER BY payment_id, no"
+            ),
+        );
+        self.rows(sql, args![merchant, &to_json(&payments)?]).await?.iter().map(attempt).collect()
+    }
+
     /// One attempt.
     pub async fn attempt(&mut self, merchant: &str, id: &str) -> Result<Option<Attempt>, StoreError> {
         let sql = concat!("SELECT ", attempt_columns!(), " FROM attempts WHERE merchant_id = $1 AND id = $2");

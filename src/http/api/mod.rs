@@ -30,7 +30,8 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::handler::Handler;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::HeaderValue;
+use axum::http::header::ALLOW;
 use axum::middleware::Next;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, any};
@@ -164,10 +165,15 @@ async fn finish(State(web): State<Web>, route: Option<MatchedPath>, request: Req
         code = problem.code();
         answer = problem.render(&id);
     } else if answer.status().is_client_error() || answer.status().is_server_error() {
-        let allow = answer.headers_mut().remove(axum::http::header::ALLOW);
-        answer = Problem::of_status(answer.status()).render(&id);
-        if let (Some(allow), StatusCode::METHOD_NOT_ALLOWED) = (allow, answer.status()) {
-            answer.headers_mut().insert(axum::http::header::ALLOW, allow);
+        let allow = answer.headers_mut().remove(ALLOW);
+        let mut problem = Problem::of_status(answer.status());
+        if let Some(methods) = allow.as_ref().and_then(|a| a.to_str().ok()) {
+            problem = problem.detail(format!("this address takes {}", methods.replace(',', ", ")));
+        }
+        code = problem.code();
+        answer = problem.render(&id);
+        if let Some(allow) = allow {
+            answer.headers_mut().insert(ALLOW, allow);
         }
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
