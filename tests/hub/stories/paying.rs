@@ -6,7 +6,7 @@ use grosz::flows::FlowError;
 use grosz::flows::change_quote::change_quote;
 use grosz::flows::start_checkout::{Opened, open_checkout};
 use grosz::store::Attempt;
-use grosz_providers::{Currency, Money};
+use grosz_providers::{CallError, Currency, Money};
 use serde_json::json;
 
 use super::stage::{Stage, line};
@@ -310,25 +310,48 @@ on_both!(a_notification_before_the_create_answer_completes, async |engine: Engin
 
 // The create call's answer is lost: the same link works when the payer comes again, and there is one thing to pay.
 on_both!(a_cut_create_call_is_made_good_by_the_next_click, async |engine: Engine| {
-    for fault in ["cut_after_work", "http_500_after_work"] {
-        let stage = Stage::set(engine).await;
-        stage.dial(json!({"stripe": { fault: 1 }})).await;
-        let case = stage.case("1/2026").await;
-        let payment = stage.start(&case, "stripe").await;
-        let first = open_checkout(&stage.hub.app, &payment, None).await;
-        assert!(matches!(first, Err(FlowError::Gateway(_))), "{fault}: {first:?}");
-        assert_eq!(stage.payment(&payment).await.status, Status::Started, "unknown is not failed");
-        if fault == "http_500_after_work" {
-            // The gateway keeps its first answer for a day under the same key.
-            continue;
+    for gateway in GATEWAYS {
+        let mut stage = Stage::set(engine).await;
+        if *gateway == "autopay" {
+            stage.set_up_again(gateway, "start", "pretransaction").await;
         }
+        stage.dial(json!({ *gateway: {"cut_after_work": 1} })).await;
+        let case = stage.case("1/2026").await;
+        let payment = stage.start(&case, gateway).await;
+        let first = open_checkout(&stage.hub.app, &payment, None).await;
+        assert!(matches!(first, Err(FlowError::Gateway(CallError::Unknown(_)))), "{gateway}: {first:?}");
+        assert_eq!(stage.payment(&payment).await.status, Status::Started, "unknown is not failed");
         let page = stage.open(&payment).await;
+        assert_eq!(stage.attempts(&payment).await.len(), 1);
         stage.press(&page, "pay").await.expect(303);
         stage.carry().await;
         stage.hub.run_jobs().await;
         stage.expect_paid_and_invoiced(&payment).await;
         assert!(!stage.payment(&payment).await.double_payment);
     }
+});
+
+// The card gateway keeps its first answer, a 500, under the attempt's key for a day: "try again" must not be stuck with
+// it. Nobody was ever given the first link, so a new attempt cannot lead to a second payment.
+on_both!(a_create_call_that_fails_for_good_is_left_behind_by_trying_again, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    stage.dial(json!({"stripe": {"http_500_after_work": 1}})).await;
+    let case = stage.case("1/2026").await;
+    let payment = stage.start(&case, "stripe").await;
+    assert_eq!(stage.attempts(&stage.retry(&payment).await).await.len(), 1, "never opened: nothing to leave behind");
+    for _ in 0..2 {
+        let failed = open_checkout(&stage.hub.app, &payment, None).await;
+        assert!(matches!(failed, Err(FlowError::Gateway(_))), "{failed:?}");
+    }
+    let again = stage.retry(&payment).await;
+    assert_eq!(stage.attempts(&again).await.len(), 2);
+    let page = stage.open(&again).await;
+    stage.press(&page, "pay").await.expect(303);
+    stage.carry().await;
+    stage.hub.run_jobs().await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    let now = stage.payment(&payment).await;
+    assert_eq!((now.double_payment, now.late_success), (false, false));
 });
 
 // R-5W-03: switched off, running payments finish and new ones cannot start.
