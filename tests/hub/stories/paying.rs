@@ -472,6 +472,44 @@ on_both!(an_unpaid_checkout_expires_when_the_gateway_says_so, async |engine: Eng
     }
 });
 
+// A link that nobody ever opened is over in the end too.
+on_both!(a_checkout_that_nobody_opened_expires, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let case = stage.case("1/2026").await;
+        let payment = stage.start(&case, gateway).await;
+        stage.let_pass(9 * 86_400, 6 * 3600).await;
+        let over = stage.payment(&payment).await;
+        assert_eq!((over.status, over.reason), (Status::Error, Some(Reason::Expired)), "{gateway}");
+        assert!(stage.alerts().await.is_empty());
+        assert_eq!(stage.hub.app.store.read().await.unwrap().next_job_at().await.unwrap(), None, "asking has ended");
+    }
+});
+
+// F08: two open tabs, at one gateway or at two, both paid: one invoice, the second money is surplus with its refund.
+on_both!(two_links_of_one_payment_both_paid, async |engine: Engine| {
+    for second in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let case = stage.case("1/2026").await;
+        let payment = stage.start(&case, "autopay").await;
+        let old_page = stage.open(&payment).await;
+        stage.press(&old_page, "decline").await.expect(303);
+        stage.carry().await;
+        let again = stage.retry_at(&payment, second).await;
+        let new_page = stage.open(&again).await;
+        stage.press(&new_page, "pay").await.expect(303);
+        stage.press(&old_page, "pay").await.expect(303);
+        stage.carry().await;
+        stage.hub.run_jobs().await;
+        let now = stage.payment(&payment).await;
+        assert!(now.double_payment, "{second}");
+        stage.expect_paid_and_invoiced(&payment).await;
+        assert_eq!(stage.invoices().await, 1);
+        assert_eq!(stage.refunds(&payment).await.len(), 1);
+        assert_eq!(stage.alerts().await.iter().filter(|code| *code == "payment.double").count(), 1);
+    }
+});
+
 // R-5W-32, F08: "try again" while the link still works leads to the same link; one that was paid meanwhile completes.
 on_both!(trying_again_asks_the_gateway_first, async |engine: Engine| {
     for gateway in GATEWAYS {

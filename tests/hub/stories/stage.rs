@@ -204,9 +204,18 @@ impl Stage {
 
     /// What the payer's list does for "try again" and "renew": asks the gateway, then retries.
     pub async fn retry(&self, payment: &Payment) -> Payment {
+        self.retry_with(payment, None).await
+    }
+
+    /// The same at a gateway of the payer's choice.
+    pub async fn retry_at(&self, payment: &Payment, provider: &str) -> Payment {
+        self.retry_with(payment, Some(&self.account(provider).id)).await
+    }
+
+    async fn retry_with(&self, payment: &Payment, account: Option<&str>) -> Payment {
         let asked = ask_first(&self.hub.app, payment).await.expect("asked");
         let mut tx = self.hub.tx().await;
-        let again = retry_payment(&self.hub.app, &mut tx, &self.hub.merchant, payment, None, &asked).await;
+        let again = retry_payment(&self.hub.app, &mut tx, &self.hub.merchant, payment, account, &asked).await;
         let again = again.expect("a retry");
         tx.commit().await.expect("a commit");
         again
