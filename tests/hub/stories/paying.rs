@@ -6,6 +6,7 @@ use grosz::flows::FlowError;
 use grosz::flows::change_quote::change_quote;
 use grosz::flows::start_checkout::{Opened, open_checkout};
 use grosz::store::Attempt;
+use grosz_providers::invoicer::PaymentMethod;
 use grosz_providers::{CallError, Currency, Money};
 use serde_json::json;
 
@@ -508,6 +509,22 @@ on_both!(two_links_of_one_payment_both_paid, async |engine: Engine| {
         assert_eq!(stage.refunds(&payment).await.len(), 1);
         assert_eq!(stage.alerts().await.iter().filter(|code| *code == "payment.double").count(), 1);
     }
+});
+
+// R-5W-50: the invoice names the way in which the money came, also when another gateway was chosen meanwhile.
+on_both!(the_invoice_names_the_gateway_that_was_paid, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let case = stage.case("1/2026").await;
+    let payment = stage.start(&case, "autopay").await;
+    let old_page = stage.open(&payment).await;
+    stage.press(&old_page, "decline").await.expect(303);
+    stage.carry().await;
+    stage.retry_at(&payment, "stripe").await;
+    stage.press(&old_page, "pay").await.expect(303);
+    stage.carry().await;
+    assert_eq!(stage.payment(&payment).await.status, Status::Completed);
+    let invoice = stage.invoice(&payment).await.expect("an invoice");
+    assert_eq!(invoice.order.method, PaymentMethod::Transfer, "not by card");
 });
 
 // R-5W-32, F08: "try again" while the link still works leads to the same link; one that was paid meanwhile completes.
