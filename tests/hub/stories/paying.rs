@@ -511,6 +511,32 @@ on_both!(two_links_of_one_payment_both_paid, async |engine: Engine| {
     }
 });
 
+// F08: the old link of a failed payment is paid after a second payment of the case was: money on record, no second invoice.
+on_both!(a_case_paid_by_two_payments_has_one_invoice, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let case = stage.case("1/2026").await;
+    let first = stage.start(&case, "autopay").await;
+    let old_page = stage.open(&first).await;
+    stage.press(&old_page, "decline").await.expect(303);
+    stage.carry().await;
+    let second = stage.start(&case, "stripe").await;
+    assert_ne!(first.id, second.id);
+    let page = stage.open(&second).await;
+    stage.press(&page, "pay").await.expect(303);
+    stage.carry().await;
+    stage.press(&old_page, "pay").await.expect(303);
+    stage.carry().await;
+    stage.hub.run_jobs().await;
+    stage.expect_paid_and_invoiced(&second).await;
+    let late = stage.payment(&first).await;
+    assert_eq!((late.status, late.double_payment), (Status::Completed, true));
+    assert_eq!((stage.cell(&first).await, stage.invoices().await), (Cell::Empty, 1));
+    assert_eq!(stage.refunds(&first).await.len(), 1);
+    assert!(stage.alerts().await.contains(&"payment.double".to_owned()));
+    let again = stage.try_start(&case, "stripe").await;
+    assert!(matches!(again, Err(FlowError::Conflict { code: "case_already_paid", .. })), "{again:?}");
+});
+
 // R-5W-50: the invoice names the way in which the money came, also when another gateway was chosen meanwhile.
 on_both!(the_invoice_names_the_gateway_that_was_paid, async |engine: Engine| {
     let stage = Stage::set(engine).await;
