@@ -369,8 +369,11 @@ async fn administer(app: &App, command: Command) -> Result<(), Failure> {
             println!("{}", expert.id);
         }
         Command::Deliveries(DeliveriesCommand::Replay { merchant, id }) => {
-            let outcomes = replay_delivery(app, &mut tx, &merchant, &id).await?;
-            println!("{} events read again: {outcomes:?}", outcomes.len());
+            let replayed = replay_delivery(app, &mut tx, &merchant, &id).await?;
+            println!("{} events read again", replayed.len());
+            for r in replayed {
+                println!("{} {}: {}", r.event.id, r.event.state, if r.applied { "applied now" } else { "as before" });
+            }
         }
         Command::Demo
         | Command::Serve(_)

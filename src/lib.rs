@@ -18,6 +18,7 @@ pub mod jobs;
 pub mod mail;
 pub mod metrics;
 pub mod outbound;
+pub mod problem;
 pub mod run;
 pub mod sandbox;
 pub mod seal;

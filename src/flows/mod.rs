@@ -15,6 +15,7 @@ pub mod probe_invoicing;
 pub mod receive_webhook;
 pub mod refund;
 pub mod replay_delivery;
+pub mod replay_messages;
 pub mod retry_event;
 pub mod retry_payment;
 pub mod send_notice;

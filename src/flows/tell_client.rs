@@ -13,6 +13,25 @@ use crate::jobs::{self, End};
 use crate::standard_webhooks::{self, HeldKey, SigningKey};
 use crate::store::{Endpoint, Job, JobKind, Message, Payment, Telling, Tx};
 
+/// Types of messages there are. An endpoint may ask for some of them.
+pub const TYPES: [&str; 15] = [
+    "payment.started",
+    "payment.completed",
+    "payment.error",
+    "payment.mismatch",
+    "payment.double_payment",
+    "case.status_changed",
+    "refund.pending",
+    "refund.succeeded",
+    "refund.failed",
+    "dispute.updated",
+    "dispute.closed",
+    "invoice.issued",
+    "invoice.issue_failed",
+    "invoice.pdf_ready",
+    "endpoint.test",
+];
+
 /// Version of the messages' shape.
 const API_VERSION: &str = "2026-11-01";
 
@@ -58,6 +77,44 @@ pub async fn tell(
     live: bool,
     data: Value,
 ) -> Result<(), FlowError> {
+    let message = add_message(app, tx, merchant, kind, subject, live, data).await?;
+    for endpoint in tx.endpoints(merchant).await? {
+        let wanted = endpoint.types.is_empty() || endpoint.types.iter().any(|t| t == kind);
+        if endpoint.state == "enabled" && wanted {
+            queue_telling(app, tx, &message, &endpoint.id, seconds(wait_s(&app.config.tell_waits_s, 0))).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a message for one endpoint only, whatever types it wants; answers its way there.
+///
+/// # Errors
+/// The database.
+pub async fn tell_endpoint(
+    app: &App,
+    tx: &mut Tx,
+    endpoint: &Endpoint,
+    kind: &str,
+    live: bool,
+    data: Value,
+) -> Result<Telling, FlowError> {
+    let message = add_message(app, tx, &endpoint.merchant_id, kind, &endpoint.id, live, data).await?;
+    queue_telling(app, tx, &message, &endpoint.id, 0).await?;
+    let telling = tx.tellings_of(&message.merchant_id, &message.id).await?.into_iter().next();
+    telling.ok_or_else(|| FlowError::Internal("a message without its way".into()))
+}
+
+async fn add_message(
+    app: &App,
+    tx: &mut Tx,
+    merchant: &str,
+    kind: &str,
+    subject: &str,
+    live: bool,
+    data: Value,
+) -> Result<Message, FlowError> {
+    debug_assert!(TYPES.contains(&kind), "{kind} is missing from the list of types");
     let now = app.now();
     let mode = if live { "live" } else { "test" };
     let body = json!({
@@ -72,16 +129,10 @@ pub async fn tell(
         created_at: now,
     };
     tx.add_message(&message).await?;
-    for endpoint in tx.endpoints(merchant).await? {
-        let wanted = endpoint.types.is_empty() || endpoint.types.iter().any(|t| t == kind);
-        if endpoint.state == "enabled" && wanted {
-            queue_telling(app, tx, &message, &endpoint.id, seconds(wait_s(&app.config.tell_waits_s, 0))).await?;
-        }
-    }
-    Ok(())
+    Ok(message)
 }
 
-/// Queues one message for one endpoint; nothing when it is on its way or was delivered.
+/// Queues one message for one endpoint; `false` when it is on its way, was delivered, or failed for good.
 ///
 /// # Errors
 /// The database.
@@ -91,7 +142,7 @@ pub async fn queue_telling(
     message: &Message,
     endpoint: &str,
     after: i64,
-) -> Result<(), FlowError> {
+) -> Result<bool, FlowError> {
     let now = app.now();
     let telling = Telling {
         merchant_id: message.merchant_id.clone(),
@@ -104,11 +155,12 @@ pub async fn queue_telling(
         last_error: None,
         created_at: now,
     };
-    if tx.add_telling(&telling).await? {
+    let is_new = tx.add_telling(&telling).await?;
+    if is_new {
         let job = app.ids.make("job");
         tx.enqueue(&message.merchant_id, &job, JobKind::TellClient, &telling.id, now + after, now).await?;
     }
-    Ok(())
+    Ok(is_new)
 }
 
 /// The job: one try to deliver one message to one endpoint.

@@ -1,6 +1,10 @@
 //! The HTTP interface: one router, one server.
 
 pub mod api;
+pub mod auth;
+mod docs;
+pub mod idempotency;
+pub mod input;
 pub mod openapi;
 pub mod server;
 pub mod webhooks;
@@ -24,6 +28,10 @@ pub struct Web {
     pub intake: Intake,
     /// Samples refused webhook calls.
     pub refusals: std::sync::Arc<webhooks::Refusals>,
+    /// API keys seen a moment ago.
+    pub keys: std::sync::Arc<auth::KeyCache>,
+    /// Counts what pages may be asked for too often.
+    pub guards: std::sync::Arc<crate::web::Guards>,
     /// The simulated gateways and invoicing APIs, when the settings ask for them.
     pub sandbox: Option<std::sync::Arc<Host>>,
 }
@@ -32,7 +40,14 @@ impl Web {
     /// The handlers' side of a hub.
     pub fn new(app: SharedApp, intake: Intake) -> Self {
         let sandbox = app.config.sandbox.then(|| std::sync::Arc::new(Host::of_hub(app.clone())));
-        Web { app, intake, refusals: std::sync::Arc::default(), sandbox }
+        Web {
+            app,
+            intake,
+            refusals: std::sync::Arc::default(),
+            keys: std::sync::Arc::default(),
+            guards: std::sync::Arc::default(),
+            sandbox,
+        }
     }
 }
 
@@ -40,6 +55,7 @@ impl Web {
 pub fn router(web: Web) -> Router {
     let mut router = Router::new()
         .merge(api::router(&web))
+        .merge(openapi::router())
         .merge(webhooks::router(&web))
         .merge(crate::web::router(&web))
         .route("/healthz", get(healthz))
@@ -48,7 +64,7 @@ pub fn router(web: Web) -> Router {
     if let Some(host) = &web.sandbox {
         router = router.merge(crate::sandbox::router(host));
     }
-    router.with_state(web)
+    router.fallback(crate::web::unknown).with_state(web)
 }
 
 /// The process lives. Touches nothing else, so it answers when all else is busy.

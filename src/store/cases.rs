@@ -74,6 +74,18 @@ impl Tx {
         self.row(COLUMNS_BY_ID, args![merchant, id]).await?.map(|r| case(&r)).transpose()
     }
 
+    /// The case of that number.
+    pub async fn case_by_number(&mut self, merchant: &str, number: &str) -> Result<Option<Case>, StoreError> {
+        self.row(
+            "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at
+             FROM cases WHERE merchant_id = $1 AND number = $2",
+            args![merchant, number],
+        )
+        .await?
+        .map(|r| case(&r))
+        .transpose()
+    }
+
     /// One case, locked until the end of the transaction.
     pub async fn case_for_update(&mut self, merchant: &str, id: &str) -> Result<Option<Case>, StoreError> {
         let sql = self.pick(

@@ -88,6 +88,8 @@ pub struct DeliveryFilter {
     pub account: Option<String>,
     /// Those with an event about this payment.
     pub payment: Option<String>,
+    /// Those of accounts of this mode: live or test.
+    pub live: Option<bool>,
 }
 
 macro_rules! delivery_columns {
@@ -144,17 +146,22 @@ impl Tx {
             concat!(
                 "SELECT ", delivery_columns!(), " FROM deliveries d WHERE d.merchant_id = $1 AND ($2 IS NULL OR d.account_id = $2)
                  AND EXISTS (SELECT 1 FROM events e WHERE e.merchant_id = $1 AND e.payment_id = $3 AND e.delivery_id = d.id)
-                 AND ($4 IS NULL OR d.id < $4) ORDER BY d.id DESC LIMIT $5"
+                 AND ($4 IS NULL OR EXISTS (SELECT 1 FROM provider_accounts a WHERE a.merchant_id = $1 AND a.id = d.account_id AND a.live = $4))
+                 AND ($5 IS NULL OR d.id < $5) ORDER BY d.id DESC LIMIT $6"
             )
         } else {
             concat!(
                 "SELECT ",
                 delivery_columns!(),
                 " FROM deliveries d WHERE d.merchant_id = $1 AND ($2 IS NULL OR d.account_id = $2)
-                 AND $3 IS NULL AND ($4 IS NULL OR d.id < $4) ORDER BY d.id DESC LIMIT $5"
+                 AND $3 IS NULL
+                 AND ($4 IS NULL OR EXISTS (SELECT 1 FROM provider_accounts a WHERE a.merchant_id = $1 AND a.id = d.account_id AND a.live = $4))
+                 AND ($5 IS NULL OR d.id < $5) ORDER BY d.id DESC LIMIT $6"
             )
         };
-        let rows = self.rows(sql, args![merchant, &f.account, &f.payment, &page.before, page.limit]).await?;
+        let rows = self
+            .rows(sql, args![merchant, &f.account, &f.payment, f.live.map(i64::from), &page.before, page.limit])
+            .await?;
         rows.iter().map(delivery).collect()
     }
 
@@ -196,6 +203,16 @@ impl Tx {
             concat!("SELECT ", event_columns!(), " FROM events WHERE merchant_id = $1 AND id = $2 FOR UPDATE"),
         );
         self.row(sql, args![merchant, id]).await?.map(|r| event(&r)).transpose()
+    }
+
+    /// Events read from a delivery, oldest first.
+    pub async fn events_of_delivery(&mut self, merchant: &str, delivery: &str) -> Result<Vec<EventRow>, StoreError> {
+        let sql = concat!(
+            "SELECT ",
+            event_columns!(),
+            " FROM events WHERE merchant_id = $1 AND delivery_id = $2 ORDER BY id LIMIT 1000"
+        );
+        self.rows(sql, args![merchant, delivery]).await?.iter().map(event).collect()
     }
 
     /// Events about a payment, oldest first.

@@ -96,6 +96,18 @@ impl Tx {
         .transpose()
     }
 
+    /// Messages about an object, oldest first.
+    pub async fn messages_about(&mut self, merchant: &str, subject: &str) -> Result<Vec<Message>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT merchant_id, id, type, subject, body, created_at FROM messages
+                 WHERE merchant_id = $1 AND subject = $2 ORDER BY id LIMIT 1000",
+                args![merchant, subject],
+            )
+            .await?;
+        rows.iter().map(message).collect()
+    }
+
     /// Messages after a cursor, oldest first: the pull feed. Younger ones than `settled_before` are held back, so that a
     /// message whose transaction commits late is not skipped.
     pub async fn feed(
@@ -180,6 +192,35 @@ impl Tx {
         .await?
         .map(|r| telling(&r))
         .transpose()
+    }
+
+    /// A message's ways to all endpoints.
+    pub async fn tellings_of(&mut self, merchant: &str, message: &str) -> Result<Vec<Telling>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT merchant_id, id, message_id, endpoint_id, state, attempts, last_status, last_error, created_at FROM tellings
+                 WHERE merchant_id = $1 AND message_id = $2 ORDER BY id LIMIT 1000",
+                args![merchant, message],
+            )
+            .await?;
+        rows.iter().map(telling).collect()
+    }
+
+    /// Lets a message that failed at an endpoint begin anew; answers its telling, or `None` when it did not fail.
+    pub async fn revive_telling(
+        &mut self,
+        merchant: &str,
+        message: &str,
+        endpoint: &str,
+    ) -> Result<Option<String>, StoreError> {
+        let row = self
+            .row(
+                "UPDATE tellings SET state = 'pending', attempts = 0, done_at = NULL
+                 WHERE merchant_id = $1 AND message_id = $2 AND endpoint_id = $3 AND state = 'failed' RETURNING id",
+                args![merchant, message, endpoint],
+            )
+            .await?;
+        row.map(|r| r.text("id")).transpose()
     }
 
     /// Tellings of one endpoint, newest first.

@@ -201,6 +201,8 @@ pub struct PaymentFilter {
     pub from: Option<i64>,
     /// Created before, microseconds.
     pub to: Option<i64>,
+    /// Of this mode: live or test.
+    pub live: Option<bool>,
 }
 
 macro_rules! payment_columns {
@@ -274,21 +276,34 @@ impl Tx {
             (Some(_), _) => concat!(
                 "SELECT ", payment_columns!(), " FROM payments WHERE merchant_id = $1 AND payer_id = $2 AND ($3 IS NULL OR case_id = $3)
                  AND ($4 IS NULL OR status = $4) AND ($5 IS NULL OR created_at >= $5) AND ($6 IS NULL OR created_at < $6)
-                 AND ($7 IS NULL OR id < $7) ORDER BY id DESC LIMIT $8"
+                 AND ($7 IS NULL OR live = $7) AND ($8 IS NULL OR id < $8) ORDER BY id DESC LIMIT $9"
             ),
             (None, Some(_)) => concat!(
                 "SELECT ", payment_columns!(), " FROM payments WHERE merchant_id = $1 AND $2 IS NULL AND case_id = $3
                  AND ($4 IS NULL OR status = $4) AND ($5 IS NULL OR created_at >= $5) AND ($6 IS NULL OR created_at < $6)
-                 AND ($7 IS NULL OR id < $7) ORDER BY id DESC LIMIT $8"
+                 AND ($7 IS NULL OR live = $7) AND ($8 IS NULL OR id < $8) ORDER BY id DESC LIMIT $9"
             ),
             (None, None) => concat!(
                 "SELECT ", payment_columns!(), " FROM payments WHERE merchant_id = $1 AND $2 IS NULL AND $3 IS NULL
                  AND ($4 IS NULL OR status = $4) AND ($5 IS NULL OR created_at >= $5) AND ($6 IS NULL OR created_at < $6)
-                 AND ($7 IS NULL OR id < $7) ORDER BY id DESC LIMIT $8"
+                 AND ($7 IS NULL OR live = $7) AND ($8 IS NULL OR id < $8) ORDER BY id DESC LIMIT $9"
             ),
         };
         let rows = self
-            .rows(sql, args![merchant, &f.payer, &f.case, &f.status, f.from, f.to, &page.before, page.limit])
+            .rows(
+                sql,
+                args![
+                    merchant,
+                    &f.payer,
+                    &f.case,
+                    &f.status,
+                    f.from,
+                    f.to,
+                    f.live.map(i64::from),
+                    &page.before,
+                    page.limit
+                ],
+            )
             .await?;
         rows.iter().map(payment).collect()
     }

@@ -118,6 +118,16 @@ impl Tx {
         Ok(())
     }
 
+    /// Writes a payer's data.
+    pub async fn update_payer(&mut self, p: &Payer) -> Result<(), StoreError> {
+        self.run(
+            "UPDATE payers SET name = $3, email = $4, language = $5 WHERE merchant_id = $1 AND id = $2",
+            args![&p.merchant_id, &p.id, &p.name, &p.email, &p.language],
+        )
+        .await?;
+        Ok(())
+    }
+
     /// One payer.
     pub async fn payer(&mut self, merchant: &str, id: &str) -> Result<Option<Payer>, StoreError> {
         self.row(
@@ -159,9 +169,18 @@ impl Tx {
             self.clear_default_profile(&p.merchant_id, &p.payer_id).await?;
         }
         self.run(
-            "INSERT INTO profiles (merchant_id, id, payer_id, version, body, is_default, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-            args![&p.merchant_id, &p.id, &p.payer_id, p.version, &to_json(&p.body)?, p.is_default, p.created_at],
+            "INSERT INTO profiles (merchant_id, id, payer_id, version, body, tax_id, is_default, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            args![
+                &p.merchant_id,
+                &p.id,
+                &p.payer_id,
+                p.version,
+                &to_json(&p.body)?,
+                &p.body.tax_id,
+                p.is_default,
+                p.created_at
+            ],
         )
         .await?;
         Ok(())
@@ -173,8 +192,8 @@ impl Tx {
             self.clear_default_profile(&p.merchant_id, &p.payer_id).await?;
         }
         self.run(
-            "UPDATE profiles SET version = $3, body = $4, is_default = $5 WHERE merchant_id = $1 AND id = $2",
-            args![&p.merchant_id, &p.id, p.version, &to_json(&p.body)?, p.is_default],
+            "UPDATE profiles SET version = $3, body = $4, tax_id = $5, is_default = $6 WHERE merchant_id = $1 AND id = $2",
+            args![&p.merchant_id, &p.id, p.version, &to_json(&p.body)?, &p.body.tax_id, p.is_default],
         )
         .await?;
         Ok(())
@@ -210,6 +229,18 @@ impl Tx {
                 "SELECT merchant_id, id, payer_id, version, body, is_default, created_at FROM profiles
                  WHERE merchant_id = $1 AND payer_id = $2 AND deleted_at IS NULL ORDER BY is_default DESC, id LIMIT 200",
                 args![merchant, payer],
+            )
+            .await?;
+        rows.iter().map(profile).collect()
+    }
+
+    /// Profiles of this merchant with that tax number, oldest first; a few are enough to warn (R-OKI-12).
+    pub async fn profiles_by_tax_id(&mut self, merchant: &str, tax_id: &str) -> Result<Vec<Profile>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT merchant_id, id, payer_id, version, body, is_default, created_at FROM profiles
+                 WHERE merchant_id = $1 AND tax_id = $2 AND deleted_at IS NULL ORDER BY id LIMIT 10",
+                args![merchant, tax_id],
             )
             .await?;
         rows.iter().map(profile).collect()

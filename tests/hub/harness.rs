@@ -281,7 +281,8 @@ pub fn client() -> reqwest::Client {
         .expect("a client")
 }
 
-async fn add_merchant(app: &App, name: &str, key: &str) -> Merchant {
+/// Adds a merchant with a key.
+pub async fn add_merchant(app: &App, name: &str, key: &str) -> Merchant {
     let merchant = Merchant {
         id: app.ids.make("mer"),
         name: name.into(),

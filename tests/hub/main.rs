@@ -3,6 +3,7 @@
 mod cluster;
 mod crash;
 mod harness;
+mod kill;
 mod matter;
 mod property;
 mod sandbox;

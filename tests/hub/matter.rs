@@ -4,16 +4,18 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use grosz::app::App;
 use grosz::flows::receive_webhook::Inbound;
 use grosz::flows::start_checkout::{NewPayment, create_payment};
 use grosz::flows::{add_account, receive_webhook};
-use grosz::store::{Attempt, Case, Expert, Payer, Payment, Profile, ProviderAccount, RecordedDelivery};
+use grosz::store::{Attempt, Case, Expert, Merchant, Payer, Payment, Profile, ProviderAccount, RecordedDelivery};
 use grosz_providers::invoicer::{Buyer, InvoiceLine, TaxIdKind, Vat};
 use grosz_providers::twin::{Faults, InvoicerTwin, TwinAnswer, TwinRequest};
 use grosz_providers::wire::{Headers, Http, HttpError, HttpRequest, HttpResponse};
 use grosz_providers::{
     Currency, Event, EventKind, Invoicer, Money, Outcome, Reading, Reference, Settings, registry, sign,
 };
+use serde_json::{Map, Value};
 
 use crate::harness::Hub;
 
@@ -35,39 +37,45 @@ pub struct Matter {
 
 /// Adds an account at the first gateway, an expert and a payer with invoice data.
 pub async fn matter(hub: &Hub) -> Matter {
+    matter_for(&hub.app, &hub.merchant, None).await
+}
+
+/// The same for any hub; `given` are the account's settings, made up when left out.
+pub async fn matter_for(app: &App, merchant: &Merchant, given: Option<&Map<String, Value>>) -> Matter {
     let gateway = registry::providers().next().expect("a gateway").facts();
-    let given = gateway.settings.iter().filter(|s| s.default.is_none() && !s.optional);
-    let given = given.map(|s| (s.name.to_owned(), "12345".into())).collect();
-    let m = &hub.merchant.id;
-    let mut tx = hub.tx().await;
-    let account = add_account::add_provider_account(&hub.app, &mut tx, m, gateway.name, &given, Some("PLN"), false)
+    let made_up = gateway.settings.iter().filter(|s| s.default.is_none() && !s.optional);
+    let made_up = made_up.map(|s| (s.name.to_owned(), "12345".into())).collect();
+    let given = given.unwrap_or(&made_up);
+    let m = &merchant.id;
+    let mut tx = app.store.begin().await.expect("a transaction");
+    let account = add_account::add_provider_account(app, &mut tx, m, gateway.name, given, Some("PLN"), false)
         .await
         .expect("an account");
     let expert = Expert {
         merchant_id: m.clone(),
-        id: hub.app.ids.make("exp"),
+        id: app.ids.make("exp"),
         name: "Ekspert".into(),
         email: "ekspert@kancelaria.example".into(),
         language: "pl".into(),
-        created_at: hub.app.now(),
+        created_at: app.now(),
     };
     let payer = Payer {
         merchant_id: m.clone(),
-        id: hub.app.ids.make("pyr"),
+        id: app.ids.make("pyr"),
         name: "Klient".into(),
         email: "klient@example.com".into(),
         language: "pl".into(),
-        portal_token: hub.app.ids.token(),
-        created_at: hub.app.now(),
+        portal_token: app.ids.token(),
+        created_at: app.now(),
     };
     let profile = Profile {
         merchant_id: m.clone(),
-        id: hub.app.ids.make("prf"),
+        id: app.ids.make("prf"),
         payer_id: payer.id.clone(),
         version: 1,
         body: buyer(),
         is_default: true,
-        created_at: hub.app.now(),
+        created_at: app.now(),
     };
     tx.add_expert(&expert).await.expect("an expert");
     tx.add_payer(&payer).await.expect("a payer");
@@ -99,10 +107,15 @@ pub fn price() -> Money {
 impl Matter {
     /// A new case with a started payment.
     pub async fn payment(&self, hub: &Hub, number: &str) -> (Payment, Attempt) {
+        self.payment_at(&hub.app, &hub.merchant, number).await
+    }
+
+    /// The same at any hub.
+    pub async fn payment_at(&self, app: &App, merchant: &Merchant, number: &str) -> (Payment, Attempt) {
         let line = InvoiceLine { name: "Porada".into(), quantity: 1, unit_gross_minor: PRICE, vat: Vat::Rate(2300) };
         let case = Case {
-            merchant_id: hub.merchant.id.clone(),
-            id: hub.app.ids.make("case"),
+            merchant_id: merchant.id.clone(),
+            id: app.ids.make("case"),
             number: number.into(),
             title: "Umowa".into(),
             expert_id: Some(self.expert.id.clone()),
@@ -111,15 +124,15 @@ impl Matter {
             lines: vec![line],
             quote_version: 1,
             status: "analysis".into(),
-            created_at: hub.app.now(),
-            updated_at: hub.app.now(),
+            created_at: app.now(),
+            updated_at: app.now(),
         };
         let order = NewPayment { case: Some(case.id.clone()), ..NewPayment::default() };
-        let mut tx = hub.tx().await;
+        let mut tx = app.store.begin().await.expect("a transaction");
         tx.add_case(&case).await.expect("a case");
-        let payment = create_payment(&hub.app, &mut tx, &hub.merchant, false, order).await.expect("a payment");
+        let payment = create_payment(app, &mut tx, merchant, false, order).await.expect("a payment");
         tx.commit().await.expect("a commit");
-        let attempts = hub.app.store.read().await.expect("a reader").attempts(&payment.merchant_id, &payment.id).await;
+        let attempts = app.store.read().await.expect("a reader").attempts(&payment.merchant_id, &payment.id).await;
         let attempt = attempts.expect("attempts").remove(0);
         (payment, attempt)
     }

@@ -83,12 +83,14 @@ CREATE TABLE profiles (
     payer_id TEXT NOT NULL,
     version BIGINT NOT NULL,
     body TEXT NOT NULL,
+    tax_id TEXT NOT NULL,
     is_default BIGINT NOT NULL,
     created_at BIGINT NOT NULL,
     deleted_at BIGINT,
     PRIMARY KEY (merchant_id, id)
 );
 CREATE INDEX profiles_by_payer ON profiles (merchant_id, payer_id, id);
+CREATE INDEX profiles_by_tax_id ON profiles (merchant_id, tax_id, id);
 
 CREATE TABLE cases (
     merchant_id TEXT NOT NULL,
@@ -253,6 +255,7 @@ CREATE TABLE events (
     UNIQUE (merchant_id, account_id, event_key)
 );
 CREATE INDEX events_by_payment ON events (merchant_id, payment_id, id);
+CREATE INDEX events_by_delivery ON events (merchant_id, delivery_id);
 
 -- Refused deliveries: the last few of each account, for the operator who set a secret wrong.
 CREATE TABLE refusals (
@@ -405,6 +408,7 @@ CREATE TABLE messages (
     created_at BIGINT NOT NULL,
     PRIMARY KEY (merchant_id, id)
 );
+CREATE INDEX messages_by_subject ON messages (merchant_id, subject, id);
 
 CREATE TABLE endpoints (
     merchant_id TEXT NOT NULL,

@@ -281,7 +281,7 @@ impl Stage {
     }
 
     pub async fn deliveries(&self, payment: &Payment) -> Vec<StoredDelivery> {
-        let filter = DeliveryFilter { account: None, payment: Some(payment.id.clone()) };
+        let filter = DeliveryFilter { payment: Some(payment.id.clone()), ..DeliveryFilter::default() };
         let mut tx = self.hub.app.store.read().await.expect("a connection");
         tx.deliveries(&payment.merchant_id, &filter, &all()).await.expect("a look")
     }

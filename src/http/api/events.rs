@@ -1,0 +1,99 @@
+//! The pull feed: the same messages that endpoints get, for clients that cannot be reached.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::Part;
+use super::lists::checked_limit;
+use crate::clock::seconds;
+use crate::http::Web;
+use crate::http::auth::Caller;
+use crate::http::input::Params;
+use crate::ids::made_at;
+use crate::problem::{Problem, ProblemBody};
+use crate::store::Message as Row;
+
+pub(super) fn part() -> Part {
+    Part::default().add(__path_list, list)
+}
+
+/// Messages younger than this are held back: one whose transaction commits a moment late must not be skipped.
+const SETTLE_S: i64 = 1;
+
+/// A part of the feed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Feed {
+    /// Messages, the oldest first.
+    data: Vec<Message>,
+    /// Give this as `after` next time, also when `data` is empty; `null` only while nothing was ever read.
+    next_cursor: Option<String>,
+    /// There is more at once.
+    has_more: bool,
+}
+
+/// What a client app is told.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Message {
+    /// `msg_…`; the same as `webhook-id` at endpoints.
+    id: String,
+    /// What happened, such as `payment.completed`.
+    #[serde(rename = "type")]
+    kind: String,
+    /// RFC 3339.
+    timestamp: Value,
+    /// `live` or `test`.
+    mode: Value,
+    /// Version of the message's shape.
+    api_version: Value,
+    /// The object after the change; `data.version` orders the messages about one payment.
+    #[schema(value_type = Object)]
+    data: Value,
+}
+
+/// Where to read on.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct FeedQuery {
+    /// Id of the last message that was read; from the beginning when left out.
+    after: Option<String>,
+    /// Messages at most.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    limit: Option<i64>,
+}
+
+/// Reads the feed of messages
+///
+/// Poll it with the last `next_cursor`. Messages appear about a second after they happened.
+#[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "list_events",
+    params(FeedQuery), responses((status = 200, body = Feed), (status = "4XX", body = ProblemBody)))]
+async fn list(State(web): State<Web>, caller: Caller, Params(query): Params<FeedQuery>) -> Result<Json<Feed>, Problem> {
+    let limit = checked_limit(query.limit)?;
+    let after = query.after.as_deref();
+    if after.is_some_and(|id| !id.starts_with("msg_") || made_at(id).is_none()) {
+        return Err(Problem::field("/after", "must be the id of a message (msg_…)"));
+    }
+    let settled = web.app.now() - seconds(SETTLE_S);
+    let mut rows = web.app.store.read().await?.feed(&caller.merchant, after, settled, limit + 1).await?;
+    let shown = usize::try_from(limit).unwrap_or(0);
+    let has_more = rows.len() > shown;
+    rows.truncate(shown);
+    let next_cursor = rows.last().map(|m| m.id.clone()).or_else(|| query.after.clone());
+    Ok(Json(Feed { data: rows.into_iter().map(view).collect(), next_cursor, has_more }))
+}
+
+fn view(m: Row) -> Message {
+    let body: Value = serde_json::from_str(&m.body).unwrap_or_default();
+    let part = |name: &str| body.get(name).cloned().unwrap_or_default();
+    Message {
+        id: m.id,
+        kind: m.kind,
+        timestamp: part("timestamp"),
+        mode: part("mode"),
+        api_version: part("api_version"),
+        data: part("data"),
+    }
+}

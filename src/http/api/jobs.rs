@@ -1,0 +1,86 @@
+//! Jobs: durable work, to be looked at.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::Part;
+use super::lists::{self, List, page};
+use crate::clock::rfc3339;
+use crate::http::Web;
+use crate::http::auth::Caller;
+use crate::http::input::Params;
+use crate::problem::{Problem, ProblemBody};
+use crate::store::Job as Row;
+
+pub(super) fn part() -> Part {
+    Part::default().add(__path_list, list)
+}
+
+/// A piece of durable work.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Job {
+    /// `job_…`
+    id: String,
+    /// What is to be done: `issue_invoice`, `poll_status`, `tell_client` …
+    kind: String,
+    /// To which row: its id.
+    subject: String,
+    /// `ready`, `running`, `done` or `failed`.
+    state: String,
+    /// Not before (RFC 3339).
+    run_at: String,
+    /// Runs begun so far.
+    attempts: i64,
+    /// Runs that ended without a word.
+    crashes: i64,
+    /// What went wrong last.
+    last_error: Option<String>,
+    /// RFC 3339.
+    created_at: String,
+}
+
+/// Which jobs.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct JobQuery {
+    /// `ready`, `running`, `done` or `failed`.
+    state: Option<String>,
+    /// Rows on a page.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    limit: Option<i64>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// Lists jobs
+#[utoipa::path(get, path = "/v1/jobs", tag = "operations", operation_id = "list_jobs",
+    params(JobQuery), responses((status = 200, body = List<Job>), (status = "4XX", body = ProblemBody)))]
+async fn list(
+    State(web): State<Web>,
+    caller: Caller,
+    Params(query): Params<JobQuery>,
+) -> Result<Json<List<Job>>, Problem> {
+    let page = page("job", query.limit, query.cursor.as_deref())?;
+    if query.state.as_deref().is_some_and(|s| !["ready", "running", "done", "failed"].contains(&s)) {
+        return Err(Problem::field("/state", "must be one of: ready, running, done, failed"));
+    }
+    let rows = web.app.store.read().await?.jobs(&caller.merchant, query.state.as_deref(), &page).await?;
+    Ok(Json(lists::list(rows, &page, |j| &j.id, view)))
+}
+
+fn view(j: Row) -> Job {
+    Job {
+        id: j.id,
+        kind: j.kind.word().to_owned(),
+        subject: j.subject,
+        state: j.state,
+        run_at: rfc3339(j.run_at),
+        attempts: j.attempts,
+        crashes: j.crashes,
+        last_error: j.last_error,
+        created_at: rfc3339(j.created_at),
+    }
+}

@@ -1,0 +1,95 @@
+//! Notices: messages to people, and what became of them.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::Part;
+use super::lists::{self, List, page};
+use crate::clock::rfc3339;
+use crate::http::Web;
+use crate::http::auth::Caller;
+use crate::http::input::Params;
+use crate::problem::{Problem, ProblemBody};
+use crate::store::Notice as Row;
+
+pub(super) fn part() -> Part {
+    Part::default().add(__path_list, list)
+}
+
+/// A message to a person.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Notice {
+    /// `ntc_…`
+    id: String,
+    /// The alert's code, or `invoice_ready`.
+    kind: String,
+    /// The alert it belongs to.
+    alert: Option<String>,
+    /// The payment it is about.
+    payment: Option<String>,
+    /// Address.
+    recipient: String,
+    /// Language it is written in.
+    language: String,
+    /// Subject line.
+    subject: String,
+    /// Text.
+    body: String,
+    /// Message-ID, the same at every try.
+    message_id: String,
+    /// `queued`, `sent` or `refused`.
+    state: String,
+    /// The mail server's words, when refused.
+    detail: Option<String>,
+    /// RFC 3339.
+    created_at: String,
+    /// RFC 3339.
+    sent_at: Option<String>,
+}
+
+/// Which notices.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct NoticeQuery {
+    /// About this payment.
+    payment: Option<String>,
+    /// Rows on a page.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    limit: Option<i64>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// Lists notices
+#[utoipa::path(get, path = "/v1/notices", tag = "alerts", operation_id = "list_notices",
+    params(NoticeQuery), responses((status = 200, body = List<Notice>), (status = "4XX", body = ProblemBody)))]
+async fn list(
+    State(web): State<Web>,
+    caller: Caller,
+    Params(query): Params<NoticeQuery>,
+) -> Result<Json<List<Notice>>, Problem> {
+    let page = page("ntc", query.limit, query.cursor.as_deref())?;
+    let rows = web.app.store.read().await?.notices(&caller.merchant, query.payment.as_deref(), &page).await?;
+    Ok(Json(lists::list(rows, &page, |n| &n.id, view)))
+}
+
+fn view(n: Row) -> Notice {
+    Notice {
+        id: n.id,
+        kind: n.kind,
+        alert: n.alert_id,
+        payment: n.payment_id,
+        recipient: n.recipient,
+        language: n.language,
+        subject: n.subject,
+        body: n.body,
+        message_id: n.message_id,
+        state: n.state,
+        detail: n.detail,
+        created_at: rfc3339(n.created_at),
+        sent_at: n.sent_at.map(rfc3339),
+    }
+}
