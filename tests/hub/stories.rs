@@ -3,4 +3,4 @@
 mod invoicing;
 mod paying;
 mod refunding;
-mod stage;
+pub mod stage;
