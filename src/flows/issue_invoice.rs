@@ -56,6 +56,10 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     if let Some(until) = pause {
         return jobs::settle(app, tx, job, End::Again { at: until, error: account.pause_reason }).await;
     }
+    // Numbering is serial at the other side: one call at a time for an account, the next one a moment later.
+    let Some(_slot) = app.invoicing_slots.take(&account.id, app.config.invoicing_concurrency) else {
+        return jobs::settle(app, tx, job, End::Again { at: app.now() + seconds(1) / 4, error: None }).await;
+    };
     if invoice.state == State::Sending {
         // The mark of a run that died: the send may have arrived.
         become_unknown(app, &mut invoice);

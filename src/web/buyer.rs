@@ -258,11 +258,11 @@ pub(crate) fn summary(b: &Buyer) -> String {
 }
 
 fn sentence(text: &str, example: &str) -> String {
-    if example.is_empty() { text.to_owned() } else { format!("{text} ({example})") }
+    if example.is_empty() { text.to_owned() } else { format!("{} ({example}).", text.trim_end_matches('.')) }
 }
 
 fn example(t: &Texts, like: &str) -> String {
-    if like.is_empty() { String::new() } else { format!("{} {like}", t.example) }
+    if like.is_empty() { String::new() } else { format!("{}\u{a0}{like}", t.example) }
 }
 
 fn postcode_example(country: &str) -> &'static str {

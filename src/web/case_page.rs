@@ -9,16 +9,16 @@ use grosz_providers::Money;
 use grosz_providers::invoicer::{InvoiceLine, Vat};
 use grosz_providers::registry;
 
+use super::checkout::{Bill, try_again};
 use super::format;
 use super::guard::{Fields, check_form, form_token};
 use super::look::{Forms, Look, page, see_other};
 use super::portal::portal_of;
 use super::stop::Stop;
-use crate::domain::payment::Status;
 use crate::flows::FlowError;
 use crate::flows::start_checkout::{NewPayment, choose_account, create_payment};
 use crate::http::Web;
-use crate::store::{Case, Merchant, Page, PaymentFilter, ProviderAccount, Tx};
+use crate::store::{Case, Merchant, Page, Payment, PaymentFilter, ProviderAccount, Tx};
 
 /// One line of the quote.
 struct Line {
@@ -27,6 +27,13 @@ struct Line {
     unit: String,
     vat: String,
     value: String,
+}
+
+/// One way to pay.
+struct Way {
+    id: String,
+    name: String,
+    is_chosen: bool,
 }
 
 #[derive(Template)]
@@ -39,8 +46,8 @@ struct CasePage<'a> {
     lines: Vec<Line>,
     total: String,
     is_paid: bool,
-    /// Ways to pay: account and name; none when the integration is off.
-    ways: Vec<(String, String)>,
+    /// None when the integration is off (R-5W-02).
+    ways: Vec<Way>,
     pay_address: String,
     list_address: String,
     /// Files attached to its payments.
@@ -65,6 +72,7 @@ pub(crate) async fn show(
     };
     let is_paid = tx.completed_payments_of_case(&merchant.id, &case.id).await? > 0;
     let ways = if is_paid { vec![] } else { ways(&web, &mut tx, merchant, case.total).await? };
+    let running = tx.started_payment_of_case(&merchant.id, &case.id).await?;
     let filter = PaymentFilter { case: Some(case.id.clone()), ..PaymentFilter::default() };
     let mut files = vec![];
     for payment in tx.payments(&merchant.id, &filter, &Page { before: None, limit: 20 }).await? {
@@ -79,7 +87,7 @@ pub(crate) async fn show(
         lines: case.lines.iter().map(|l| line(&look, &case, l)).collect(),
         total: format::money(look.language, case.total),
         is_paid,
-        ways: ways.into_iter().map(|a| (a.id.clone(), title(&a))).collect(),
+        ways: ways.into_iter().enumerate().map(|(n, a)| way(n, a, running.as_ref())).collect(),
         pay_address: look.at(&format!("/portal/{token}/cases/{}/pay", case.id)),
         list_address: look.at(&format!("/portal/{token}")),
         files,
@@ -114,8 +122,14 @@ fn vat(look: &Look, vat: Vat) -> String {
     }
 }
 
-fn title(account: &ProviderAccount) -> String {
-    registry::provider(&account.provider).map_or_else(|| account.provider.clone(), |p| p.facts().title.to_owned())
+/// The account of the running payment is chosen, else the first.
+fn way(n: usize, account: ProviderAccount, running: Option<&Payment>) -> Way {
+    let title = registry::provider(&account.provider).map(|p| p.facts().title.to_owned());
+    Way {
+        is_chosen: running.map_or(n == 0, |p| p.provider_account_id == account.id),
+        name: title.unwrap_or(account.provider),
+        id: account.id,
+    }
 }
 
 /// The accounts at which this sum can be paid here; an unavailable one is absent (R-5W-02).
@@ -152,7 +166,7 @@ pub(crate) async fn pay(
         Some(way) => Some(way),
         None => ways(&web, &mut tx, &portal.merchant, case.total).await?.into_iter().next().map(|a| a.id),
     };
-    let order = NewPayment { case: Some(case.id.clone()), provider_account: account, ..NewPayment::default() };
+    let order = NewPayment { case: Some(case.id.clone()), provider_account: account.clone(), ..NewPayment::default() };
     let payment = match create_payment(app, &mut tx, &portal.merchant, app.config.live, order).await {
         Ok(payment) => payment,
         Err(FlowError::Conflict { code: "case_already_paid", .. }) => {
@@ -165,7 +179,11 @@ pub(crate) async fn pay(
         }
     };
     tx.commit().await?;
+    if account.as_ref().is_some_and(|a| *a != payment.provider_account_id) {
+        // The payer changed his mind about the way: the attempt at the other gateway is closed.
+        let bill = Bill { payment: payment.clone(), payer: portal.payer, merchant: portal.merchant };
+        try_again(&web, &bill, account.as_deref()).await?;
+    }
     app.job_bell.notify_one();
-    let next = if payment.status == Status::Started { "/buyer" } else { "" };
-    see_other(&look.at(&format!("/pay/{}{next}", payment.token)))
+    see_other(&look.at(&format!("/pay/{}/buyer", payment.token)))
 }

@@ -399,17 +399,18 @@ pub(crate) async fn retry(
 ) -> Result<Response, Stop> {
     let bill = bill(&web, &token).await?;
     check_form(&web, &headers, &Fields::read(&body), &token)?;
-    try_again(&web, &bill).await?;
+    try_again(&web, &bill, None).await?;
     see_other(&bill.look(&web, &uri).at(&format!("/pay/{token}")))
 }
 
-/// Asks the gateway, then reuses the link that can still be paid or adds an attempt. A payment that was completed
+/// Asks the gateway, then reuses the link that can still be paid or adds an attempt, at another account if one is
+/// named. A payment that was completed
 /// meanwhile, or whose quote changed, stays: its link says so.
-pub(crate) async fn try_again(web: &Web, bill: &Bill) -> Result<(), Stop> {
+pub(crate) async fn try_again(web: &Web, bill: &Bill, account: Option<&str>) -> Result<(), Stop> {
     let app = &web.app;
     let asked = ask_first(app, &bill.payment).await?;
     let mut tx = app.store.begin().await?;
-    match retry_payment(app, &mut tx, &bill.merchant, &bill.payment, None, &asked).await {
+    match retry_payment(app, &mut tx, &bill.merchant, &bill.payment, account, &asked).await {
         Ok(_) => {
             tx.commit().await?;
             app.job_bell.notify_one();

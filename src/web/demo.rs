@@ -9,6 +9,7 @@ use axum::response::Response;
 
 use super::console::developer_look;
 use super::format;
+use super::locale::Language;
 use super::look::{Forms, Look, page};
 use super::stop::Stop;
 use crate::http::Web;
@@ -26,11 +27,13 @@ struct DemoCase {
     title: String,
     amount: String,
     address: String,
+    label: &'static str,
     is_open: bool,
 }
 
 struct DemoPayer {
     name: String,
+    language: &'static str,
     address: String,
     cases: Vec<DemoCase>,
 }
@@ -54,15 +57,18 @@ pub(crate) async fn home(State(web): State<Web>, uri: Uri) -> Result<Response, S
         for payer in tx.payers(&merchant.id, &Page { before: None, limit: 5 }).await? {
             let cases = tx.cases(&merchant.id, Some(&payer.id), &Page { before: None, limit: 10 }).await?;
             let portal = format!("/portal/{}", payer.portal_token);
+            let t = Language::of_code(&payer.language).unwrap_or(Language::En).texts();
             let case = |c: crate::store::Case| DemoCase {
+                label: if c.status == "analysis" { t.pay } else { t.case_preparation },
                 amount: format::money(look.language, c.total),
                 address: format!("{portal}/cases/{}", c.id),
                 is_open: c.status == "analysis",
                 number: c.number,
                 title: c.title,
             };
-            let cases = cases.into_iter().map(case).collect();
-            payers.push(DemoPayer { name: payer.name, address: portal, cases });
+            let cases = cases.into_iter().rev().map(case).collect();
+            let language = Language::of_code(&payer.language).unwrap_or(Language::En).code();
+            payers.insert(0, DemoPayer { name: payer.name, language, address: portal, cases });
         }
     }
     let base = &web.app.config.public_url;

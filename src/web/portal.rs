@@ -198,7 +198,8 @@ async fn listing(tx: &mut Tx, portal: &Portal, look: &Look, wanted: &Wanted) -> 
         let case = payment.case_id.as_ref().and_then(|id| Some((case_address(id), numbers.get(id)?.clone())));
         rows.push(row(look, token, payment, case, cell));
     }
-    let moving = rows.iter().any(|r| r.cell == Cell::Generating || r.status == Status::Started);
+    // A payment in error moves too: the try after it may succeed while the payer looks.
+    let moving = rows.iter().any(|r| !matches!(r.cell, Cell::Download | Cell::Empty));
     let seen: String =
         rows.iter().map(|r| format!("{} {} {} {}\n", r.id, r.status, r.cell, r.refunded)).collect::<Vec<_>>().concat();
     let version = sign::sha256_hex(seen.as_bytes()).chars().take(16).collect();
@@ -215,8 +216,8 @@ fn row(look: &Look, token: &str, payment: &Payment, case: Option<(String, String
     Row {
         address: look.at(&format!("/portal/{token}/payments/{}/{end}", payment.id)),
         id: payment.id.clone(),
+        title: without_number(&payment.description, case.as_ref().map_or("", |(_, number)| number)),
         case,
-        title: payment.description.clone(),
         date: format::date(language, payment.created_at),
         hour: format::hour(language, payment.created_at),
         instant: clock::rfc3339(payment.created_at),
@@ -233,6 +234,12 @@ fn row(look: &Look, token: &str, payment: &Payment, case: Option<(String, String
             Cell::Empty => "",
         },
     }
+}
+
+/// A description that begins with the case's number, which stands above it already.
+fn without_number(description: &str, number: &str) -> String {
+    let rest = description.strip_prefix(number).filter(|r| !number.is_empty() && r.starts_with(' '));
+    rest.map_or(description, str::trim_start).to_owned()
 }
 
 fn status_label(look: &Look, status: Status) -> &'static str {
@@ -342,7 +349,7 @@ pub(crate) async fn retry(
     }
     let bill: Bill = bill_of(&mut tx, payment).await?;
     drop(tx);
-    try_again(&web, &bill).await?;
+    try_again(&web, &bill, None).await?;
     see_other(&look.at(&format!("/pay/{}", bill.payment.token)))
 }
 

@@ -20,7 +20,7 @@ use super::look::{Forms, Look, page, see_other};
 use super::stop::Stop;
 use crate::domain::payment::Status;
 use crate::http::Web;
-use crate::store::{Attempt, JobKind};
+use crate::store::{Attempt, JobKind, Payment};
 
 /// Longest query that is looked at.
 const MAX_QUERY: usize = 8192;
@@ -103,27 +103,27 @@ pub(crate) async fn show(
     let known = signature == Signature::Right || is_payer(&headers, &bill.payment.token);
     ask_gateway(&web, &attempt, &bill).await?;
     let (t, payment) = (look.t, &bill.payment);
-    let (title, text, mark) = match payment.status {
-        Status::Started => (t.confirming_title, t.confirming_text, "wait"),
-        Status::Completed => (t.paid_title, t.paid_text, "paid"),
-        Status::Error => (t.failed_title, "", "stop"),
+    let stage = Stage::of(&attempt, payment);
+    let (title, text, mark) = match stage {
+        Stage::Confirming => (t.confirming_title, t.confirming_text, "wait"),
+        Stage::Paid => (t.paid_title, t.paid_text, "paid"),
+        Stage::Failed => (t.failed_title, "", "stop"),
     };
-    let back = bill.return_url(&web).filter(|_| payment.status != Status::Started);
+    let back = bill.return_url(&web).filter(|_| stage != Stage::Confirming);
     let list = || known.then(|| (look.at(&format!("/portal/{}", bill.payer.portal_token)), t.go_to_list));
     let template = ReturnPage {
         look: &look,
         title,
         text,
-        why: why(&look, payment),
+        why: if stage == Stage::Failed { why(&look, payment) } else { "" },
         mark,
         bill: known.then(|| (format::money(look.language, payment.amount), payment.description.as_str())),
-        poll: if payment.status == Status::Started { format!("/return/{id}/status") } else { String::new() },
-        version: version(&bill),
-        go: back.clone().filter(|_| payment.status == Status::Completed).unwrap_or_default(),
+        poll: if stage == Stage::Confirming { format!("/return/{id}/status") } else { String::new() },
+        version: version(&attempt, &bill),
+        go: back.clone().filter(|_| stage == Stage::Paid).unwrap_or_default(),
         link: back.map(|url| (url, t.back_to_shop)).or_else(list),
         // Also while nothing is certain: whoever turned back without paying wants to go on (R-5W-32).
-        button: (payment.status != Status::Completed)
-            .then(|| (look.at(&format!("/return/{id}/retry")), again_label(&look, payment))),
+        button: (stage != Stage::Paid).then(|| (look.at(&format!("/return/{id}/retry")), again_label(&look, payment))),
         csrf: form_token(&payment.token),
     };
     page(&web, StatusCode::OK, Forms::Gateways, &template)
@@ -173,18 +173,40 @@ fn neutral(web: &Web, look: &Look) -> Result<Response, Stop> {
 pub(crate) async fn status(State(web): State<Web>, Path(id): Path<String>) -> Result<Response, Stop> {
     let (attempt, bill) = attempt_of(&web, &id).await?;
     ask_gateway(&web, &attempt, &bill).await?;
-    Ok(Json(json!({"version": version(&bill), "status": bill.payment.status.word()})).into_response())
+    Ok(Json(json!({"version": version(&attempt, &bill), "status": bill.payment.status.word()})).into_response())
 }
 
-fn version(bill: &Bill) -> String {
+fn version(attempt: &Attempt, bill: &Bill) -> String {
     let payment = &bill.payment;
-    format!("{}-{}", payment.status.word(), payment.reason.map_or("", crate::domain::payment::Reason::word))
+    let reason = payment.reason.map_or("", crate::domain::payment::Reason::word);
+    format!("{}-{reason}-{:?}", payment.status.word(), Stage::of(attempt, payment))
+}
+
+/// What the page says, from what the store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing is certain about this attempt. A payment that failed once stays in `error` while it is tried again.
+    Confirming,
+    Paid,
+    Failed,
+}
+
+impl Stage {
+    fn of(attempt: &Attempt, payment: &Payment) -> Stage {
+        let open = matches!(attempt.state.as_str(), "created" | "open");
+        match payment.status {
+            Status::Completed => Stage::Paid,
+            Status::Started => Stage::Confirming,
+            Status::Error if open => Stage::Confirming,
+            Status::Error => Stage::Failed,
+        }
+    }
 }
 
 /// Brings the next question to the gateway forward while somebody waits for its answer.
 async fn ask_gateway(web: &Web, attempt: &Attempt, bill: &Bill) -> Result<(), Stop> {
     let app = &web.app;
-    if bill.payment.status != Status::Started || !web.guards.may_ask(&attempt.id, app.now()) {
+    if Stage::of(attempt, &bill.payment) != Stage::Confirming || !web.guards.may_ask(&attempt.id, app.now()) {
         return Ok(());
     }
     let mut tx = app.store.begin().await?;
@@ -208,7 +230,7 @@ pub(crate) async fn retry(
     if bill.payment.status == Status::Completed {
         return see_other(&look.at(&format!("/return/{id}")));
     }
-    try_again(&web, &bill).await?;
+    try_again(&web, &bill, None).await?;
     if is_payer(&headers, &bill.payment.token) {
         return see_other(&look.at(&format!("/pay/{}", bill.payment.token)));
     }
