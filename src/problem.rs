@@ -145,7 +145,11 @@ impl Problem {
             s if s.is_client_error() => "bad_request",
             _ => return Problem::internal(),
         };
-        Problem::new(status, code)
+        let problem = Problem::new(status, code);
+        match status {
+            StatusCode::METHOD_NOT_ALLOWED => problem.detail("the header Allow names the methods of this address"),
+            _ => problem,
+        }
     }
 
     /// HTTP status.
