@@ -1,11 +1,8 @@
 //! Stories of the whole hub: a real hub on a loopback port, a real database, a clock that is moved by hand.
 
-<<<<<<< HEAD
+mod api;
 mod browser;
 mod canary;
-=======
-mod api;
->>>>>>> api
 mod cluster;
 mod crash;
 mod harness;
