@@ -153,6 +153,7 @@ pub async fn reissue(app: &App, tx: &mut Tx, payment: &Payment, buyer: Option<Bu
     invoice.attempts = 0;
     invoice.clean_looks = 0;
     invoice.sending_since = None;
+    invoice.buyer_ref = None;
     // Whatever was sent before is looked for before anything is sent again.
     invoice.state = if invoice.unknown_since.is_some() { State::Unknown } else { State::Queued };
     let now = app.now();

@@ -132,7 +132,19 @@ async fn later(app: &App, tx: &mut Tx, job: &Job, attempt: &Attempt, error: Opti
         }
         return Ok(End::Done);
     }
-    Ok(End::Again { at: now + seconds(wait_s(&app.config.poll_waits_s, job.attempts)), error })
+    Ok(End::Again { at: next_look(&app.config.poll_waits_s, attempt.created_at, now), error })
+}
+
+/// The next instant of the schedule, which runs from the attempt's beginning and not by the count of looks: a payer
+/// who waits on the return page has the gateway asked often, and that must not thin out the looks after he left.
+fn next_look(waits_s: &[i64], begun: i64, now: i64) -> i64 {
+    let mut planned = begun;
+    let mut n = 0;
+    while planned <= now {
+        planned += seconds(wait_s(waits_s, n).max(1));
+        n += 1;
+    }
+    planned
 }
 
 /// Closes an attempt that the gateway says was not paid; the payment follows if nothing else of it is open.
@@ -148,4 +160,17 @@ async fn expire(app: &App, tx: &mut Tx, attempt: &Attempt, job: &Job) -> Result<
         tell_payment(app, tx, &payment, "payment.error", Some(payment.status.word())).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_follow_the_schedule_whoever_asked_in_between() {
+        let waits = [60, 180, 600];
+        let next = |now_s| next_look(&waits, 0, seconds(now_s)) / 1_000_000;
+        assert_eq!([0, 3, 59, 60, 61, 240, 840, 1439, 1440].map(next), [60, 60, 60, 240, 240, 840, 1440, 1440, 2040]);
+        assert_eq!(next_look(&[0], 0, 5), 1_000_000);
+    }
 }

@@ -127,10 +127,10 @@ async fn names(web: &Web) -> Vec<String> {
     let Ok(mut entries) = tokio::fs::read_dir(folder).await else { return vec![] };
     let mut names = vec![];
     while let Ok(Some(entry)) = entries.next_entry().await {
-        if let Ok(name) = entry.file_name().into_string() {
-            if FilePath::new(&name).extension().is_some_and(|e| e == "eml") {
-                names.push(name);
-            }
+        if let Ok(name) = entry.file_name().into_string()
+            && FilePath::new(&name).extension().is_some_and(|e| e == "eml")
+        {
+            names.push(name);
         }
     }
     names.sort_unstable_by(|a, b| b.cmp(a));
@@ -197,11 +197,12 @@ fn field(head: &str, name: &str) -> String {
             continue;
         }
         inside = false;
-        if let Some((n, value)) = line.split_once(':') {
-            if found.is_empty() && n.eq_ignore_ascii_case(name) {
-                inside = true;
-                found = value.trim().to_owned();
-            }
+        if let Some((n, value)) = line.split_once(':')
+            && found.is_empty()
+            && n.eq_ignore_ascii_case(name)
+        {
+            inside = true;
+            found = value.trim().to_owned();
         }
     }
     found
@@ -214,7 +215,9 @@ fn encoded_words(text: &str) -> String {
     for word in text.split(' ') {
         let inner = word.strip_prefix("=?utf-8?b?").or_else(|| word.strip_prefix("=?UTF-8?B?"));
         let decoded = inner.and_then(|w| w.strip_suffix("?=")).map(base64_text);
-        if !out.is_empty() && !(was_encoded && decoded.is_some()) {
+        // Blanks between two encoded words belong to neither.
+        let between_encoded = was_encoded && decoded.is_some();
+        if !out.is_empty() && !between_encoded {
             out.push(' ');
         }
         was_encoded = decoded.is_some();

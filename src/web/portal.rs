@@ -186,11 +186,11 @@ async fn listing(tx: &mut Tx, portal: &Portal, look: &Look, wanted: &Wanted) -> 
     let mut numbers: BTreeMap<String, String> = BTreeMap::new();
     let mut rows = vec![];
     for payment in &payments {
-        if let Some(id) = &payment.case_id {
-            if !numbers.contains_key(id) {
-                let case = tx.case(&portal.merchant.id, id).await?;
-                numbers.insert(id.clone(), case.map(|c| c.number).unwrap_or_default());
-            }
+        if let Some(id) = &payment.case_id
+            && !numbers.contains_key(id)
+        {
+            let case = tx.case(&portal.merchant.id, id).await?;
+            numbers.insert(id.clone(), case.map(|c| c.number).unwrap_or_default());
         }
         let cell = cell_of(tx, &portal.merchant, payment).await?;
         let token = &portal.payer.portal_token;
@@ -368,11 +368,11 @@ pub(crate) async fn invoice_pdf(
         Cell::TryAgain | Cell::RenewPayment | Cell::Empty => return Err(Stop::NotFound),
     }
     let invoice = tx.invoice_of_payment(&portal.merchant.id, &payment.id).await?;
-    if let Some(invoice) = invoice.filter(|i| i.state == InvoiceState::Issued) {
-        if let Some(pdf) = tx.pdf(&portal.merchant.id, &invoice.id).await? {
-            let name = format!("{}.pdf", invoice.number.as_deref().unwrap_or(&invoice.id));
-            return download(&name, "application/pdf", pdf);
-        }
+    if let Some(invoice) = invoice.filter(|i| i.state == InvoiceState::Issued)
+        && let Some(pdf) = tx.pdf(&portal.merchant.id, &invoice.id).await?
+    {
+        let name = format!("{}.pdf", invoice.number.as_deref().unwrap_or(&invoice.id));
+        return download(&name, "application/pdf", pdf);
     }
     let file = tx.attachment(&portal.merchant.id, &payment.id).await?.ok_or(Stop::NotFound)?;
     download(&file.name, &file.media_type, file.body)

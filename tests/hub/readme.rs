@@ -24,7 +24,7 @@ impl Drop for Demo {
 fn demo() -> Demo {
     let dir = TempDir::new();
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it").port();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_grosz"))
+    let child = Command::new(env!("CARGO_BIN_EXE_grosz"))
         .current_dir(dir.path())
         .env_clear()
         .env("GROSZ_LISTEN", format!("127.0.0.1:{port}"))
@@ -33,16 +33,16 @@ fn demo() -> Demo {
         .stdout(Stdio::piped())
         .spawn()
         .expect("the program starts");
-    let mut url = None;
-    let out = BufReader::new(child.stdout.take().expect("its output"));
+    let mut demo = Demo { child, url: String::new(), key: String::new(), _dir: dir };
+    let out = BufReader::new(demo.child.stdout.take().expect("its output"));
     for line in out.lines() {
         let line = line.expect("text");
         if let Some(at) = line.find("http://").filter(|_| line.contains("/demo")) {
-            url = line[at..].split("/demo").next().map(str::to_owned);
+            demo.url = line[at..].split("/demo").next().unwrap_or_default().to_owned();
         }
         if let Some(at) = line.find("sk_test_") {
-            let key = line[at..].split_whitespace().next().unwrap_or_default().to_owned();
-            return Demo { child, url: url.expect("the address comes first"), key, _dir: dir };
+            demo.key = line[at..].split_whitespace().next().unwrap_or_default().to_owned();
+            return demo;
         }
     }
     panic!("the program printed no key");
