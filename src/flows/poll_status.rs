@@ -147,19 +147,6 @@ fn next_look(waits_s: &[i64], begun: i64, now: i64) -> i64 {
     planned
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn looks_follow_the_schedule_whoever_asked_in_between() {
-        let waits = [60, 180, 600];
-        let next = |now_s| next_look(&waits, 0, seconds(now_s)) / 1_000_000;
-        assert_eq!([0, 3, 59, 60, 61, 240, 840, 1439, 1440].map(next), [60, 60, 60, 240, 240, 840, 1440, 1440, 2040]);
-        assert_eq!(next_look(&[0], 0, 5), 1_000_000);
-    }
-}
-
 /// Closes an attempt that the gateway says was not paid; the payment follows if nothing else of it is open.
 async fn expire(app: &App, tx: &mut Tx, attempt: &Attempt, job: &Job) -> Result<(), FlowError> {
     let Some(payment) = tx.payment_for_update(&attempt.merchant_id, &attempt.payment_id).await? else { return Ok(()) };
@@ -173,4 +160,17 @@ async fn expire(app: &App, tx: &mut Tx, attempt: &Attempt, job: &Job) -> Result<
         tell_payment(app, tx, &payment, "payment.error", Some(payment.status.word())).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_follow_the_schedule_whoever_asked_in_between() {
+        let waits = [60, 180, 600];
+        let next = |now_s| next_look(&waits, 0, seconds(now_s)) / 1_000_000;
+        assert_eq!([0, 3, 59, 60, 61, 240, 840, 1439, 1440].map(next), [60, 60, 60, 240, 240, 840, 1440, 1440, 2040]);
+        assert_eq!(next_look(&[0], 0, 5), 1_000_000);
+    }
 }
