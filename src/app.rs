@@ -1,13 +1,14 @@
 //! What every part of the hub is given: store, clock, ids, settings, the ways out.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
-use grosz_providers::wire::Http;
+use grosz_providers::wire::{Http, HttpError, HttpRequest, HttpResponse};
 use grosz_providers::{Cx, Settings};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
@@ -37,6 +38,8 @@ pub struct App {
     pub http_clients: Arc<dyn Http>,
     /// Calls that answer with documents.
     pub http_documents: Arc<dyn Http>,
+    /// Calls under way at each invoicing account.
+    pub invoicing_slots: Slots,
     /// Which addresses may be called.
     pub targets: TargetPolicy,
     /// Mail.
@@ -45,6 +48,29 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Rung when a job was enqueued, so that the worker need not wait for its next look.
     pub job_bell: Notify,
+}
+
+/// The way out while all outside calls are held: nothing leaves, and everybody is told so.
+struct Held;
+
+#[async_trait]
+impl Http for Held {
+    async fn send(&self, _: HttpRequest) -> Result<HttpResponse, HttpError> {
+        Err(HttpError::NotSent("the hub was started with all outside calls held".into()))
+    }
+}
+
+/// How many calls are under way, by account.
+#[derive(Default)]
+pub struct Slots(Mutex<HashMap<String, Arc<Semaphore>>>);
+
+impl Slots {
+    /// A slot of `account`, which has `most` of them; `None` when all are taken.
+    pub fn take(&self, account: &str, most: usize) -> Option<OwnedSemaphorePermit> {
+        let mut slots = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let account = slots.entry(account.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(most)));
+        Arc::clone(account).try_acquire_owned().ok()
+    }
 }
 
 /// A hub that is shared.
@@ -83,14 +109,16 @@ impl App {
         let resolver = SystemResolver { limit: settings.provider.connect };
         let out = Outbound::with(settings, Arc::new(resolver), Arc::clone(&metrics) as Arc<dyn Observe>)
             .map_err(|e| bad("outside calls", &e))?;
+        let way = |out: Outbound| -> Arc<dyn Http> { if config.hold { Arc::new(Held) } else { Arc::new(out) } };
         Ok(App {
             ids: Ids::new(clock.clone()),
             store,
             clock,
             sealer,
-            http: Arc::new(out.clone()),
-            http_clients: Arc::new(out.for_kind(CallKind::ClientHook)),
-            http_documents: Arc::new(out.for_kind(CallKind::Document)),
+            http: way(out.clone()),
+            http_clients: way(out.for_kind(CallKind::ClientHook)),
+            http_documents: way(out.for_kind(CallKind::Document)),
+            invoicing_slots: Slots::default(),
             targets,
             mailer,
             metrics,

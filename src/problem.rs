@@ -26,7 +26,7 @@ pub struct Problem {
 /// One field that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// JSON pointer to the field (RFC 6901), or the name of a query parameter.
+    /// JSON pointer to the field (RFC 6901), empty for the whole body; or the bare name of a query parameter.
     #[schema(example = "/lines/0/vat")]
     pub pointer: String,
     /// What is wrong, as the end of a sentence that begins with the field's name.
@@ -145,7 +145,11 @@ impl Problem {
             s if s.is_client_error() => "bad_request",
             _ => return Problem::internal(),
         };
-        Problem::new(status, code)
+        let problem = Problem::new(status, code);
+        match status {
+            StatusCode::METHOD_NOT_ALLOWED => problem.detail("the header Allow names the methods of this address"),
+            _ => problem,
+        }
     }
 
     /// HTTP status.
@@ -210,7 +214,7 @@ fn title(code: &str, status: StatusCode) -> &'static str {
 
 /// `lines.0.vat` for `/lines/0/vat`.
 fn name_of(pointer: &str) -> String {
-    pointer.trim_start_matches('/').replace('/', ".")
+    if pointer.is_empty() { "the body".to_owned() } else { pointer.trim_start_matches('/').replace('/', ".") }
 }
 
 impl IntoResponse for Problem {

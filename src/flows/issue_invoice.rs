@@ -56,6 +56,10 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     if let Some(until) = pause {
         return jobs::settle(app, tx, job, End::Again { at: until, error: account.pause_reason }).await;
     }
+    // Numbering is serial at the other side: one call at a time for an account, the next one a moment later.
+    let Some(_slot) = app.invoicing_slots.take(&account.id, app.config.invoicing_concurrency) else {
+        return jobs::settle(app, tx, job, End::Again { at: app.now() + seconds(1) / 4, error: None }).await;
+    };
     if invoice.state == State::Sending {
         // The mark of a run that died: the send may have arrived.
         become_unknown(app, &mut invoice);
@@ -99,8 +103,14 @@ impl Run<'_> {
         }
         let buyer_key =
             sign::sha256_hex(serde_json::to_string(&self.invoice.order.buyer).unwrap_or_default().as_bytes());
-        let known = self.known_buyer(&buyer_key).await?;
-        let buyer = self.invoicer.upsert_buyer(&self.cx(), &self.invoice.order, known.as_deref()).await;
+        let buyer = match self.invoice.buyer_ref.clone() {
+            // An earlier attempt made sure of it.
+            Some(buyer) => Ok(buyer),
+            None => {
+                let known = self.known_buyer(&buyer_key).await?;
+                self.invoicer.upsert_buyer(&self.cx(), &self.invoice.order, known.as_deref()).await
+            }
+        };
         let buyer = match buyer {
             Ok(buyer) => buyer,
             Err(failure) => return self.failed_before_sending(failure, false).await,
@@ -286,6 +296,10 @@ impl Run<'_> {
     async fn refused(mut self, failure: InvoiceFailure) -> Result<(), FlowError> {
         self.invoice.state = State::Queued;
         self.invoice.sending_since = None;
+        if matches!(failure.class, FailureClass::Data | FailureClass::Absent) {
+            // The buyer's card may be what is wrong, or gone.
+            self.invoice.buyer_ref = None;
+        }
         self.remember(&failure);
         self.mind_account(&failure).await?;
         let now = self.app.now();

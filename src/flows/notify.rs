@@ -70,7 +70,7 @@ pub fn next_step(code: &str) -> &'static str {
         "invoice.ksef" => "see the invoicing system for what the national system says about this invoice",
         "invoice.pdf_missing" => "fetch the document from the invoicing system and attach it",
         "payment.amount_mismatch" | "payment.account_mismatch" => {
-            "look at the delivery; ask the gateway what was really paid, and refund or complete by hand"
+            "look at the delivery; ask the gateway what was really paid, and refund it or start a new payment"
         }
         "payment.double" => "confirm the prepared refund, or agree with the payer to keep the money",
         "payment.late_success" => "nothing is lost; tell the payer that the payment arrived after all",
@@ -82,6 +82,7 @@ pub fn next_step(code: &str) -> &'static str {
         "event.unknown_attempt" => "look at the delivery: was it started elsewhere with the same account?",
         "provider.config" => "correct the provider account's settings",
         "endpoint.disabled" => "correct the endpoint and enable it; missed messages can be replayed",
+        "job.poison" => "see the log for what the worker died of; the work is set aside until then",
         "notice.undeliverable" => "correct the address; the matter itself is in the list of alerts",
         _ => "look at the details",
     }

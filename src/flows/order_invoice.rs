@@ -1,7 +1,7 @@
 //! Orders the invoice of a completed payment, in the same transaction as the completion; and what an expert can do when
 //! issuing failed: correct the data and issue again, or attach a document made by hand.
 
-use grosz_providers::invoicer::{Buyer, InvoiceOrder, PaymentMethod, day_in};
+use grosz_providers::invoicer::{Buyer, InvoiceOrder, Ksef, PaymentMethod, day_in};
 use grosz_providers::registry;
 
 use super::FlowError;
@@ -79,7 +79,8 @@ async fn order_of(
     let language = tx.payer(&payment.merchant_id, &payment.payer_id).await?.map_or("en".into(), |p| p.language);
     let zone = registry::invoicer(&account.invoicer).map_or("UTC", |i| i.facts().zone);
     let today = day_in(zone, at(app.now()));
-    let method = match tx.provider_account(&payment.merchant_id, &payment.provider_account_id).await? {
+    let paid_at = account_that_was_paid(tx, payment).await?;
+    let method = match tx.provider_account(&payment.merchant_id, &paid_at).await? {
         Some(a) => registry::provider(&a.provider).map_or(PaymentMethod::Transfer, |p| p.facts().method),
         None => PaymentMethod::Transfer,
     };
@@ -96,6 +97,13 @@ async fn order_of(
         lines: payment.lines.clone().unwrap_or_default(),
         first_sent_on: None,
     })
+}
+
+/// Where the money came: an older link may have been paid after another gateway was chosen.
+async fn account_that_was_paid(tx: &mut Tx, payment: &Payment) -> Result<String, FlowError> {
+    let attempts = tx.attempts(&payment.merchant_id, &payment.id).await?;
+    let paid = attempts.into_iter().find(|a| a.state == "paid");
+    Ok(paid.map_or_else(|| payment.provider_account_id.clone(), |a| a.provider_account_id))
 }
 
 /// Issues again after every attempt failed: a new generation with three attempts and the same key. The buyer is the one
@@ -121,6 +129,10 @@ pub async fn reissue(app: &App, tx: &mut Tx, payment: &Payment, buyer: Option<Bu
     let Some(mut invoice) = tx.invoice_for_update(&payment.merchant_id, &found.id).await? else {
         return Err(FlowError::NotFound("invoice"));
     };
+    if invoice.document.as_ref().is_some_and(|d| d.ksef == Ksef::Rejected) {
+        let detail = "the national system rejected this invoice; correct it in the invoicing system and attach it here";
+        return Err(FlowError::conflict("invoice_rejected", detail));
+    }
     match invoice.state {
         State::Exhausted | State::Held => {}
         State::Queued | State::Sending | State::Unknown => {
@@ -141,6 +153,7 @@ pub async fn reissue(app: &App, tx: &mut Tx, payment: &Payment, buyer: Option<Bu
     invoice.attempts = 0;
     invoice.clean_looks = 0;
     invoice.sending_since = None;
+    invoice.buyer_ref = None;
     // Whatever was sent before is looked for before anything is sent again.
     invoice.state = if invoice.unknown_since.is_some() { State::Unknown } else { State::Queued };
     let now = app.now();

@@ -49,6 +49,7 @@ pub async fn request_refund(
             format!("must be at most {most} minor units: that is left to refund"),
         ));
     };
+    check_refundable(tx, capture, &payment).await?;
     if let Some(dispute) = tx.disputes(&payment.merchant_id, &payment.id).await?.iter().find(|d| !d.closed) {
         let detail = format!("the payment is disputed ({}): a refund could pay it back twice", dispute.status);
         return Err(FlowError::conflict("payment_disputed", detail));
@@ -82,6 +83,20 @@ pub async fn request_refund(
     };
     tx.enqueue(&payment.merchant_id, &app.ids.make("job"), JobKind::Refund, &refund.id, now, now).await?;
     Ok(refund)
+}
+
+/// A gateway without refunds is known at once; asking it would only end in an alert.
+async fn check_refundable(tx: &mut Tx, capture: &Capture, payment: &Payment) -> Result<(), FlowError> {
+    let Some(attempt) = tx.attempt(&payment.merchant_id, &capture.attempt_id).await? else { return Ok(()) };
+    let account = tx.provider_account(&payment.merchant_id, &attempt.provider_account_id).await?;
+    let facts = account.and_then(|a| grosz_providers::registry::provider(&a.provider)).map(|p| p.facts());
+    match facts {
+        Some(facts) if !facts.can.refund => {
+            let detail = format!("{} does not refund by its interface; pay it back by hand", facts.title);
+            Err(FlowError::conflict("refund_not_supported", detail))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// What can still be given back of a capture. Proposals hold nothing; all else but failures does.

@@ -78,7 +78,8 @@ pub async fn retry_payment(
         let same_account = account.is_none_or(|id| id == last.provider_account_id);
         let closed =
             asked.attempt.as_ref().is_some_and(|a| a.id == last.id) && asked.standing == Some(Standing::Closed);
-        if fresh && same_account && !closed {
+        // A gateway may keep its first answer, a failure, under the attempt's key: only a new attempt gets past it.
+        if fresh && same_account && !closed && !last.start_failed() {
             return Ok(current);
         }
     }

@@ -220,8 +220,11 @@ pub async fn choose_account(
             check_limits(&account, amount)?;
             Ok(account)
         }
-        (Some(_), false) => {
-            Err(FlowError::invalid("provider_account", format!("is required: several accounts take {code}")))
+        (Some(last), false) => {
+            fitting.push(last);
+            let names: Vec<String> = fitting.iter().take(10).map(|a| format!("{} ({})", a.id, a.provider)).collect();
+            let why = format!("is required: several accounts take {code}: {}", names.join(", "));
+            Err(FlowError::invalid("provider_account", why))
         }
         (None, _) => Err(FlowError::conflict(
             "provider_not_configured",

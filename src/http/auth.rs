@@ -5,19 +5,19 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
 
 use super::Web;
+use crate::clock::seconds;
 use crate::flows::add_key::{has_key_form, key_hash};
 use crate::problem::Problem;
 use crate::store::ApiKey;
 
-/// How long a key is believed without asking the database.
-const BELIEVED: Duration = Duration::from_secs(2);
+/// How long a key is believed without asking the database, in microseconds.
+const BELIEVED: i64 = seconds(2);
 
 /// Keys in the cache at most; beyond that it is emptied.
 const MAX_CACHED: usize = 10_000;
@@ -33,21 +33,22 @@ pub struct Caller {
 
 /// Keys seen a moment ago.
 #[derive(Default)]
-pub struct KeyCache(Mutex<HashMap<String, (ApiKey, Instant)>>);
+pub struct KeyCache(Mutex<HashMap<String, (ApiKey, i64)>>);
 
 impl KeyCache {
-    fn get(&self, hash: &str) -> Option<ApiKey> {
+    /// A clock that was set back ends the belief too.
+    fn get(&self, hash: &str, now: i64) -> Option<ApiKey> {
         let map = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        map.get(hash).filter(|(_, at)| at.elapsed() < BELIEVED).map(|(key, _)| key.clone())
+        map.get(hash).filter(|(_, at)| (0..BELIEVED).contains(&(now - at))).map(|(key, _)| key.clone())
     }
 
     /// Only keys that exist are kept, so a flood of bad ones cannot push the good ones out.
-    fn put(&self, key: ApiKey) {
+    fn put(&self, key: ApiKey, now: i64) {
         let mut map = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if map.len() >= MAX_CACHED {
             map.clear();
         }
-        map.insert(key.hash.clone(), (key, Instant::now()));
+        map.insert(key.hash.clone(), (key, now));
     }
 }
 
@@ -74,11 +75,11 @@ async fn find_key(parts: &Parts, web: &Web) -> Result<ApiKey, Problem> {
         return Err(Problem::unauthorized());
     }
     let hash = key_hash(text);
-    if let Some(known) = web.keys.get(&hash) {
+    if let Some(known) = web.keys.get(&hash, web.app.now()) {
         return Ok(known);
     }
     let found = web.app.store.read().await?.api_key_by_hash(&hash).await?.ok_or_else(Problem::unauthorized)?;
-    web.keys.put(found.clone());
+    web.keys.put(found.clone(), web.app.now());
     Ok(found)
 }
 

@@ -92,7 +92,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
         T::deserialize(tracked).map(Params).map_err(|e| {
             let path = track.path().to_string();
             let (field, why) = refusal(path.trim_start_matches('.'), &e.to_string());
-            Problem::field(field, why)
+            Problem::field(field.trim_start_matches('/'), why)
         })
     }
 }
@@ -235,7 +235,7 @@ fn refusal(path: &str, message: &str) -> (String, String) {
         Some((_, wanted)) => format!("must be {}", plain_kind(wanted)),
         None => message.to_owned(),
     };
-    (if base.is_empty() { "/".into() } else { clip(&base) }, why)
+    (clip(&base), why)
 }
 
 /// Names of fields come from outside: they are repeated shortened.

@@ -237,3 +237,51 @@ impl Host {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Paths of APIs, payers' pages and panels, as twins have them.
+    const PATHS: &[&str] = &[
+        "/",
+        "/payment",
+        "/payment/continue/a/b",
+        "/payment/continue/a/b/pay",
+        "/c/pay/a/pay",
+        "/v1/refunds",
+        "/panel",
+    ];
+
+    #[test]
+    fn a_twin_uses_up_only_faults_that_it_lists() {
+        let host = Host::alone("http://127.0.0.1:1".into(), vec![]);
+        for stand in &host.stands {
+            let listed: Vec<&str> = stand.dial.known().iter().map(|(name, _)| *name).collect();
+            let mut used: Vec<&str> = vec![];
+            for path in PATHS {
+                used.extend(match &stand.kind {
+                    Kind::Gateway { twin, .. } => twin.spends(path),
+                    Kind::Invoicer { twin } => twin.spends(path),
+                });
+            }
+            if let Kind::Gateway { twin, .. } = &stand.kind {
+                used.extend(twin.spends_by_delivery());
+            }
+            assert!(used.iter().all(|name| listed.contains(name)), "{}: {used:?}", stand.name);
+        }
+    }
+
+    #[test]
+    fn twins_report_to_this_machine_and_named_hubs_only() {
+        let host = Host::alone("http://127.0.0.1:1".into(), vec!["http://hub.example:8080".into()]);
+        for near in ["http://127.0.0.1:8080/x", "http://[::1]/x", "http://localhost/", "http://hub.example:8080/x"] {
+            assert!(host.may_reach(near), "{near}");
+        }
+        for far in
+            ["http://hub.example/", "http://localhost.example/", "http://169.254.169.254/", "ftp://127.0.0.1/", "x"]
+        {
+            assert!(!host.may_reach(far), "{far}");
+        }
+    }
+}

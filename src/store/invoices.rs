@@ -62,6 +62,19 @@ pub struct InvoiceRow {
     pub updated_at: i64,
 }
 
+/// What a list shows of an invoice.
+#[derive(Debug, Clone)]
+pub struct InvoiceGlance {
+    /// Of which payment.
+    pub payment_id: String,
+    /// Where it stands.
+    pub state: State,
+    /// The printed number.
+    pub number: Option<String>,
+    /// The PDF is stored here.
+    pub has_pdf: bool,
+}
+
 /// A file that an expert attached to a payment.
 #[derive(Debug, Clone)]
 pub struct Attachment {
@@ -111,6 +124,37 @@ impl Tx {
             " FROM invoices WHERE merchant_id = $1 AND payment_id = $2 AND kind = 'sales'"
         );
         self.row(sql, args![merchant, payment]).await?.map(|r| invoice(&r)).transpose()
+    }
+
+    /// What a list shows of the sales invoices of several payments.
+    pub async fn invoices_of(&mut self, merchant: &str, payments: &[String]) -> Result<Vec<InvoiceGlance>, StoreError> {
+        let sql = self.pick(
+            "SELECT payment_id, state, number, pdf_sha256 FROM invoices
+             WHERE merchant_id = $1 AND payment_id IN (SELECT value FROM json_each($2)) AND kind = 'sales'",
+            "SELECT payment_id, state, number, pdf_sha256 FROM invoices
+             WHERE merchant_id = $1 AND payment_id = ANY(ARRAY(SELECT jsonb_array_elements_text(CAST($2 AS jsonb)))) AND kind = 'sales'",
+        );
+        let rows = self.rows(sql, args![merchant, &to_json(&payments)?]).await?;
+        rows.iter()
+            .map(|r| {
+                Ok(InvoiceGlance {
+                    payment_id: r.text("payment_id")?,
+                    state: r.word("state")?,
+                    number: r.maybe_text("number")?,
+                    has_pdf: r.maybe_text("pdf_sha256")?.is_some(),
+                })
+            })
+            .collect()
+    }
+
+    /// Those of several payments that have a file attached.
+    pub async fn attached_of(&mut self, merchant: &str, payments: &[String]) -> Result<Vec<String>, StoreError> {
+        let sql = self.pick(
+            "SELECT payment_id FROM attachments WHERE merchant_id = $1 AND payment_id IN (SELECT value FROM json_each($2))",
+            "SELECT payment_id FROM attachments
+             WHERE merchant_id = $1 AND payment_id = ANY(ARRAY(SELECT jsonb_array_elements_text(CAST($2 AS jsonb))))",
+        );
+        self.rows(sql, args![merchant, &to_json(&payments)?]).await?.iter().map(|r| r.text("payment_id")).collect()
     }
 
     /// One document.

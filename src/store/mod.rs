@@ -20,7 +20,7 @@ pub use cases::{Case, CaseLine};
 pub use deliveries::{DeliveryFilter, EventRow, RecordedDelivery, StoredDelivery};
 pub use dialect::{PoolSizes, Store, StoreError, Tx};
 pub use idempotency::StoredAnswer;
-pub use invoices::{Attachment, InvoiceRow};
+pub use invoices::{Attachment, InvoiceGlance, InvoiceRow};
 pub use jobs::{Job, JobKind, QueueDepth};
 pub use messages::{Endpoint, Message, Telling};
 pub(crate) use payments::refund_word;

@@ -85,12 +85,19 @@ pub struct Attempt {
     pub redirect: Option<Redirect>,
     /// What was to be paid.
     pub amount: Money,
-    /// Somebody is asking the gateway for the link until then, microseconds.
+    /// Somebody is asking the gateway for the link until then, microseconds; 0 when asking failed.
     pub start_lease: Option<i64>,
     /// After this it was not to be payable, microseconds.
     pub expires_at: i64,
     /// Microseconds.
     pub created_at: i64,
+}
+
+impl Attempt {
+    /// True when the gateway was asked for a link and gave none: nobody was ever sent there.
+    pub fn start_failed(&self) -> bool {
+        self.redirect.is_none() && self.start_lease == Some(0)
+    }
 }
 
 /// One payment as the gateway names it under an attempt.
@@ -435,6 +442,24 @@ impl Tx {
         self.rows(sql, args![merchant, payment]).await?.iter().map(attempt).collect()
     }
 
+    /// Attempts of several payments, for a page of a list; each payment's first first.
+    pub async fn attempts_of(&mut self, merchant: &str, payments: &[String]) -> Result<Vec<Attempt>, StoreError> {
+        let sql = self.pick(
+            concat!(
+                "SELECT ",
+                attempt_columns!(),
+                " FROM attempts WHERE merchant_id = $1 AND payment_id IN (SELECT value FROM json_each($2)) ORDER BY payment_id, no"
+            ),
+            concat!(
+                "SELECT ",
+                attempt_columns!(),
+                " FROM attempts WHERE merchant_id = $1 AND payment_id = ANY(ARRAY(SELECT jsonb_array_elements_text(CAST($2 AS jsonb))))
+                 ORDER BY payment_id, no"
+            ),
+        );
+        self.rows(sql, args![merchant, &to_json(&payments)?]).await?.iter().map(attempt).collect()
+    }
+
     /// One attempt.
     pub async fn attempt(&mut self, merchant: &str, id: &str) -> Result<Option<Attempt>, StoreError> {
         let sql = concat!("SELECT ", attempt_columns!(), " FROM attempts WHERE merchant_id = $1 AND id = $2");
@@ -511,10 +536,9 @@ impl Tx {
         Ok(())
     }
 
-    /// Gives the claim on an attempt's link back.
+    /// Gives the claim on an attempt's link back, and keeps in mind that asking for it failed.
     pub async fn release_start(&mut self, merchant: &str, id: &str) -> Result<(), StoreError> {
-        self.run("UPDATE attempts SET start_lease = NULL WHERE merchant_id = $1 AND id = $2", args![merchant, id])
-            .await?;
+        self.run("UPDATE attempts SET start_lease = 0 WHERE merchant_id = $1 AND id = $2", args![merchant, id]).await?;
         Ok(())
     }
 

@@ -1,14 +1,19 @@
 //! Stories of the whole hub: a real hub on a loopback port, a real database, a clock that is moved by hand.
 
+mod api;
 mod browser;
+mod canary;
 mod cluster;
 mod crash;
 mod harness;
 mod kill;
 mod matter;
+mod processes;
 mod property;
+mod readme;
 mod sandbox;
 mod store;
 mod stories;
 mod web;
 mod webdriver;
+mod wire;

@@ -76,7 +76,7 @@ async fn list(
     let open_only = match query.state.as_deref() {
         None | Some("open") => true,
         Some("all") => false,
-        Some(_) => return Err(Problem::field("/state", "must be open or all")),
+        Some(_) => return Err(Problem::field("state", "must be open or all")),
     };
     let mut tx = web.app.store.read().await?;
     let rows = tx.alerts(&caller.merchant, query.payment.as_deref(), open_only, &page).await?;

@@ -74,7 +74,7 @@ async fn list(State(web): State<Web>, caller: Caller, Params(query): Params<Feed
     let limit = checked_limit(query.limit)?;
     let after = query.after.as_deref();
     if after.is_some_and(|id| !id.starts_with("msg_") || made_at(id).is_none()) {
-        return Err(Problem::field("/after", "must be the id of a message (msg_…)"));
+        return Err(Problem::field("after", "must be the id of a message (msg_…)"));
     }
     let settled = web.app.now() - seconds(SETTLE_S);
     let mut rows = web.app.store.read().await?.feed(&caller.merchant, after, settled, limit + 1).await?;

@@ -220,11 +220,11 @@ async fn put_attachment(
 ) -> Result<Json<Attachment>, Problem> {
     let ending = check_file(&raw)?;
     let mut fields = Fields::default();
-    let name = fields.line("/name", &query.name.unwrap_or_else(|| format!("invoice.{ending}")), 120);
+    let name = fields.line("name", &query.name.unwrap_or_else(|| format!("invoice.{ending}")), 120);
     if name.contains(['/', '\\', '"']) || name.starts_with('.') {
-        fields.refuse("/name", "must be a file name without / \\ and \" that does not begin with a full stop");
+        fields.refuse("name", "must be a file name without / \\ and \" that does not begin with a full stop");
     }
-    let number = query.number.map(|n| fields.line("/number", &n, 64));
+    let number = query.number.map(|n| fields.line("number", &n, 64));
     fields.finish()?;
     let file = File { name, media_type: raw.media_type, number, body: raw.body.to_vec() };
     let mut tx = web.app.store.begin().await?;
@@ -267,7 +267,7 @@ fn check_file(raw: &Raw) -> Result<&'static str, Problem> {
             return Err(Problem::of_status(axum::http::StatusCode::UNSUPPORTED_MEDIA_TYPE).detail(detail));
         }
     };
-    if fits { Ok(ending) } else { Err(Problem::field("/", format!("is not {} by its content", raw.media_type))) }
+    if fits { Ok(ending) } else { Err(Problem::field("", format!("is not {} by its content", raw.media_type))) }
 }
 
 /// A file that browsers store and never show, under a plain name.

@@ -65,7 +65,7 @@ async fn list(
 ) -> Result<Json<List<Job>>, Problem> {
     let page = page("job", query.limit, query.cursor.as_deref())?;
     if query.state.as_deref().is_some_and(|s| !["ready", "running", "done", "failed"].contains(&s)) {
-        return Err(Problem::field("/state", "must be one of: ready, running, done, failed"));
+        return Err(Problem::field("state", "must be one of: ready, running, done, failed"));
     }
     let rows = web.app.store.read().await?.jobs(&caller.merchant, query.state.as_deref(), &page).await?;
     Ok(Json(lists::list(rows, &page, |j| &j.id, view)))

@@ -40,7 +40,7 @@ const MAX_LIMIT: i64 = 100;
 pub fn checked_limit(limit: Option<i64>) -> Result<i64, Problem> {
     match limit.unwrap_or(DEFAULT_LIMIT) {
         n @ 1..=MAX_LIMIT => Ok(n),
-        _ => Err(Problem::field("/limit", format!("must be a whole number from 1 to {MAX_LIMIT}"))),
+        _ => Err(Problem::field("limit", format!("must be a whole number from 1 to {MAX_LIMIT}"))),
     }
 }
 
@@ -55,7 +55,7 @@ pub fn page(kind: &str, limit: Option<i64>, cursor: Option<&str>) -> Result<Page
 }
 
 fn read_cursor(kind: &str, text: &str) -> Result<String, Problem> {
-    let bad = || Problem::field("/cursor", "must be the next_cursor of an earlier page of this list");
+    let bad = || Problem::field("cursor", "must be the next_cursor of an earlier page of this list");
     let bytes = if text.len() <= 100 { URL_SAFE_NO_PAD.decode(text).ok() } else { None };
     let id = bytes.and_then(|b| String::from_utf8(b).ok()).ok_or_else(bad)?;
     let ours = id.strip_prefix(kind).is_some_and(|rest| rest.starts_with('_')) && crate::ids::made_at(&id).is_some();

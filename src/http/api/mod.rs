@@ -30,11 +30,11 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::handler::Handler;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::HeaderValue;
 use axum::middleware::Next;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, any};
-use utoipa::__dev::SchemaReferences;
+use utoipa::__dev::{SchemaReferences, Tags};
 use utoipa::Path;
 use utoipa::openapi::path::{HttpMethod, Operation};
 use utoipa::openapi::{RefOr, Schema};
@@ -51,6 +51,7 @@ pub fn router(web: &Web) -> Router<Web> {
     }
     router
         .route("/v1", any(nothing_here))
+        .route("/v1/", any(nothing_here))
         .route("/v1/{*rest}", any(nothing_here))
         .layer(axum::middleware::from_fn_with_state(web.clone(), finish))
 }
@@ -90,12 +91,18 @@ pub(super) struct Part {
 
 impl Part {
     /// Adds a handler; `doc` is the description that `utoipa::path` wrote beside it.
-    fn add<P: Path + SchemaReferences, T: 'static>(mut self, doc: P, handler: impl Handler<T, Web>) -> Self {
+    fn add<P: Path + SchemaReferences + for<'t> Tags<'t>, T: 'static>(
+        mut self,
+        doc: P,
+        handler: impl Handler<T, Web>,
+    ) -> Self {
         let _ = doc;
         let methods = P::methods();
         let filter = methods.iter().map(filter_of).reduce(MethodFilter::or).unwrap_or(MethodFilter::GET);
         self.routes.push((P::path(), MethodRouter::new().on(filter, handler)));
-        self.operations.push((P::path(), methods, P::operation()));
+        let mut operation = P::operation();
+        operation.tags = Some(P::tags().into_iter().map(str::to_owned).collect());
+        self.operations.push((P::path(), methods, operation));
         P::schemas(&mut self.schemas);
         self
     }
@@ -164,11 +171,9 @@ async fn finish(State(web): State<Web>, route: Option<MatchedPath>, request: Req
         code = problem.code();
         answer = problem.render(&id);
     } else if answer.status().is_client_error() || answer.status().is_server_error() {
-        let allow = answer.headers_mut().remove(axum::http::header::ALLOW);
-        answer = Problem::of_status(answer.status()).render(&id);
-        if let (Some(allow), StatusCode::METHOD_NOT_ALLOWED) = (allow, answer.status()) {
-            answer.headers_mut().insert(axum::http::header::ALLOW, allow);
-        }
+        let problem = Problem::of_status(answer.status());
+        code = problem.code();
+        answer = problem.render(&id);
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
         answer.headers_mut().insert("x-request-id", value);

@@ -1,5 +1,7 @@
 //! Payments: started here, paid at a gateway, decided by what the gateway reports.
 
+use std::collections::{HashMap, HashSet};
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -21,7 +23,7 @@ use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
 use crate::http::input::{Fields, Params, Post};
 use crate::problem::{Problem, ProblemBody};
-use crate::store::{Payment as Row, PaymentFilter, Tx};
+use crate::store::{InvoiceGlance, Payment as Row, PaymentFilter, Tx};
 
 pub(super) fn part() -> Part {
     Part::default().add(__path_create, create).add(__path_list, list).add(__path_show, show).add(__path_retry, retry)
@@ -226,18 +228,14 @@ async fn list(
         payer: query.payer,
         case: query.case,
         status: query.status.map(read_status).transpose()?,
-        from: query.from.map(|t| read_time("/from", &t)).transpose()?,
-        to: query.to.map(|t| read_time("/to", &t)).transpose()?,
+        from: query.from.map(|t| read_time("from", &t)).transpose()?,
+        to: query.to.map(|t| read_time("to", &t)).transpose()?,
         live: Some(caller.live),
     };
     let mut tx = web.app.store.read().await?;
     let rows = tx.payments(&caller.merchant, &filter, &page).await?;
     let List { data, next_cursor } = page_of(rows, &page, |p| &p.id, |p| p);
-    let mut shown = Vec::with_capacity(data.len());
-    for row in data {
-        shown.push(view(&web.app, &mut tx, row).await?);
-    }
-    Ok(Json(List { data: shown, next_cursor }))
+    Ok(Json(List { data: views(&web.app, &mut tx, &caller.merchant, data).await?, next_cursor }))
 }
 
 /// Shows a payment
@@ -323,7 +321,7 @@ fn read_order(new: NewPayment) -> Result<Order, Problem> {
 fn read_status(text: String) -> Result<String, Problem> {
     match text.parse::<Status>() {
         Ok(_) => Ok(text),
-        Err(()) => Err(Problem::field("/status", "must be one of: started, completed, error")),
+        Err(()) => Err(Problem::field("status", "must be one of: started, completed, error")),
     }
 }
 
@@ -334,21 +332,30 @@ pub(super) fn read_time(pointer: &str, text: &str) -> Result<i64, Problem> {
     instant.map(Timestamp::as_microsecond).ok_or_else(|| Problem::field(pointer, why))
 }
 
-/// Shows a payment with its attempts and its invoice.
+/// Shows one payment with its attempts and its invoice.
 pub(super) async fn view(app: &App, tx: &mut Tx, p: Row) -> Result<Payment, Problem> {
-    let attempts = tx.attempts(&p.merchant_id, &p.id).await?;
-    let invoice = show_cell(app, tx, &p).await?;
-    let attempts = attempts.into_iter().map(|a| Attempt {
-        id: a.id,
-        no: a.no,
-        state: a.state,
-        reference: a.reference,
-        gateway_ref: a.gateway_ref,
-        provider_account: a.provider_account_id,
-        expires_at: rfc3339(a.expires_at),
-        created_at: rfc3339(a.created_at),
-    });
-    Ok(Payment {
+    let merchant = p.merchant_id.clone();
+    views(app, tx, &merchant, vec![p]).await?.pop().ok_or_else(Problem::internal)
+}
+
+/// Shows payments: a handful of queries however many they are.
+async fn views(app: &App, tx: &mut Tx, merchant: &str, payments: Vec<Row>) -> Result<Vec<Payment>, Problem> {
+    let ids: Vec<String> = payments.iter().map(|p| p.id.clone()).collect();
+    let mut attempts: HashMap<String, Vec<Attempt>> = HashMap::new();
+    for a in tx.attempts_of(merchant, &ids).await? {
+        attempts.entry(a.payment_id.clone()).or_default().push(show_attempt(a));
+    }
+    let mut cells = Cells::of(tx, merchant, &payments).await?;
+    let show = |p: Row| {
+        let attempts = attempts.remove(&p.id).unwrap_or_default();
+        let invoice = cells.show(app, &p);
+        show_payment(app, p, attempts, invoice)
+    };
+    Ok(payments.into_iter().map(show).collect())
+}
+
+fn show_payment(app: &App, p: Row, attempts: Vec<Attempt>, invoice: InvoiceCell) -> Payment {
+    Payment {
         checkout_url: app.checkout_url(&p.token),
         id: p.id,
         status: p.status.word().to_owned(),
@@ -365,35 +372,75 @@ pub(super) async fn view(app: &App, tx: &mut Tx, p: Row) -> Result<Payment, Prob
         return_url: Some(p.return_url).filter(|u| !u.is_empty()),
         live: p.live,
         version: p.version,
-        attempts: attempts.collect(),
+        attempts,
         invoice,
         created_at: rfc3339(p.created_at),
         completed_at: p.completed_at.map(rfc3339),
-    })
+    }
 }
 
-/// The cell of the payer's list, by the one rule table. Before the money came nothing but the payment decides it.
-pub(super) async fn show_cell(app: &App, tx: &mut Tx, p: &Row) -> Result<InvoiceCell, Problem> {
-    let mut facts =
-        CellFacts { status: p.status, reason: p.reason, invoice: None, has_pdf: false, shown_attachment: false };
-    if p.status != Status::Completed {
-        return Ok(InvoiceCell { cell: cell(facts).word().into(), state: None, number: None, pdf_url: None });
+fn show_attempt(a: crate::store::Attempt) -> Attempt {
+    Attempt {
+        id: a.id,
+        no: a.no,
+        state: a.state,
+        reference: a.reference,
+        gateway_ref: a.gateway_ref,
+        provider_account: a.provider_account_id,
+        expires_at: rfc3339(a.expires_at),
+        created_at: rfc3339(a.created_at),
     }
-    let invoice = tx.invoice_of_payment(&p.merchant_id, &p.id).await?;
-    facts.invoice = invoice.as_ref().map(|i| i.state);
-    facts.has_pdf = invoice.as_ref().is_some_and(|i| i.pdf_sha256.is_some());
-    facts.shown_attachment = tx.has_attachment(&p.merchant_id, &p.id).await?
-        && tx.merchant(&p.merchant_id).await?.is_some_and(|m| m.show_attachment);
-    let base = format!("{}/v1/payments/{}", app.config.public_url, p.id);
-    let pdf_url = match facts {
-        CellFacts { shown_attachment: true, .. } => Some(format!("{base}/invoice/attachment")),
-        CellFacts { invoice: Some(InvoiceState::Issued), has_pdf: true, .. } => Some(format!("{base}/invoice.pdf")),
-        _ => None,
-    };
-    Ok(InvoiceCell {
-        cell: cell(facts).word().into(),
-        state: facts.invoice.map(|s| s.word().to_owned()),
-        number: invoice.and_then(|i| i.number),
-        pdf_url,
-    })
+}
+
+/// What the cells of the payer's list depend on beside the payments.
+struct Cells {
+    invoices: HashMap<String, InvoiceGlance>,
+    shown_attachments: HashSet<String>,
+}
+
+impl Cells {
+    /// Reads it for payments of one merchant; before the money came nothing but the payment decides its cell.
+    async fn of(tx: &mut Tx, merchant: &str, payments: &[Row]) -> Result<Cells, Problem> {
+        let completed = payments.iter().filter(|p| p.status == Status::Completed);
+        let ids: Vec<String> = completed.map(|p| p.id.clone()).collect();
+        let mut cells = Cells { invoices: HashMap::new(), shown_attachments: HashSet::new() };
+        if ids.is_empty() {
+            return Ok(cells);
+        }
+        let invoices = tx.invoices_of(merchant, &ids).await?;
+        cells.invoices = invoices.into_iter().map(|i| (i.payment_id.clone(), i)).collect();
+        if tx.merchant(merchant).await?.is_some_and(|m| m.show_attachment) {
+            cells.shown_attachments = tx.attached_of(merchant, &ids).await?.into_iter().collect();
+        }
+        Ok(cells)
+    }
+
+    /// The cell, by the one rule table.
+    fn show(&mut self, app: &App, p: &Row) -> InvoiceCell {
+        let invoice = self.invoices.remove(&p.id);
+        let facts = CellFacts {
+            status: p.status,
+            reason: p.reason,
+            invoice: invoice.as_ref().map(|i| i.state),
+            has_pdf: invoice.as_ref().is_some_and(|i| i.has_pdf),
+            shown_attachment: self.shown_attachments.contains(&p.id),
+        };
+        let base = format!("{}/v1/payments/{}", app.config.public_url, p.id);
+        let pdf_url = match facts {
+            CellFacts { shown_attachment: true, .. } => Some(format!("{base}/invoice/attachment")),
+            CellFacts { invoice: Some(InvoiceState::Issued), has_pdf: true, .. } => Some(format!("{base}/invoice.pdf")),
+            CellFacts { .. } => None,
+        };
+        InvoiceCell {
+            cell: cell(facts).word().into(),
+            state: facts.invoice.map(|s| s.word().to_owned()),
+            number: invoice.and_then(|i| i.number),
+            pdf_url,
+        }
+    }
+}
+
+/// The cell of one payment.
+pub(super) async fn show_cell(app: &App, tx: &mut Tx, p: &Row) -> Result<InvoiceCell, Problem> {
+    Ok(Cells::of(tx, &p.merchant_id, std::slice::from_ref(p)).await?.show(app, p))
 }

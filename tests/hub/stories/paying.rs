@@ -6,7 +6,8 @@ use grosz::flows::FlowError;
 use grosz::flows::change_quote::change_quote;
 use grosz::flows::start_checkout::{Opened, open_checkout};
 use grosz::store::Attempt;
-use grosz_providers::{Currency, Money};
+use grosz_providers::invoicer::PaymentMethod;
+use grosz_providers::{CallError, Currency, Money};
 use serde_json::json;
 
 use super::stage::{Stage, line};
@@ -310,25 +311,48 @@ on_both!(a_notification_before_the_create_answer_completes, async |engine: Engin
 
 // The create call's answer is lost: the same link works when the payer comes again, and there is one thing to pay.
 on_both!(a_cut_create_call_is_made_good_by_the_next_click, async |engine: Engine| {
-    for fault in ["cut_after_work", "http_500_after_work"] {
-        let stage = Stage::set(engine).await;
-        stage.dial(json!({"stripe": { fault: 1 }})).await;
-        let case = stage.case("1/2026").await;
-        let payment = stage.start(&case, "stripe").await;
-        let first = open_checkout(&stage.hub.app, &payment, None).await;
-        assert!(matches!(first, Err(FlowError::Gateway(_))), "{fault}: {first:?}");
-        assert_eq!(stage.payment(&payment).await.status, Status::Started, "unknown is not failed");
-        if fault == "http_500_after_work" {
-            // The gateway keeps its first answer for a day under the same key.
-            continue;
+    for gateway in GATEWAYS {
+        let mut stage = Stage::set(engine).await;
+        if *gateway == "autopay" {
+            stage.set_up_again(gateway, "start", "pretransaction").await;
         }
+        stage.dial(json!({ *gateway: {"cut_after_work": 1} })).await;
+        let case = stage.case("1/2026").await;
+        let payment = stage.start(&case, gateway).await;
+        let first = open_checkout(&stage.hub.app, &payment, None).await;
+        assert!(matches!(first, Err(FlowError::Gateway(CallError::Unknown(_)))), "{gateway}: {first:?}");
+        assert_eq!(stage.payment(&payment).await.status, Status::Started, "unknown is not failed");
         let page = stage.open(&payment).await;
+        assert_eq!(stage.attempts(&payment).await.len(), 1);
         stage.press(&page, "pay").await.expect(303);
         stage.carry().await;
         stage.hub.run_jobs().await;
         stage.expect_paid_and_invoiced(&payment).await;
         assert!(!stage.payment(&payment).await.double_payment);
     }
+});
+
+// The card gateway keeps its first answer, a 500, under the attempt's key for a day: "try again" must not be stuck with
+// it. Nobody was ever given the first link, so a new attempt cannot lead to a second payment.
+on_both!(a_create_call_that_fails_for_good_is_left_behind_by_trying_again, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    stage.dial(json!({"stripe": {"http_500_after_work": 1}})).await;
+    let case = stage.case("1/2026").await;
+    let payment = stage.start(&case, "stripe").await;
+    assert_eq!(stage.attempts(&stage.retry(&payment).await).await.len(), 1, "never opened: nothing to leave behind");
+    for _ in 0..2 {
+        let failed = open_checkout(&stage.hub.app, &payment, None).await;
+        assert!(matches!(failed, Err(FlowError::Gateway(_))), "{failed:?}");
+    }
+    let again = stage.retry(&payment).await;
+    assert_eq!(stage.attempts(&again).await.len(), 2);
+    let page = stage.open(&again).await;
+    stage.press(&page, "pay").await.expect(303);
+    stage.carry().await;
+    stage.hub.run_jobs().await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    let now = stage.payment(&payment).await;
+    assert_eq!((now.double_payment, now.late_success), (false, false));
 });
 
 // R-5W-03: switched off, running payments finish and new ones cannot start.
@@ -447,6 +471,86 @@ on_both!(an_unpaid_checkout_expires_when_the_gateway_says_so, async |engine: Eng
         stage.expect_paid_and_invoiced(&payment).await;
         assert_eq!(stage.invoices().await, 1);
     }
+});
+
+// A link that nobody ever opened is over in the end too.
+on_both!(a_checkout_that_nobody_opened_expires, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let case = stage.case("1/2026").await;
+        let payment = stage.start(&case, gateway).await;
+        stage.let_pass(9 * 86_400, 6 * 3600).await;
+        let over = stage.payment(&payment).await;
+        assert_eq!((over.status, over.reason), (Status::Error, Some(Reason::Expired)), "{gateway}");
+        assert!(stage.alerts().await.is_empty());
+        assert_eq!(stage.hub.app.store.read().await.unwrap().next_job_at().await.unwrap(), None, "asking has ended");
+    }
+});
+
+// F08: two open tabs, at one gateway or at two, both paid: one invoice, the second money is surplus with its refund.
+on_both!(two_links_of_one_payment_both_paid, async |engine: Engine| {
+    for second in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let case = stage.case("1/2026").await;
+        let payment = stage.start(&case, "autopay").await;
+        let old_page = stage.open(&payment).await;
+        stage.press(&old_page, "decline").await.expect(303);
+        stage.carry().await;
+        let again = stage.retry_at(&payment, second).await;
+        let new_page = stage.open(&again).await;
+        stage.press(&new_page, "pay").await.expect(303);
+        stage.press(&old_page, "pay").await.expect(303);
+        stage.carry().await;
+        stage.hub.run_jobs().await;
+        let now = stage.payment(&payment).await;
+        assert!(now.double_payment, "{second}");
+        stage.expect_paid_and_invoiced(&payment).await;
+        assert_eq!(stage.invoices().await, 1);
+        assert_eq!(stage.refunds(&payment).await.len(), 1);
+        assert_eq!(stage.alerts().await.iter().filter(|code| *code == "payment.double").count(), 1);
+    }
+});
+
+// F08: the old link of a failed payment is paid after a second payment of the case was: money on record, no second invoice.
+on_both!(a_case_paid_by_two_payments_has_one_invoice, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let case = stage.case("1/2026").await;
+    let first = stage.start(&case, "autopay").await;
+    let old_page = stage.open(&first).await;
+    stage.press(&old_page, "decline").await.expect(303);
+    stage.carry().await;
+    let second = stage.start(&case, "stripe").await;
+    assert_ne!(first.id, second.id);
+    let page = stage.open(&second).await;
+    stage.press(&page, "pay").await.expect(303);
+    stage.carry().await;
+    stage.press(&old_page, "pay").await.expect(303);
+    stage.carry().await;
+    stage.hub.run_jobs().await;
+    stage.expect_paid_and_invoiced(&second).await;
+    let late = stage.payment(&first).await;
+    assert_eq!((late.status, late.double_payment), (Status::Completed, true));
+    assert_eq!((stage.cell(&first).await, stage.invoices().await), (Cell::Empty, 1));
+    assert_eq!(stage.refunds(&first).await.len(), 1);
+    assert!(stage.alerts().await.contains(&"payment.double".to_owned()));
+    let again = stage.try_start(&case, "stripe").await;
+    assert!(matches!(again, Err(FlowError::Conflict { code: "case_already_paid", .. })), "{again:?}");
+});
+
+// R-5W-50: the invoice names the way in which the money came, also when another gateway was chosen meanwhile.
+on_both!(the_invoice_names_the_gateway_that_was_paid, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let case = stage.case("1/2026").await;
+    let payment = stage.start(&case, "autopay").await;
+    let old_page = stage.open(&payment).await;
+    stage.press(&old_page, "decline").await.expect(303);
+    stage.carry().await;
+    stage.retry_at(&payment, "stripe").await;
+    stage.press(&old_page, "pay").await.expect(303);
+    stage.carry().await;
+    assert_eq!(stage.payment(&payment).await.status, Status::Completed);
+    let invoice = stage.invoice(&payment).await.expect("an invoice");
+    assert_eq!(invoice.order.method, PaymentMethod::Transfer, "not by card");
 });
 
 // R-5W-32, F08: "try again" while the link still works leads to the same link; one that was paid meanwhile completes.

@@ -17,7 +17,7 @@ use grosz::store::{
     ProviderAccount, Refund, StoredDelivery,
 };
 use grosz_providers::invoicer::{Buyer, InvoiceLine, TaxIdKind, Vat};
-use grosz_providers::{Checkout, Currency, Money, Redirect, registry};
+use grosz_providers::{Checkout, Currency, Money, Redirect, Settings, registry};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -70,6 +70,18 @@ impl Stage {
 
     pub fn account(&self, provider: &str) -> &ProviderAccount {
         self.accounts.iter().find(|a| a.provider == provider).expect("an account at that gateway")
+    }
+
+    /// Changes one setting of the account at a gateway.
+    pub async fn set_up_again(&mut self, provider: &str, setting: &str, value: &str) {
+        let account = self.accounts.iter_mut().find(|a| a.provider == provider).expect("an account");
+        let mut values = self.hub.app.provider_settings(account).expect("settings").expose().clone();
+        values.insert(setting.into(), value.into());
+        let settings = Settings::from_sealed(values);
+        account.sealed = self.hub.app.seal_settings(&account.id, &settings).expect("sealed");
+        let mut tx = self.hub.app.store.begin().await.expect("a transaction");
+        tx.update_provider_account(account).await.expect("an account");
+        tx.commit().await.expect("a commit");
     }
 
     /// A case of 123.00 PLN in one line, handled by the first expert.
@@ -192,9 +204,18 @@ impl Stage {
 
     /// What the payer's list does for "try again" and "renew": asks the gateway, then retries.
     pub async fn retry(&self, payment: &Payment) -> Payment {
+        self.retry_with(payment, None).await
+    }
+
+    /// The same at a gateway of the payer's choice.
+    pub async fn retry_at(&self, payment: &Payment, provider: &str) -> Payment {
+        self.retry_with(payment, Some(&self.account(provider).id)).await
+    }
+
+    async fn retry_with(&self, payment: &Payment, account: Option<&str>) -> Payment {
         let asked = ask_first(&self.hub.app, payment).await.expect("asked");
         let mut tx = self.hub.tx().await;
-        let again = retry_payment(&self.hub.app, &mut tx, &self.hub.merchant, payment, None, &asked).await;
+        let again = retry_payment(&self.hub.app, &mut tx, &self.hub.merchant, payment, account, &asked).await;
         let again = again.expect("a retry");
         tx.commit().await.expect("a commit");
         again

@@ -1,0 +1,95 @@
+//! Several processes on one database, holding, and stopping.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use grosz::app::App;
+use grosz::config::{Config, Hidden};
+use grosz::domain::invoice::State;
+use grosz_providers::EventKind;
+use grosz_providers::wire::{HttpError, HttpRequest};
+
+use crate::harness::{Engine, Hub, TempDir, client};
+use crate::matter::{TwinWay, event, invoicing_account, matter};
+use crate::on_both;
+
+// F55: two workers on one database, started with the same settings by mistake: each job has one owner, each invoice is
+// sent once.
+on_both!(two_workers_share_the_work, async |engine: Engine| {
+    let ways = std::sync::OnceLock::new();
+    let hub = Hub::build(
+        engine,
+        |_| {},
+        |app| {
+            let way = TwinWay::new(app.clock.clone());
+            app.http = way.clone();
+            app.http_documents = Arc::clone(&way) as Arc<_>;
+            let _ = ways.set(way);
+        },
+    )
+    .await;
+    let way = ways.get().unwrap();
+    let config = Config { database_url: Hidden(hub.app.config.database_url.0.clone()), ..hub.app.config.clone() };
+    let mut second = App::open(config, hub.app.clock.clone()).await.unwrap();
+    second.http = Arc::clone(way) as Arc<_>;
+    second.http_documents = Arc::clone(way) as Arc<_>;
+    invoicing_account(&hub).await;
+    let matter = matter(&hub).await;
+    let mut payments = vec![];
+    for n in 0..20 {
+        let (payment, attempt) = matter.payment(&hub, &format!("{n}/2026")).await;
+        matter.receive(&hub, event(&attempt, &format!("paid{n}"), EventKind::Paid, "r1")).await;
+        payments.push(payment);
+    }
+    for _ in 0..40 {
+        let (a, b) = tokio::join!(grosz::worker::run_due(&hub.app), grosz::worker::run_due(&second));
+        a.and(b).unwrap();
+        hub.advance(1);
+    }
+    let mut tx = hub.app.store.read().await.unwrap();
+    for payment in &payments {
+        let invoice = tx.invoice_of_payment(&payment.merchant_id, &payment.id).await.unwrap().unwrap();
+        assert_eq!((invoice.state, invoice.attempts), (State::Issued, 1), "{invoice:?}");
+    }
+    let sent = way.once.lock().unwrap().iter().filter(|url| url.contains("/invoices/add")).count();
+    assert_eq!(sent, payments.len(), "each invoice was sent once");
+});
+
+// F58: a hub that was started with outside calls held calls nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_on_hold_calls_nobody() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let hub = Hub::start_with(Engine::Sqlite, |c| c.hold = true).await;
+    for way in [&hub.app.http, &hub.app.http_clients, &hub.app.http_documents] {
+        let answer = way.send(HttpRequest::get(url.clone())).await;
+        assert!(matches!(answer, Err(HttpError::NotSent(why)) if why.contains("held")));
+    }
+}
+
+// Graceful stop: SIGTERM ends the program well, and at once when nothing is under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_asked_to_stop_stops_well() {
+    let dir = TempDir::new();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_grosz"))
+        .arg("serve")
+        .env_clear()
+        .env("GROSZ_DATABASE_URL", format!("sqlite:{}", dir.path().join("hub.db").display()))
+        .env("GROSZ_LISTEN", format!("127.0.0.1:{port}"))
+        .env("GROSZ_LOG", "error")
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let http = client();
+    let ready = format!("http://127.0.0.1:{port}/readyz");
+    let patience = std::time::Instant::now();
+    while http.get(&ready).send().await.is_err() {
+        assert!(patience.elapsed().as_secs() < 30, "it does not come up");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let asked = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", program.id())).status().unwrap();
+    assert!(asked.success());
+    let ended = tokio::task::spawn_blocking(move || program.wait()).await.unwrap().unwrap();
+    assert!(ended.success(), "{ended}");
+}
