@@ -112,6 +112,8 @@ async fn what_is_another_payers_is_not_there() {
     let strange = portal(&stranger(&stage).await);
     let nowhere = visitor.get("/no/such/page").await.expect(404).text();
     assert!(nowhere.contains("There is nothing here"));
+    let problem = visitor.get("/v1/no/such/thing").await.expect(404).json();
+    assert_eq!(problem["code"], "not_found", "programs are told in their own way");
     for path in [
         format!("{strange}/payments/{}/invoice.pdf", paid.id),
         format!("{strange}/payments/{}/attachment", paid.id),
