@@ -20,6 +20,9 @@ use crate::domain::invoice::{AfterFailure, State, after_failure};
 use crate::jobs::{self, End};
 use crate::store::{InvoiceRow, InvoicingAccount, Job, JobKind, Payment, Tx};
 
+/// So many failures of an account in a row, whosever invoices they are, and it is paused for new work.
+const BREAKS_AT: i64 = 6;
+
 /// Everything one run works with.
 struct Run<'a> {
     app: &'a App,
@@ -245,7 +248,9 @@ impl Run<'_> {
         let mut tx = app.store.begin().await?;
         tx.update_invoice(&self.invoice, now).await?;
         if self.account.failures > 0 || self.account.paused_until.is_some() {
-            tx.pause_invoicing_account(&self.invoice.merchant_id, &self.account.id, None, None, 0).await?;
+            let merchant = &self.invoice.merchant_id;
+            tx.pause_invoicing_account(merchant, &self.account.id, None, None, 0).await?;
+            tx.resolve_alert_by_key(merchant, &format!("invoice.unreachable:{}", self.account.id), now).await?;
         }
         tx.resolve_alert_by_key(&self.invoice.merchant_id, &alert_key(&self.invoice), now).await?;
         if differs {
@@ -342,11 +347,17 @@ impl Run<'_> {
         let now = self.app.now();
         let mut tx = self.app.store.begin().await?;
         tx.update_invoice(&self.invoice, now).await?;
-        let matter =
-            Raise::about_payment("invoice.exhausted", alert_key(&self.invoice), &self.payment, self.plain_reason())
-                .with_fields(&self.invoice.last_fields);
+        let matter = Raise::about_payment(
+            "invoice.exhausted",
+            alert_key(&self.invoice),
+            &self.payment,
+            plain_reason(&self.invoice, "en"),
+        )
+        .with_fields(&self.invoice.last_fields);
         let key = format!("invoice.exhausted:{}:{}", self.invoice.id, self.invoice.generation);
-        let letter = OwnLetter { first_line: invoice_failed_line, key };
+        let told = self.invoice.clone();
+        let reason = Box::new(move |language: &str| plain_reason(&told, language));
+        let letter = OwnLetter { first_line: invoice_failed_line, reason, key };
         raise_with(self.app, &mut tx, matter, Some(letter)).await?;
         self.tell(&mut tx, "invoice.issue_failed").await?;
         jobs::settle(self.app, tx, self.job, End::Done).await
@@ -364,21 +375,6 @@ impl Run<'_> {
         jobs::settle(self.app, tx, self.job, End::Done).await
     }
 
-    /// Why, in words that an expert can act on.
-    fn plain_reason(&self) -> String {
-        let attempts = self.invoice.attempts;
-        let code = self.invoice.last_code.as_deref().unwrap_or("");
-        let message = self.invoice.last_message.as_deref().unwrap_or("");
-        let what = match self.invoice.last_class.as_deref() {
-            Some("data") => "the invoicing system refuses the data of the buyer or of a line",
-            Some("config") => "the invoicing system refuses the account's credentials or settings",
-            Some("bug") => "the invoicing system did not understand the request (tell the hub's makers)",
-            Some("absent") => "something the invoice refers to is not there in the invoicing system",
-            _ => "the invoicing system could not be reached or gave no usable answer",
-        };
-        format!("{what} ({code} {message}); attempts made: {attempts}").replace(" )", ")")
-    }
-
     fn remember(&mut self, failure: &InvoiceFailure) {
         let class = serde_json::to_value(failure.class).ok().and_then(|v| v.as_str().map(str::to_owned));
         self.invoice.last_class = class;
@@ -387,23 +383,36 @@ impl Run<'_> {
         self.invoice.last_fields = failure.fields.clone();
     }
 
-    /// A failure that concerns the whole account pauses it for other work; wrong credentials are told at once, once.
+    /// A failure that concerns the whole account pauses it for other work; wrong credentials, and an account that fails
+    /// again and again, are told at once, once. Invoices that have begun their attempts go on with them (F34).
     async fn mind_account(&self, failure: &InvoiceFailure) -> Result<(), FlowError> {
         let app = self.app;
         let stops = failure.class == FailureClass::Config;
-        if !stops && !failure.account_wide {
+        let fails = failure.class == FailureClass::Retryable;
+        if !stops && !fails && !failure.account_wide {
             return Ok(());
         }
         let now = app.now();
         let failures = self.account.failures + 1;
-        let asked = i64::from(failure.pause_s.unwrap_or(0));
-        let grown = asked.saturating_mul(1 << (failures - 1).clamp(0, 4));
-        let pause = if stops { app.config.invoicing_probe_s } else { grown.clamp(30, 86_400) };
+        let broken = fails && failures >= BREAKS_AT;
+        let asked = if failure.account_wide { i64::from(failure.pause_s.unwrap_or(30)) } else { 0 };
+        let asked = if broken { asked.max(30) } else { asked };
+        let doublings = if broken { failures - BREAKS_AT } else { failures - 1 };
+        let grown = asked.saturating_mul(1 << doublings.clamp(0, 5));
+        let pause = if stops { app.config.invoicing_probe_s } else { grown.clamp(0, 900.max(asked)) };
         let why = format!("{} {}", failure.code, failure.message);
         let merchant = &self.invoice.merchant_id;
         let mut tx = app.store.begin().await?;
-        tx.pause_invoicing_account(merchant, &self.account.id, Some(now + seconds(pause)), Some(&why), failures)
-            .await?;
+        // A pause that another failure asked for is not cut short.
+        let until = (pause > 0).then(|| now + seconds(pause)).max(self.account.paused_until.filter(|at| *at > now));
+        let said = if pause > 0 { Some(why.as_str()) } else { self.account.pause_reason.as_deref() };
+        tx.pause_invoicing_account(merchant, &self.account.id, until, said, failures).await?;
+        if broken {
+            let key = format!("invoice.unreachable:{}", self.account.id);
+            let text =
+                format!("the invoicing system fails again and again: {why}; new invoices wait and are tried in turn");
+            raise(app, &mut tx, Raise::about_account("invoice.unreachable", key, merchant, text)).await?;
+        }
         if stops {
             let key = format!("invoice.account:{}", self.account.id);
             let text =
@@ -414,5 +423,37 @@ impl Run<'_> {
         }
         tx.commit().await?;
         Ok(())
+    }
+}
+
+/// Why every attempt failed, in words that an expert can act on.
+fn plain_reason(invoice: &InvoiceRow, language: &str) -> String {
+    let code = invoice.last_code.as_deref().unwrap_or("");
+    let message = invoice.last_message.as_deref().unwrap_or("");
+    let class = invoice.last_class.as_deref();
+    let (what, attempts) = match language {
+        "pl" => (reason_pl(class), "liczba prób"),
+        _ => (reason_en(class), "attempts made"),
+    };
+    format!("{what} ({code} {message}); {attempts}: {}", invoice.attempts).replace(" )", ")")
+}
+
+fn reason_en(class: Option<&str>) -> &'static str {
+    match class {
+        Some("data") => "the invoicing system refuses the data of the buyer or of a line",
+        Some("config") => "the invoicing system refuses the account's credentials or settings",
+        Some("bug") => "the invoicing system did not understand the request (tell the hub's makers)",
+        Some("absent") => "something the invoice refers to is not there in the invoicing system",
+        _ => "the invoicing system could not be reached or gave no usable answer",
+    }
+}
+
+fn reason_pl(class: Option<&str>) -> &'static str {
+    match class {
+        Some("data") => "system do faktur odrzuca dane nabywcy albo pozycji",
+        Some("config") => "system do faktur odrzuca dane dostępu albo ustawienia konta",
+        Some("bug") => "system do faktur nie zrozumiał żądania (zgłoś to twórcom huba)",
+        Some("absent") => "w systemie do faktur brakuje czegoś, do czego faktura się odwołuje",
+        _ => "system do faktur był nieosiągalny albo nie dał zrozumiałej odpowiedzi",
     }
 }

@@ -50,11 +50,15 @@ impl Raise {
     }
 }
 
+/// Says something in a language.
+pub type InLanguage = Box<dyn Fn(&str) -> String + Send + Sync>;
+
 /// A letter of its own for a matter.
-#[derive(Debug, Clone)]
 pub struct OwnLetter {
     /// Its first line in a language, for a case's number; stays unchanged.
     pub first_line: fn(&str, &str) -> String,
+    /// Why, in the reader's language.
+    pub reason: InLanguage,
     /// One letter per key, for ever: lets a new generation of the same matter be told again.
     pub key: String,
 }
@@ -67,6 +71,7 @@ pub fn next_step(code: &str) -> &'static str {
         "invoice.duplicate" => "cancel the superfluous document in the invoicing system",
         "invoice.conflict" | "invoice.issued_differs" => "compare the document with the payment, correct it there",
         "invoice.account" => "correct the invoicing account's credentials; waiting invoices go on by themselves",
+        "invoice.unreachable" => "see whether the invoicing system is up; waiting invoices go on by themselves",
         "invoice.ksef" => "see the invoicing system for what the national system says about this invoice",
         "invoice.pdf_missing" => "fetch the document from the invoicing system and attach it",
         "payment.amount_mismatch" | "payment.account_mismatch" => {
@@ -85,6 +90,37 @@ pub fn next_step(code: &str) -> &'static str {
         "job.poison" => "see the log for what the worker died of; the work is set aside until then",
         "notice.undeliverable" => "correct the address; the matter itself is in the list of alerts",
         _ => "look at the details",
+    }
+}
+
+/// The next step in the reader's language; English where nobody has put it into that language yet.
+fn next_step_in(language: &str, code: &str) -> &'static str {
+    if language != "pl" {
+        return next_step(code);
+    }
+    match code {
+        "invoice.exhausted" => "popraw wskazane pola, a potem wystaw fakturę ponownie",
+        "invoice.unknown" => "sprawdź w systemie do faktur, czy faktura powstała; dołącz ją albo wystaw ponownie",
+        "invoice.duplicate" => "anuluj zbędny dokument w systemie do faktur",
+        "invoice.conflict" | "invoice.issued_differs" => {
+            "porównaj dokument z płatnością i popraw go w systemie do faktur"
+        }
+        "invoice.account" => "popraw dane dostępu do systemu do faktur; czekające faktury ruszą same",
+        "invoice.unreachable" => "sprawdź system do faktur; czekające faktury ruszą same",
+        "invoice.ksef" => "sprawdź w systemie do faktur, co odpowiedział KSeF",
+        "invoice.pdf_missing" => "pobierz dokument z systemu do faktur i dołącz go do sprawy",
+        "payment.amount_mismatch" | "payment.account_mismatch" => {
+            "obejrzyj zgłoszenie; zapytaj operatora płatności, ile naprawdę wpłacono, i zwróć wpłatę albo zacznij nową"
+        }
+        "payment.double" => "potwierdź przygotowany zwrot albo umów się z klientem inaczej",
+        "payment.late_success" => "nic nie zginęło; powiedz klientowi, że płatność jednak doszła",
+        "payment.disputed" => "odpowiedz na reklamację u operatora płatności przed jej terminem",
+        "payment.stuck" | "payment.failure_after_success" | "payment.unknown_status" => {
+            "zapytaj operatora płatności o tę płatność"
+        }
+        "refund.failed" => "pieniądze są nadal tutaj; zleć zwrot ponownie albo oddaj je przelewem",
+        "refund.unknown" => "przed ponownym zleceniem sprawdź u operatora płatności, czy zwrot został zrobiony",
+        other => next_step(other),
     }
 }
 
@@ -121,9 +157,13 @@ pub async fn raise_with(app: &App, tx: &mut Tx, matter: Raise, letter: Option<Ow
     }
     tracing::error!(alert.id = %alert.id, code = matter.code, payment.id = alert.payment_id, "Opened alert {}", alert.code);
     let Some(recipient) = addressee.email else { return Ok(()) };
-    let (first_line, key) = match letter {
-        Some(own) => ((own.first_line)(&addressee.language, &case_number), own.key),
-        None => (subject_of(&addressee.language, matter.code, &case_number), format!("alert:{}", alert.id)),
+    let language = &addressee.language;
+    let (first_line, reason, key) = match letter {
+        Some(own) => ((own.first_line)(language, &case_number), (own.reason)(language), own.key),
+        None => {
+            let line = subject_of(language, matter.code, &case_number);
+            (line, alert.reason.clone(), format!("alert:{}", alert.id))
+        }
     };
     let notice = Notice {
         merchant_id: matter.merchant_id,
@@ -133,9 +173,9 @@ pub async fn raise_with(app: &App, tx: &mut Tx, matter: Raise, letter: Option<Ow
         alert_id: Some(alert.id.clone()),
         payment_id: alert.payment_id.clone(),
         recipient,
-        language: addressee.language.clone(),
+        language: language.clone(),
         subject: first_line.clone(),
-        body: body(app, &addressee.language, &first_line, &alert),
+        body: body(app, language, &first_line, &reason, &alert),
         message_id: message_id(app),
         state: "queued".into(),
         detail: None,
@@ -225,16 +265,16 @@ fn subject_of(language: &str, code: &str, case_number: &str) -> String {
     if case_number.is_empty() { format!("{attention}: {code}") } else { format!("{attention}: {code}, {case_number}") }
 }
 
-fn body(app: &App, language: &str, first_line: &str, alert: &Alert) -> String {
+fn body(app: &App, language: &str, first_line: &str, why: &str, alert: &Alert) -> String {
     let [reason, to_correct, next, details, _] = words(language);
-    let mut text = format!("{first_line}\n\n{reason}: {}\n", alert.reason);
+    let mut text = format!("{first_line}\n\n{reason}: {why}\n");
     if !alert.fields.is_empty() {
         text.push_str(&format!("\n{to_correct}:\n"));
         for (field, why) in &alert.fields {
             text.push_str(&format!("- {field}: {why}\n"));
         }
     }
-    text.push_str(&format!("\n{next}: {}\n", alert.next_step));
+    text.push_str(&format!("\n{next}: {}\n", next_step_in(language, &alert.code)));
     let link = match &alert.payment_id {
         Some(payment) => format!("{}/console/payments/{payment}", app.config.public_url),
         None => format!("{}/console/alerts", app.config.public_url),

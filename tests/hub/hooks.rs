@@ -1,0 +1,123 @@
+//! What comes to the webhook addresses and is no news: refused in the right form, counted, without a trace in any state.
+
+use std::time::Duration;
+
+use grosz_providers::EventKind;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::harness::{Engine, Hub};
+use crate::matter::{event, matter};
+use crate::on_both;
+
+fn form() -> [(&'static str, String); 1] {
+    [("content-type", "application/x-www-form-urlencoded".into())]
+}
+
+// F13, F45, F48: refused, counted, nothing recorded, and the table of refusals stays small.
+on_both!(what_is_refused_leaves_no_trace, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let matter = matter(&hub).await;
+    let (payment, _) = matter.payment(&hub, "1/2026").await;
+    let to = format!("/webhooks/{}/{}", matter.account.provider, matter.account.id);
+    for n in 0..60 {
+        let answer = hub.raw("POST", &to, &form(), format!("transactions=forged{n}").into_bytes()).await;
+        assert!((400..500).contains(&answer.status), "{}", answer.status);
+        hub.advance(20);
+    }
+    for (method, path, expect) in [
+        ("GET", to.as_str(), 405),
+        ("POST", "/webhooks/nobody/acc_1", 404),
+        ("POST", &format!("/webhooks/{}/acc_01JD4Q2X7W8Z9A0B1C2D3E4F5G", matter.account.provider), 404),
+        ("POST", &format!("/webhooks/elsewhere/{}", matter.account.id), 404),
+    ] {
+        let answer = hub.raw(method, path, &form(), b"x".to_vec()).await;
+        assert_eq!(answer.status, expect, "{method} {path}");
+        assert!(answer.body.is_empty() || answer.status == 405, "no detail: {}", answer.text());
+    }
+    let huge = vec![b'x'; hub.app.config.body_limit_bytes + 1];
+    assert_eq!(hub.raw("POST", &to, &form(), huge).await.status, 413);
+    let zipped = [form()[0].clone(), ("content-encoding", "gzip".into())];
+    assert_eq!(hub.raw("POST", &to, &zipped, b"x".to_vec()).await.status, 415);
+
+    let mut tx = hub.app.store.read().await.expect("a reader");
+    let page = grosz::store::Page { before: None, limit: 100 };
+    let filter = grosz::store::DeliveryFilter::default();
+    assert!(tx.deliveries(&hub.merchant.id, &filter, &page).await.expect("deliveries").is_empty());
+    assert_eq!(tx.transitions(&hub.merchant.id, &payment.id).await.expect("moves").len(), 1);
+    let refusals = tx.refusals(&hub.merchant.id, &matter.account.id).await.expect("refusals").len();
+    assert!((1..=20).contains(&refusals), "{refusals} kept");
+    let metrics = hub.raw("GET", "/metrics", &[], vec![]).await.text();
+    let counted = metrics.lines().filter(|l| l.starts_with("grosz_deliveries_total")).count();
+    assert!(counted > 0, "{metrics}");
+});
+
+// F44, F45: a head that never ends and a body that lies about its length cost one connection and a time limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_and_lying_callers_do_not_hold_the_others() {
+    let hub = Hub::start_with(Engine::Sqlite, |c| (c.header_read_s, c.request_s) = (1, 1)).await;
+    let address = hub.url.trim_start_matches("http://").to_owned();
+    let mut slow = vec![];
+    for n in 0..200 {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.expect("a connection");
+        let begun: &[u8] = if n % 2 == 0 {
+            b"POST /webhooks/a/b HTTP/1.1\r\nHost: h\r\nX-"
+        } else {
+            b"POST /webhooks/a/b HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\nx"
+        };
+        stream.write_all(begun).await.expect("sent");
+        slow.push(stream);
+    }
+    let healthy = tokio::time::timeout(Duration::from_secs(5), hub.raw("GET", "/healthz", &[], vec![])).await;
+    assert_eq!(healthy.expect("at once").status, 200);
+    for mut stream in slow {
+        // Each is closed by us, with or without an answer.
+        let mut rest = vec![];
+        let closed = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut rest)).await;
+        assert!(closed.is_ok(), "a slow caller is still connected");
+    }
+}
+
+// F44: requests that can be read in two ways are read in none.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_lengths_are_refused() {
+    let hub = Hub::start(Engine::Sqlite).await;
+    let address = hub.url.trim_start_matches("http://").to_owned();
+    for head in [
+        "POST /webhooks/a/b HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nContent-Length: 5\r\n\r\nabcde",
+        "POST /webhooks/a/b HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost : h\r\n\r\n",
+    ] {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.expect("a connection");
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        let mut answer = vec![];
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+        read.expect("closed").expect("read");
+        assert!(answer.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&answer));
+    }
+}
+
+// F02, F19: a thousand copies at the same time through the intake: one move, every copy acknowledged.
+on_both!(a_thousand_copies_are_one_event, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let matter = matter(&hub).await;
+    let (payment, attempt) = matter.payment(&hub, "1/2026").await;
+    let (intake, _committer) = grosz::intake::Intake::start(std::sync::Arc::clone(&hub.app));
+    let told = event(&attempt, "paid", EventKind::Paid, "r1");
+    let mut copies = tokio::task::JoinSet::new();
+    for _ in 0..1000 {
+        let (intake, inbound) = (intake.clone(), matter.delivery(&hub, told.clone()));
+        copies.spawn(async move { intake.submit(inbound).await });
+    }
+    let mut acknowledged = 0;
+    while let Some(answer) = copies.join_next().await {
+        assert_eq!(answer.expect("a copy").expect("recorded"), [grosz_providers::Outcome::Recorded]);
+        acknowledged += 1;
+    }
+    assert_eq!(acknowledged, 1000);
+    let mut tx = hub.app.store.read().await.expect("a reader");
+    assert_eq!(tx.transitions(&hub.merchant.id, &payment.id).await.expect("moves").len(), 2);
+    assert_eq!(tx.events_of_payment(&hub.merchant.id, &payment.id).await.expect("events").len(), 1);
+    let timeline = hub.get(&format!("/v1/payments/{}", payment.id)).await.expect(200).json();
+    assert_eq!(timeline["status"], json!("completed"));
+});

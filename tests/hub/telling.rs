@@ -1,0 +1,143 @@
+//! Client apps are told: signed, at least once, on the schedule, and never at an address inside.
+
+use std::collections::HashSet;
+
+use grosz::standard_webhooks::{SigningKey, verify};
+use grosz_providers::wire::Headers;
+use grosz_providers::{EventKind, FailReason};
+use serde_json::{Value, json};
+use wiremock::matchers::method;
+use wiremock::{Mock, MockServer, Request, ResponseTemplate};
+
+use crate::harness::{Engine, Hub};
+use crate::matter::{event, matter};
+use crate::on_both;
+
+/// Registers an endpoint at `url`; answers its id and key.
+async fn endpoint(hub: &Hub, url: &str, types: Value) -> (String, SigningKey) {
+    let made = hub.post("/v1/webhook-endpoints", json!({"url": url, "types": types})).await.expect(201).json();
+    let secret = made["secret"].as_str().expect("shown once");
+    (made["id"].as_str().expect("an id").to_owned(), SigningKey::parse(secret).expect("a key"))
+}
+
+async fn server(answer: ResponseTemplate) -> MockServer {
+    let server = MockServer::start().await;
+    Mock::given(method("POST")).respond_with(answer).mount(&server).await;
+    server
+}
+
+/// Checks the signature as an unrelated receiver does, at the hub's present time.
+fn check(hub: &Hub, key: &SigningKey, request: &Request) -> Value {
+    let pairs = request.headers.iter().map(|(n, v)| (n.as_str(), v.to_str().expect("text")));
+    let now_s = u64::try_from(hub.app.now() / 1_000_000).expect("after 1970");
+    verify(&[key], &Headers::from_pairs(pairs), &request.body, now_s).expect("a right signature");
+    serde_json::from_slice(&request.body).expect("JSON")
+}
+
+fn id_of(request: &Request) -> String {
+    request.headers["webhook-id"].to_str().expect("text").to_owned()
+}
+
+// I9: each event reaches the endpoint, signed, and the feed holds the same.
+on_both!(every_move_is_told_and_verifies, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let server = server(ResponseTemplate::new(200)).await;
+    let (_, key) = endpoint(&hub, &server.uri(), json!([])).await;
+    let matter = matter(&hub).await;
+    let (payment, attempt) = matter.payment(&hub, "1/2026").await;
+    matter.receive(&hub, event(&attempt, "failed", EventKind::Failed { reason: FailReason::Declined }, "r1")).await;
+    matter.receive(&hub, event(&attempt, "paid", EventKind::Paid, "r2")).await;
+    matter.receive(&hub, event(&attempt, "paid", EventKind::Paid, "r2")).await;
+    hub.run_jobs().await;
+    let requests = server.received_requests().await.expect("kept");
+    let bodies: Vec<Value> = requests.iter().map(|r| check(&hub, &key, r)).collect();
+    let told = |kind: &str| bodies.iter().filter(|b| b["type"] == kind).count();
+    for kind in ["payment.started", "payment.error", "payment.completed", "case.status_changed"] {
+        assert_eq!(told(kind), 1, "{kind}: {bodies:?}");
+    }
+    let completed = bodies.iter().find(|b| b["type"] == "payment.completed").expect("told");
+    assert_eq!(completed["data"]["id"], payment.id.as_str());
+    assert_eq!(completed["data"]["previous_status"], "error");
+    assert_eq!(completed["mode"], "test");
+
+    hub.advance(5);
+    let feed = hub.get("/v1/events").await.expect(200).json();
+    let in_feed: HashSet<String> =
+        feed["data"].as_array().expect("a list").iter().map(|m| m["id"].as_str().expect("an id").to_owned()).collect();
+    let sent: HashSet<String> = requests.iter().map(id_of).collect();
+    assert_eq!(in_feed, sent, "the feed holds what was sent");
+});
+
+// F43: an endpoint that fails is told again with the same id, ten times in a bit over three days.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_endpoint_is_told_again_with_the_same_id() {
+    let hub = Hub::start(Engine::Sqlite).await;
+    let server = server(ResponseTemplate::new(500)).await;
+    let (_, key) = endpoint(&hub, &server.uri(), json!(["payment.started"])).await;
+    let matter = matter(&hub).await;
+    matter.payment(&hub, "1/2026").await;
+    let began = hub.app.now();
+    let mut last = began;
+    for _ in 0..90 * 12 {
+        let before = server.received_requests().await.expect("kept").len();
+        hub.run_jobs().await;
+        let requests = server.received_requests().await.expect("kept");
+        for request in &requests[before..] {
+            check(&hub, &key, request);
+            last = hub.app.now();
+        }
+        hub.advance(300);
+    }
+    let requests = server.received_requests().await.expect("kept");
+    assert_eq!(requests.len(), 10);
+    assert_eq!(requests.iter().map(id_of).collect::<HashSet<_>>().len(), 1, "one id");
+    assert!(requests.windows(2).all(|w| w[0].body == w[1].body), "the same bytes");
+    let hours = (last - began) / 3_600_000_000;
+    assert!((60..92).contains(&hours), "the last try came after {hours} hours");
+}
+
+// F43
+#[tokio::test(flavor = "multi_thread")]
+async fn gone_disables_and_a_redirect_is_not_followed() {
+    let hub = Hub::start(Engine::Sqlite).await;
+    let elsewhere = server(ResponseTemplate::new(200)).await;
+    let moved = server(ResponseTemplate::new(302).insert_header("location", elsewhere.uri().as_str())).await;
+    let gone = server(ResponseTemplate::new(410)).await;
+    endpoint(&hub, &moved.uri(), json!([])).await;
+    let (gone_id, _) = endpoint(&hub, &gone.uri(), json!([])).await;
+    let matter = matter(&hub).await;
+    matter.payment(&hub, "1/2026").await;
+    hub.run_jobs().await;
+    assert!(elsewhere.received_requests().await.expect("kept").is_empty());
+    let state = hub.get(&format!("/v1/webhook-endpoints/{gone_id}")).await.expect(200).json();
+    assert_eq!(state["enabled"], false, "{state}");
+    let alerts = hub.get("/v1/alerts").await.expect(200).json();
+    assert!(alerts["data"].as_array().expect("a list").iter().any(|a| a["code"] == "endpoint.disabled"), "{alerts}");
+    hub.advance(700);
+    hub.run_jobs().await;
+    assert_eq!(gone.received_requests().await.expect("kept").len(), 1, "a disabled endpoint is left alone");
+}
+
+// F62: refused when it is registered, and again at each attempt.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_inside_is_never_called() {
+    let hub = Hub::start_with(Engine::Sqlite, |c| c.allow_insecure_targets = false).await;
+    for url in ["https://127.0.0.1/", "https://localhost/", "https://169.254.169.254/latest", "http://shop.example/"] {
+        let refused = hub.post("/v1/webhook-endpoints", json!({"url": url})).await.expect(422).json();
+        assert_eq!(refused["errors"][0]["pointer"], "/url", "{refused}");
+    }
+    let inside = server(ResponseTemplate::new(200)).await;
+    let made =
+        hub.post("/v1/webhook-endpoints", json!({"url": "https://hooks.shop.example/"})).await.expect(201).json();
+    // As if the name had been let through: the address is checked again when it is called.
+    let mut tx = hub.tx().await;
+    let id = made["id"].as_str().expect("an id");
+    let mut row = tx.endpoint(&hub.merchant.id, id).await.expect("an answer").expect("it is there");
+    row.url = inside.uri();
+    tx.update_endpoint(&row).await.expect("written");
+    tx.commit().await.expect("a commit");
+    let matter = matter(&hub).await;
+    matter.payment(&hub, "1/2026").await;
+    hub.run_jobs().await;
+    assert!(inside.received_requests().await.expect("kept").is_empty());
+}
