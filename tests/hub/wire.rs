@@ -309,3 +309,36 @@ async fn stop_on_permanent_stops_at_the_first_refusal() {
     assert_eq!(books.creates.load(Ordering::SeqCst), 1);
     assert_eq!(invoice(&hub, &payment).await.state, State::Exhausted);
 }
+
+// F34: an hour in which nobody answers uses up the attempts of the invoices that had begun, not of all; a person hears
+// once about the account.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_does_not_burn_every_invoice() {
+    let hub = Hub::start_with(Engine::Sqlite, |c| c.mail_invoices = false).await;
+    let mut tx = hub.tx().await;
+    let given = json!({"access_key": "a", "secret_key": "s", "app_key": "k", "company_id": "1", "base_url": "http://127.0.0.1:1"});
+    let (name, given) = (invoicer().facts().name, given.as_object().expect("an object"));
+    add_invoicing_account(&hub.app, &mut tx, &hub.merchant.id, name, given, false).await.expect("an account");
+    tx.commit().await.expect("a commit");
+    let matter = matter(&hub).await;
+    let mut payments = vec![];
+    for n in 0..30 {
+        let (payment, attempt) = matter.payment(&hub, &format!("{n}/2026")).await;
+        matter.receive(&hub, event(&attempt, &format!("paid{n}"), EventKind::Paid, "remote1")).await;
+        payments.push(payment);
+    }
+    for _ in 0..120 {
+        hub.run_jobs().await;
+        hub.advance(30);
+    }
+    let mut untouched = 0;
+    for payment in &payments {
+        let after = invoice(&hub, payment).await;
+        assert!(matches!(after.state, State::Queued | State::Exhausted), "{after:?}");
+        untouched += usize::from(after.attempts == 0);
+    }
+    assert!(untouched >= 15, "{untouched} of 30 invoices still have all their attempts");
+    let mut tx = hub.app.store.read().await.expect("a reader");
+    let alerts = tx.alerts(&hub.merchant.id, None, true, &Page { before: None, limit: 99 }).await.expect("alerts");
+    assert_eq!(alerts.iter().filter(|a| a.code == "invoice.unreachable").count(), 1);
+}
