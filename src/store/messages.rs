@@ -152,6 +152,25 @@ impl Tx {
         Ok(())
     }
 
+    /// Writes an endpoint's health: when its present run of failures began, how many messages failed in it, and, when
+    /// it is given up, why. Touches nothing that its owner may be changing at the same time.
+    pub async fn put_endpoint_health(
+        &mut self,
+        e: &Endpoint,
+        gives_up: Option<&str>,
+        first_failure_at: Option<i64>,
+        failed_messages: i64,
+    ) -> Result<(), StoreError> {
+        self.run(
+            "UPDATE endpoints SET first_failure_at = $3, failed_messages = $4,
+                 state = CASE WHEN $5 IS NULL THEN state ELSE 'disabled' END, state_reason = COALESCE($5, state_reason)
+             WHERE merchant_id = $1 AND id = $2",
+            args![&e.merchant_id, &e.id, first_failure_at, failed_messages, gives_up],
+        )
+        .await?;
+        Ok(())
+    }
+
     /// Removes an endpoint; `false` when there is none.
     pub async fn delete_endpoint(&mut self, merchant: &str, id: &str) -> Result<bool, StoreError> {
         Ok(self.run("DELETE FROM endpoints WHERE merchant_id = $1 AND id = $2", args![merchant, id]).await? == 1)
