@@ -1,5 +1,6 @@
 //! The command line: everything an operator needs without a browser.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -210,7 +211,7 @@ pub fn main() -> Result<(), Failure> {
             start_logs(&config);
             block_on(async {
                 let stop = crate::run::stop_on_signals()?;
-                Ok(crate::demo::run(config, stop, |text| println!("{text}")).await?)
+                Ok(crate::demo::run(config, stop, say).await?)
             })
         }
         Some(Command::Serve(options)) => {
@@ -227,7 +228,7 @@ pub fn main() -> Result<(), Failure> {
         }
         Some(Command::Sandbox { listen, hub }) => sandbox(&listen, hub),
         Some(Command::Openapi) => {
-            print!("{}", crate::http::openapi::yaml());
+            say(crate::http::openapi::yaml().trim_end());
             Ok(())
         }
         Some(Command::Config(ConfigCommand::Check)) => check(&Config::load(file, environment())?),
@@ -241,6 +242,11 @@ pub fn main() -> Result<(), Failure> {
             })
         }
     }
+}
+
+/// Prints a line. Whoever read our output may be gone (`| head`); that is no reason to die.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
@@ -282,7 +288,7 @@ fn sandbox(listen: &str, hubs: Vec<String>) -> Result<(), Failure> {
         let stop = crate::run::stop_on_signals()?;
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
-        println!("simulated gateways and invoicing at http://{address}/sandbox");
+        say(&format!("simulated gateways and invoicing at http://{address}/sandbox"));
         crate::sandbox::serve_alone(listener, format!("http://{address}"), hubs, stop).await;
         Ok(())
     })
@@ -292,16 +298,16 @@ fn check(config: &Config) -> Result<(), Failure> {
     let values: std::collections::BTreeMap<_, _> = config.shown().into_iter().collect();
     for (name, explained) in Config::EXPLAINED {
         let value = values.get(name).map_or("", String::as_str);
-        println!("{name} = {value}\n   {}\n", explained.trim());
+        say(&format!("{name} = {value}\n   {}\n", explained.trim()));
     }
-    println!("The settings can be used.");
+    say("The settings can be used.");
     Ok(())
 }
 
 async fn administer(app: &App, command: Command) -> Result<(), Failure> {
     let mut tx = app.store.begin().await?;
     match command {
-        Command::Migrate => println!("the schema is up to date"),
+        Command::Migrate => say("the schema is up to date"),
         Command::Merchant(MerchantCommand::Add { name, language, fallback_email, return_origin }) => {
             check_language(&language)?;
             for address in fallback_email.iter() {
@@ -317,11 +323,11 @@ async fn administer(app: &App, command: Command) -> Result<(), Failure> {
                 created_at: app.now(),
             };
             tx.add_merchant(&merchant).await?;
-            println!("{}", merchant.id);
+            say(&merchant.id);
         }
         Command::Merchant(MerchantCommand::List) => {
             for m in tx.merchants().await? {
-                println!("{}\t{}", m.id, m.name);
+                say(&format!("{}\t{}", m.id, m.name));
             }
         }
         Command::Key(KeyCommand::Add { merchant, name, live, scope }) => {
@@ -329,25 +335,25 @@ async fn administer(app: &App, command: Command) -> Result<(), Failure> {
             let scopes: Vec<&str> =
                 if scope.is_empty() { vec!["read", "write"] } else { scope.iter().map(String::as_str).collect() };
             let (_, shown) = make_key(app, &mut tx, &merchant, &name, live, &scopes).await?;
-            println!("{shown}");
+            say(&shown);
         }
         Command::Key(KeyCommand::Revoke { merchant, id }) => {
             if !tx.revoke_api_key(&merchant, &id, app.now()).await? {
                 return Err("there is no such valid key".into());
             }
-            println!("ended");
+            say("ended");
         }
         Command::Provider(AccountCommand::Add { merchant, kind, settings, currency, live }) => {
             tx.merchant(&merchant).await?.ok_or("there is no such merchant")?;
             let given = given(&settings)?;
             let account =
                 add_provider_account(app, &mut tx, &merchant, &kind, &given, currency.as_deref(), live).await?;
-            println!("{}\n{}", account.id, app.webhook_url(&account));
+            say(&format!("{}\n{}", account.id, app.webhook_url(&account)));
         }
         Command::Invoicing(AccountCommand::Add { merchant, kind, settings, currency: _, live }) => {
             tx.merchant(&merchant).await?.ok_or("there is no such merchant")?;
             let account = add_invoicing_account(app, &mut tx, &merchant, &kind, &given(&settings)?, live).await?;
-            println!("{}", account.id);
+            say(&account.id);
         }
         Command::Provider(AccountCommand::Kinds) => {
             for p in grosz_providers::registry::providers() {
@@ -366,13 +372,18 @@ async fn administer(app: &App, command: Command) -> Result<(), Failure> {
             let id = app.ids.make("exp");
             let expert = Expert { merchant_id: merchant, id, name, email, language, created_at: app.now() };
             tx.add_expert(&expert).await?;
-            println!("{}", expert.id);
+            say(&expert.id);
         }
         Command::Deliveries(DeliveriesCommand::Replay { merchant, id }) => {
             let replayed = replay_delivery(app, &mut tx, &merchant, &id).await?;
-            println!("{} events read again", replayed.len());
+            say(&format!("{} events read again", replayed.len()));
             for r in replayed {
-                println!("{} {}: {}", r.event.id, r.event.state, if r.applied { "applied now" } else { "as before" });
+                say(&format!(
+                    "{} {}: {}",
+                    r.event.id,
+                    r.event.state,
+                    if r.applied { "applied now" } else { "as before" }
+                ));
             }
         }
         Command::Demo
@@ -406,13 +417,13 @@ fn given(settings: &[String]) -> Result<Map<String, Value>, Failure> {
 }
 
 fn print_kind(name: &str, settings: &[grosz_providers::facts::Setting]) {
-    println!("{name}");
+    say(name);
     for s in settings {
         let need = match (s.default, s.optional) {
             (Some(default), _) => format!("default {default}"),
             (None, true) => "optional".into(),
             (None, false) => "required".into(),
         };
-        println!("   {} ({need}): {}", s.name, s.help);
+        say(&format!("   {} ({need}): {}", s.name, s.help));
     }
 }
