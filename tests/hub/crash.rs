@@ -23,7 +23,7 @@ use crate::on_both;
 const ENOUGH: usize = 400;
 
 /// Lets a future live for so many polls; `None` when it died before its end.
-struct Mortal<F> {
+pub struct Mortal<F> {
     inner: Pin<Box<F>>,
     polls_left: usize,
 }
@@ -40,7 +40,8 @@ impl<F: Future> Future for Mortal<F> {
     }
 }
 
-fn mortal<F: Future>(polls: usize, inner: F) -> Mortal<F> {
+/// A run that dies after so many polls.
+pub fn mortal<F: Future>(polls: usize, inner: F) -> Mortal<F> {
     Mortal { inner: Box::pin(inner), polls_left: polls }
 }
 

@@ -11,6 +11,7 @@ use grosz_providers::{CallError, Currency, Money};
 use serde_json::json;
 
 use super::stage::{Stage, line};
+use crate::crash::mortal;
 use crate::harness::Engine;
 use crate::on_both;
 
@@ -608,4 +609,32 @@ on_both!(money_told_twice_in_other_words_is_one_payment, async |engine: Engine| 
     stage.hub.run_jobs().await;
     stage.expect_paid_and_invoiced(&payment).await;
     assert_eq!(stage.invoices().await, 1);
+});
+
+// R-5W-15, R-5W-16: the process dies at any await while it asks the gateway for its page: the same link works a minute
+// later, it is one attempt, and it is paid once.
+on_both!(a_death_anywhere_in_opening_a_link, async |engine: Engine| {
+    for gateway in GATEWAYS {
+        let stage = Stage::set(engine).await;
+        let (mut deaths, mut polls) = (0, 0);
+        for n in 0..200 {
+            let case = stage.case(&format!("{n}/2026")).await;
+            let payment = stage.start(&case, gateway).await;
+            let opened = open_checkout(&stage.hub.app, &payment, None);
+            let survived = mortal(polls, opened).await.is_some();
+            deaths += usize::from(!survived);
+            stage.hub.advance(70);
+            let page = stage.open(&payment).await;
+            stage.press(&page, "pay").await.expect(303);
+            stage.carry().await;
+            let now = stage.payment(&payment).await;
+            assert_eq!(now.status, Status::Completed, "{gateway}, died after {polls} polls");
+            assert!(!now.double_payment && stage.attempts(&payment).await.len() == 1);
+            polls = if survived { 0 } else { polls + 1 };
+            if survived && deaths > 4 {
+                break;
+            }
+        }
+        assert!(deaths > 4, "{gateway}: the run was stopped at {deaths} places only");
+    }
 });

@@ -7,6 +7,7 @@ use grosz::store::{Payment, Refund};
 use serde_json::json;
 
 use super::stage::Stage;
+use crate::crash::mortal;
 use crate::harness::Engine;
 use crate::on_both;
 
@@ -158,4 +159,30 @@ on_both!(a_refund_told_before_the_success_waits_for_it, async |engine: Engine| {
     assert_eq!((now.status, now.amount_refunded), (Status::Completed, 2_300));
     assert_eq!(stage.refund_states(&payment).await, ["succeeded"]);
     assert!(stage.alerts().await.is_empty());
+});
+
+// F77, I6: the process dies at any await of the refund's job: the money goes back once, and it does go back. A second
+// refund at the card gateway would be told of by its webhook and stand here as a second row.
+on_both!(a_death_anywhere_in_a_refund_gives_back_once, async |engine: Engine| {
+    for gateway in ["autopay", "stripe"] {
+        let stage = Stage::set(engine).await;
+        let (mut deaths, mut polls) = (0, 0);
+        for n in 0..200 {
+            let payment = stage.pay(&format!("{n}/2026"), gateway, "pay").await;
+            stage.let_pass(40, 20).await;
+            stage.refund(&payment, Some(2_300)).await.unwrap();
+            let survived = mortal(polls, grosz::worker::run_due(&stage.hub.app)).await.is_some();
+            deaths += usize::from(!survived);
+            stage.let_pass(600, 60).await;
+            stage.carry().await;
+            stage.let_pass(600, 60).await;
+            assert_eq!(stage.refund_states(&payment).await, ["succeeded"], "{gateway}, died after {polls} polls");
+            assert_eq!(stage.payment(&payment).await.amount_refunded, 2_300);
+            polls = if survived { 0 } else { polls + 2 };
+            if survived && deaths > 8 {
+                break;
+            }
+        }
+        assert!(deaths > 8, "{gateway}: the run was stopped at {deaths} places only");
+    }
 });
