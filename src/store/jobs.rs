@@ -5,7 +5,8 @@
 //! holds an old fence and can write nothing (F42).
 
 use super::Page;
-use super::dialect::{Row, StoreError, Tx, args};
+use super::dialect::{Arg, Row, StoreError, Tx, args};
+use super::set::row;
 use crate::domain::words;
 
 words! {
@@ -79,7 +80,7 @@ macro_rules! job_columns {
 }
 
 impl Tx {
-    /// Enqueues work for a subject; `false` when a live job of that kind is there already.
+    /// Enqueues work for a subject; nothing when a live job of that kind is there already.
     pub async fn enqueue(
         &mut self,
         merchant: &str,
@@ -88,16 +89,22 @@ impl Tx {
         subject: &str,
         run_at: i64,
         now: i64,
-    ) -> Result<bool, StoreError> {
-        let touched = self
-            .run(
-                "INSERT INTO jobs (merchant_id, id, kind, subject, state, run_at, attempts, crashes, fence, created_at)
-                 VALUES ($1, $2, $3, $4, 'ready', $5, 0, 0, 0, $6)
-                 ON CONFLICT (merchant_id, kind, subject) WHERE state <> 'done' AND state <> 'failed' DO NOTHING",
-                args![merchant, id, kind.word(), subject, run_at, now],
-            )
-            .await?;
-        Ok(touched == 1)
+    ) -> Result<(), StoreError> {
+        let row = row![merchant, id, kind.word(), subject, run_at, now];
+        self.enqueue_all(&[row]).await
+    }
+
+    /// Like [`Tx::enqueue`], for many: merchant, id, kind, subject, due instant, now.
+    pub(super) async fn enqueue_all(&mut self, rows: &[[Arg<'_>; 6]]) -> Result<(), StoreError> {
+        self.run_set(
+            ["merchant_id", "id", "kind", "subject", "run_at", "created_at"],
+            rows,
+            "INSERT INTO jobs (merchant_id, id, kind, subject, state, run_at, attempts, crashes, fence, created_at)
+             SELECT merchant_id, id, kind, subject, 'ready', run_at, 0, 0, 0, created_at FROM r WHERE true
+             ON CONFLICT (merchant_id, kind, subject) WHERE state <> 'done' AND state <> 'failed' DO NOTHING",
+        )
+        .await?;
+        Ok(())
     }
 
     /// Brings a waiting job forward to `run_at`; nothing when it runs or is due earlier.

@@ -14,6 +14,7 @@ mod migrate;
 mod payments;
 mod people;
 mod records;
+mod set;
 
 pub use accounts::{ApiKey, InvoicingAccount, Merchant, ProviderAccount};
 pub use cases::{Case, CaseLine};
