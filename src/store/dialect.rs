@@ -447,3 +447,11 @@ impl Row {
 pub(super) fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|e| StoreError::Unreadable(e.to_string()))
 }
+
+/// A column that holds JSON of ours, or nothing.
+pub(super) fn maybe_json<T: serde::de::DeserializeOwned>(r: &Row, name: &str) -> Result<Option<T>, StoreError> {
+    match r.maybe_text(name)? {
+        None => Ok(None),
+        Some(text) => serde_json::from_str(&text).map(Some).map_err(|e| StoreError::Unreadable(format!("{name}: {e}"))),
+    }
+}

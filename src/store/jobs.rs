@@ -97,7 +97,7 @@ impl Tx {
     /// Like [`Tx::enqueue`], for many: merchant, id, kind, subject, due instant, now.
     pub(super) async fn enqueue_all(&mut self, rows: &[[Arg<'_>; 6]]) -> Result<(), StoreError> {
         self.run_set(
-            ["merchant_id", "id", "kind", "subject", "run_at", "created_at"],
+            &["merchant_id", "id", "kind", "subject", "run_at", "created_at"],
             rows,
             "INSERT INTO jobs (merchant_id, id, kind, subject, state, run_at, attempts, crashes, fence, created_at)
              SELECT merchant_id, id, kind, subject, 'ready', run_at, 0, 0, 0, created_at FROM r WHERE true
