@@ -304,8 +304,19 @@ pub(super) fn new_set(new: &[Attempt]) -> Set<'_> {
     // What has a redirect was added before: attempts begin without one.
     let rows = new.iter().map(|a| {
         row![
-            &a.merchant_id, &a.id, &a.payment_id, a.no, &a.provider_account_id, &a.reference, &a.gateway_ref, &a.state, a.amount.minor(),
-            a.amount.currency().code(), a.start_lease, a.expires_at, a.created_at
+            &a.merchant_id,
+            &a.id,
+            &a.payment_id,
+            a.no,
+            &a.provider_account_id,
+            &a.reference,
+            &a.gateway_ref,
+            &a.state,
+            a.amount.minor(),
+            a.amount.currency().code(),
+            a.start_lease,
+            a.expires_at,
+            a.created_at
         ]
     });
     Set::new(
@@ -334,8 +345,16 @@ pub(super) fn states_set<'a>(changed: &[&'a Attempt]) -> Set<'a> {
 pub(super) fn captures_set<'a>(put: &[(&'a str, &'a str, &'a Capture, i64)]) -> Set<'a> {
     let rows = put.iter().map(|(merchant, payment, c, now)| {
         row![
-            *merchant, &c.id, *payment, &c.attempt_id, &c.gateway_ref, &c.state, c.amount.minor(), c.amount.currency().code(),
-            c.surplus, *now
+            *merchant,
+            &c.id,
+            *payment,
+            &c.attempt_id,
+            &c.gateway_ref,
+            &c.state,
+            c.amount.minor(),
+            c.amount.currency().code(),
+            c.surplus,
+            *now
         ]
     });
     Set::new(

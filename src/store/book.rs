@@ -147,7 +147,8 @@ impl Tx {
         for payment in self.payments_of_references(&ours).await? {
             book.payments.insert(payment.id.clone(), Folder::of(payment));
         }
-        let payments: Vec<_> = book.payments.values().map(|f| [f.payment.merchant_id.clone(), f.payment.id.clone()]).collect();
+        let payments: Vec<_> =
+            book.payments.values().map(|f| [f.payment.merchant_id.clone(), f.payment.id.clone()]).collect();
         let payments: Vec<_> = payments.iter().map(|[merchant, id]| row![merchant, id]).collect();
         for attempt in self.attempts_of_payments(&payments).await? {
             let at = name(&attempt.provider_account_id, &attempt.reference);
@@ -201,9 +202,7 @@ impl Tx {
     /// The book's folder of the payment that has this attempt.
     pub(super) fn folder_of_attempt(&mut self, merchant: &str, attempt: &str) -> Option<&mut Folder> {
         let folders = self.book.as_mut()?.payments.values_mut();
-        folders
-            .filter(|f| f.payment.merchant_id == merchant)
-            .find(|f| f.attempts.iter().any(|(a, _)| a.id == attempt))
+        folders.filter(|f| f.payment.merchant_id == merchant).find(|f| f.attempts.iter().any(|(a, _)| a.id == attempt))
     }
 
     /// All folders of the book.
@@ -244,7 +243,8 @@ impl Tx {
         let Some(mut book) = self.book.take() else { return Ok(()) };
         let new = std::mem::take(&mut book.new);
         let payments = NewPayments::of(&new.payments)?;
-        let events: Vec<String> = new.events.iter().map(|e| super::dialect::to_json(&e.event)).collect::<Result<_, _>>()?;
+        let events: Vec<String> =
+            new.events.iter().map(|e| super::dialect::to_json(&e.event)).collect::<Result<_, _>>()?;
         let invoices = NewInvoices::of(&new.invoices)?;
         let changed: Vec<(&Payment, i64)> = book
             .payments
@@ -262,7 +262,8 @@ impl Tx {
             })
             .collect();
         let cases: Vec<&Case> = book.cases.values().filter(|c| c.is_changed).map(|c| &c.case).collect();
-        let cases_lines: Vec<String> = cases.iter().map(|c| super::dialect::to_json(&c.lines)).collect::<Result<_, _>>()?;
+        let cases_lines: Vec<String> =
+            cases.iter().map(|c| super::dialect::to_json(&c.lines)).collect::<Result<_, _>>()?;
         let moved = super::payments::moved_set(&changed);
         let wanted = moved.len();
         let sets = [

@@ -74,9 +74,9 @@ pub struct NewAnswer {
 
 /// Keys with their answers to be added; those that are taken are left out.
 pub(super) fn new_set(new: &[NewAnswer]) -> Set<'_> {
-    let rows = new.iter().map(|n| {
-        row![&n.merchant_id, &n.key, &n.answer.fingerprint, n.answer.status, &n.answer.body, n.created_at]
-    });
+    let rows = new
+        .iter()
+        .map(|n| row![&n.merchant_id, &n.key, &n.answer.fingerprint, n.answer.status, &n.answer.body, n.created_at]);
     Set::new(
         &["merchant_id", "idempotency_key", "fingerprint", "status", "body", "created_at"],
         rows,
