@@ -11,7 +11,7 @@ use crate::worker;
 
 /// Runs the hub until `stop` says true. `listener` is used by the roles `all` and `web`.
 pub async fn run(app: SharedApp, listener: Option<TcpListener>, stop: watch::Receiver<bool>) {
-    let (intake, committer) = Intake::start(app.clone());
+    let (intake, committers) = Intake::start(&app);
     let web = Web::new(app.clone(), intake);
     let works = app.config.role != "web";
     let workers = works.then(|| tokio::spawn(worker::work(app.clone(), stop.clone())));
@@ -30,9 +30,9 @@ pub async fn run(app: SharedApp, listener: Option<TcpListener>, stop: watch::Rec
             tracing::error!(error = %error, "A part of the hub ended abnormally");
         }
     }
-    // All handles of the intake are gone by now: what waits is committed, then the committer ends.
+    // All handles of the intake are gone by now: what waits is committed, then the lanes end.
     let limit = std::time::Duration::from_secs(app.config.stop_s);
-    if tokio::time::timeout(limit, committer).await.is_err() {
+    if tokio::time::timeout(limit, committers.join_all()).await.is_err() {
         tracing::warn!("The intake did not finish in {limit:?}");
     }
     app.store.close().await;
