@@ -86,7 +86,13 @@ impl App {
         let sizes = PoolSizes { connections: config.db_connections, wait_s: config.db_wait_s };
         let store =
             open_patiently(&config.database_url.0, sizes).await.map_err(|e| bad("database_url", &with_cause(&e)))?;
-        store.migrate().await.map_err(|e| bad("the database schema", &with_cause(&e)))?;
+        let now = clock.micros();
+        store.migrate(now).await.map_err(|e| bad("the database schema", &with_cause(&e)))?;
+        // The months ahead are there before their first call comes. Failing here is no reason not to start: a call whose
+        // month is missing is kept all the same.
+        if let Err(error) = store.make_partitions(now).await {
+            tracing::warn!(error = %error, "The partitions of the coming months could not be made");
+        }
         for warning in store.durability_warnings().await.unwrap_or_default() {
             tracing::error!("{warning}");
         }

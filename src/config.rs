@@ -130,6 +130,16 @@ settings! {
     job_concurrency: usize = 32;
     /// A job during which the worker died so many times is set aside.
     job_max_crashes: i64 = 5;
+    /// Months for which inbound webhook calls are kept as received, whole months; 0 for ever.
+    keep_deliveries_months: i32 = 13;
+    /// Months for which applied events keep their details; their keys and outcomes stay for ever. 0 for ever.
+    keep_events_months: i32 = 13;
+    /// Months for which messages to client apps, the feed, and the record of their deliveries are kept; 0 for ever.
+    keep_messages_months: i32 = 6;
+    /// Months for which the answer to a POST is kept under its idempotency key; 0 for ever.
+    keep_idempotency_keys_months: i32 = 3;
+    /// Months for which mails keep their address and text; 0 for ever.
+    keep_notices_months: i32 = 13;
     /// Time to connect to an outside host, in seconds.
     connect_s: u64 = 5;
     /// Time for an outside call, in seconds.
@@ -234,6 +244,17 @@ impl Config {
             || self.invoicing_concurrency == 0
         {
             return bad("intake_batch, intake_queue, job_concurrency and invoicing_concurrency must be above zero");
+        }
+        for (name, months) in [
+            ("keep_deliveries_months", self.keep_deliveries_months),
+            ("keep_events_months", self.keep_events_months),
+            ("keep_messages_months", self.keep_messages_months),
+            ("keep_idempotency_keys_months", self.keep_idempotency_keys_months),
+            ("keep_notices_months", self.keep_notices_months),
+        ] {
+            if !(0..=1200).contains(&months) {
+                return bad(&format!("{name} must be from 0 (for ever) to 1200"));
+            }
         }
         if self.live {
             if self.master_key.0.is_empty() {

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use crate::app::{App, SharedApp};
 use crate::clock::seconds;
 use crate::flows::FlowError;
+use crate::flows::keep_house::{self, Kept};
 use crate::flows::notify::{Raise, raise};
 use crate::jobs;
 use crate::store::Job;
@@ -19,6 +20,7 @@ pub async fn work(app: SharedApp, mut stop: watch::Receiver<bool>) {
     let slots = Arc::new(Semaphore::new(app.config.job_concurrency));
     let mut running = JoinSet::new();
     let swept_at = AtomicI64::new(0);
+    let house = tokio::spawn(keep_house_by_the_hour(Arc::clone(&app), stop.clone()));
     while !*stop.borrow() {
         while running.try_join_next().is_some() {}
         let claimed = match claim(&app, &slots, &swept_at).await {
@@ -50,6 +52,32 @@ pub async fn work(app: SharedApp, mut stop: watch::Receiver<bool>) {
         }
     }
     while running.join_next().await.is_some() {}
+    if let Err(error) = house.await {
+        tracing::error!(error = %error, "The housekeeping ended abnormally");
+    }
+}
+
+/// Looks every minute whether a new turn of the housekeeping has begun. A held hub keeps its hands off the data.
+async fn keep_house_by_the_hour(app: SharedApp, mut stop: watch::Receiver<bool>) {
+    let mut seen = None;
+    while !*stop.borrow() {
+        let turn = Some(app.now() / keep_house::TURN);
+        if seen != turn && !app.config.hold {
+            match keep_house::keep_house(&app, &stop).await {
+                Ok(kept) => {
+                    seen = turn;
+                    if let Some(k) = kept.filter(|k| *k != Kept::default()) {
+                        tracing::info!(made = ?k.made, dropped = ?k.dropped, rows = k.rows, "Kept house");
+                    }
+                }
+                Err(error) => tracing::error!(error = %error, "The housekeeping came to nothing"),
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(60)) => {}
+            _ = stop.changed() => {}
+        }
+    }
 }
 
 /// Claims as many due jobs as there are free slots; once a lease frees what dead workers held.

@@ -8,6 +8,7 @@ pub mod cancel_attempt;
 pub mod change_quote;
 pub mod fetch_pdf;
 pub mod issue_invoice;
+pub mod keep_house;
 pub mod notify;
 pub mod order_invoice;
 pub mod poll_status;

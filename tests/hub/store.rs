@@ -269,6 +269,7 @@ on_both!(a_payer_is_found_by_the_address_of_his_list, async |engine: Engine| {
 // F49: migrating again, and from two processes at once, changes nothing.
 on_both!(migrations_run_once, async |engine: Engine| {
     let hub = Hub::start(engine).await;
-    let (a, b) = tokio::join!(hub.app.store.migrate(), hub.app.store.migrate());
+    let now = hub.app.now();
+    let (a, b) = tokio::join!(hub.app.store.migrate(now), hub.app.store.migrate(now));
     a.and(b).unwrap();
 });
