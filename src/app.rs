@@ -113,6 +113,7 @@ impl App {
             limits.total = Duration::from_secs(config.call_s);
             limits.total_once = Duration::from_secs(config.once_call_s);
         }
+        settings.calls_per_host = settings.calls_per_host.max(config.tell_concurrency);
         settings.client_hook.total = Duration::from_secs(config.tell_timeout_s);
         settings.client_hook.total_once = Duration::from_secs(config.tell_timeout_s);
         let resolver = SystemResolver { limit: settings.provider.connect };

@@ -44,6 +44,13 @@ pub struct Told {
     tried: Tried,
 }
 
+impl Told {
+    /// Its job.
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+}
+
 /// What came of one try.
 struct Tried {
     status: Option<u16>,

@@ -2,7 +2,8 @@
 
 use grosz_providers::{Money, Redirect};
 
-use super::dialect::{Row, StoreError, Tx, args, maybe_json, to_json};
+use super::dialect::{Arg, Row, StoreError, Tx, args, maybe_json, to_json};
+use super::set::{Set, row};
 
 /// One try of a payment at one gateway.
 #[derive(Debug, Clone)]
@@ -68,22 +69,18 @@ macro_rules! attempt_columns {
 impl Tx {
     /// Adds an attempt.
     pub async fn add_attempt(&mut self, a: &Attempt) -> Result<(), StoreError> {
-        let redirect = a.redirect.as_ref().map(to_json).transpose()?;
-        self.run(
-            "INSERT INTO attempts (merchant_id, id, payment_id, no, provider_account_id, reference, gateway_ref, state, redirect, amount,
-                 currency, start_lease, expires_at, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
-            args![
-                &a.merchant_id, &a.id, &a.payment_id, a.no, &a.provider_account_id, &a.reference, &a.gateway_ref, &a.state, &redirect,
-                a.amount.minor(), a.amount.currency().code(), a.start_lease, a.expires_at, a.created_at
-            ],
-        )
-        .await?;
+        match &mut self.book {
+            Some(book) => book.new.attempts.push(a.clone()),
+            None => drop(self.run_sets(&[new_set(std::slice::from_ref(a))]).await?),
+        }
         Ok(())
     }
 
     /// Attempts of a payment, the first first.
     pub async fn attempts(&mut self, merchant: &str, payment: &str) -> Result<Vec<Attempt>, StoreError> {
+        if let Some(folder) = self.folder(merchant, payment) {
+            return Ok(folder.attempts.iter().map(|(a, _)| a.clone()).collect());
+        }
         let sql = concat!(
             "SELECT ",
             attempt_columns!(),
@@ -110,6 +107,19 @@ impl Tx {
         self.rows(sql, args![merchant, &to_json(&payments)?]).await?.iter().map(attempt).collect()
     }
 
+    /// Attempts of these payments, each payment's first first. `r`: merchant, payment.
+    pub(super) async fn attempts_of_payments(&mut self, of: &[[Arg<'_>; 2]]) -> Result<Vec<Attempt>, StoreError> {
+        let sql = concat!(
+            "SELECT ",
+            attempt_columns!(),
+            " FROM r CROSS JOIN attempts WHERE merchant_id = of_merchant AND payment_id = of_payment"
+        );
+        let rows = self.rows_of_set(&["of_merchant", "of_payment"], of, sql).await?;
+        let mut attempts = rows.iter().map(attempt).collect::<Result<Vec<_>, _>>()?;
+        attempts.sort_by_key(|a| a.no);
+        Ok(attempts)
+    }
+
     /// One attempt.
     pub async fn attempt(&mut self, merchant: &str, id: &str) -> Result<Option<Attempt>, StoreError> {
         let sql = concat!("SELECT ", attempt_columns!(), " FROM attempts WHERE merchant_id = $1 AND id = $2");
@@ -132,6 +142,9 @@ impl Tx {
         gateways: Option<&str>,
     ) -> Result<Option<Attempt>, StoreError> {
         if let Some(reference) = ours {
+            if let Some(known) = self.booked_attempt(merchant, account, reference) {
+                return Ok(known);
+            }
             let sql = concat!(
                 "SELECT ",
                 attempt_columns!(),
@@ -145,13 +158,39 @@ impl Tx {
             " FROM attempts WHERE merchant_id = $1 AND provider_account_id = $2 AND gateway_ref = $3"
         );
         if let Some(row) = self.row(sql, args![merchant, account, gateways]).await? {
-            return Ok(Some(attempt(&row)?));
+            let found = attempt(&row)?;
+            return Ok(Some(self.as_booked(found)));
         }
         let sql = "SELECT a.merchant_id, a.id, a.payment_id, a.no, a.provider_account_id, a.reference, a.gateway_ref, a.state, a.redirect,
                           a.amount, a.currency, a.start_lease, a.expires_at, a.created_at
                    FROM attempts a JOIN captures c ON c.merchant_id = a.merchant_id AND c.attempt_id = a.id
                    WHERE a.merchant_id = $1 AND a.provider_account_id = $2 AND c.gateway_ref = $3";
-        self.row(sql, args![merchant, account, gateways]).await?.map(|r| attempt(&r)).transpose()
+        let found = self.row(sql, args![merchant, account, gateways]).await?.map(|r| attempt(&r)).transpose()?;
+        match (found, gateways) {
+            (Some(found), _) => Ok(Some(self.as_booked(found))),
+            // A capture may be in the book only.
+            (None, Some(gateway_ref)) => Ok(self.attempt_with_new_capture(merchant, account, gateway_ref)),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// An attempt as the book has it, if it has it.
+    fn as_booked(&mut self, found: Attempt) -> Attempt {
+        let known = self.folder(&found.merchant_id, &found.payment_id);
+        let known = known.and_then(|f| f.attempts.iter().find(|(a, _)| a.id == found.id).map(|(a, _)| a.clone()));
+        known.unwrap_or(found)
+    }
+
+    fn attempt_with_new_capture(&mut self, merchant: &str, account: &str, gateway_ref: &str) -> Option<Attempt> {
+        let folders = self.folders().filter(|f| f.payment.merchant_id == merchant);
+        for folder in folders {
+            let capture = folder.captures.iter().find(|(c, _)| c.gateway_ref == gateway_ref);
+            let attempt = capture.and_then(|(c, _)| folder.attempts.iter().find(|(a, _)| a.id == c.attempt_id));
+            if let Some((attempt, _)) = attempt.filter(|(a, _)| a.provider_account_id == account) {
+                return Some(attempt.clone());
+            }
+        }
+        None
     }
 
     /// Claims the right to ask the gateway for an attempt's link until `until`; `false` when somebody else has it or
@@ -194,6 +233,13 @@ impl Tx {
 
     /// Sets an attempt's state. `paid` is final.
     pub async fn set_attempt_state(&mut self, merchant: &str, id: &str, state: &str) -> Result<(), StoreError> {
+        if let Some(folder) = self.folder_of_attempt(merchant, id) {
+            for (attempt, is_changed) in folder.attempts.iter_mut().filter(|(a, _)| a.id == id && a.state != "paid") {
+                attempt.state = state.to_owned();
+                *is_changed = true;
+            }
+            return Ok(());
+        }
         self.run(
             "UPDATE attempts SET state = $3 WHERE merchant_id = $1 AND id = $2 AND state <> 'paid'",
             args![merchant, id, state],
@@ -204,6 +250,9 @@ impl Tx {
 
     /// Captures of a payment, over all its attempts.
     pub async fn captures(&mut self, merchant: &str, payment: &str) -> Result<Vec<Capture>, StoreError> {
+        if let Some(folder) = self.folder(merchant, payment) {
+            return Ok(folder.captures.iter().map(|(c, _)| c.clone()).collect());
+        }
         let rows = self
             .rows(
                 "SELECT id, attempt_id, gateway_ref, state, amount, currency, surplus FROM captures
@@ -211,18 +260,26 @@ impl Tx {
                 args![merchant, payment],
             )
             .await?;
-        rows.iter()
-            .map(|r| {
-                Ok(Capture {
-                    id: r.text("id")?,
-                    attempt_id: r.text("attempt_id")?,
-                    gateway_ref: r.text("gateway_ref")?,
-                    state: r.text("state")?,
-                    amount: r.money()?,
-                    surplus: r.flag("surplus")?,
-                })
-            })
-            .collect()
+        rows.iter().map(capture).collect()
+    }
+
+    /// Captures of these payments, oldest first, each with its payment's id. `r`: merchant, payment.
+    pub(super) async fn captures_of_payments(
+        &mut self,
+        of: &[[Arg<'_>; 2]],
+    ) -> Result<Vec<(String, Capture)>, StoreError> {
+        let rows = self
+            .rows_of_set(
+                &["of_merchant", "of_payment"],
+                of,
+                "SELECT payment_id, id, attempt_id, gateway_ref, state, amount, currency, surplus FROM r CROSS JOIN captures
+                 WHERE merchant_id = of_merchant AND payment_id = of_payment",
+            )
+            .await?;
+        let of_payment = |r: &Row| Ok::<_, StoreError>((r.text("payment_id")?, capture(r)?));
+        let mut captures = rows.iter().map(of_payment).collect::<Result<Vec<_>, _>>()?;
+        captures.sort_by(|(_, a), (_, b)| a.id.cmp(&b.id));
+        Ok(captures)
     }
 
     /// Writes a capture under its attempt and the gateway's name; a paid one stays paid.
@@ -233,22 +290,76 @@ impl Tx {
         c: &Capture,
         now: i64,
     ) -> Result<(), StoreError> {
-        self.run(
-            "INSERT INTO captures (merchant_id, id, payment_id, attempt_id, gateway_ref, state, amount, currency, surplus, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-             ON CONFLICT (merchant_id, attempt_id, gateway_ref) DO UPDATE SET
-                 state = CASE WHEN captures.state = 'paid' THEN captures.state ELSE excluded.state END,
-                 amount = CASE WHEN captures.state = 'paid' THEN captures.amount ELSE excluded.amount END,
-                 surplus = CASE WHEN captures.state = 'paid' THEN captures.surplus ELSE excluded.surplus END,
-                 updated_at = excluded.updated_at",
-            args![
-                merchant, &c.id, payment, &c.attempt_id, &c.gateway_ref, &c.state, c.amount.minor(), c.amount.currency().code(),
-                c.surplus, now
-            ],
-        )
-        .await?;
+        if let Some(folder) = self.folder(merchant, payment) {
+            folder.put_capture(c, now);
+            return Ok(());
+        }
+        self.run_sets(&[captures_set(&[(merchant, payment, c, now)])]).await?;
         Ok(())
     }
+}
+
+/// Attempts to be added.
+pub(super) fn new_set(new: &[Attempt]) -> Set<'_> {
+    // What has a redirect was added before: attempts begin without one.
+    let rows = new.iter().map(|a| {
+        row![
+            &a.merchant_id, &a.id, &a.payment_id, a.no, &a.provider_account_id, &a.reference, &a.gateway_ref, &a.state, a.amount.minor(),
+            a.amount.currency().code(), a.start_lease, a.expires_at, a.created_at
+        ]
+    });
+    Set::new(
+        &[
+            "merchant_id", "id", "payment_id", "no", "provider_account_id", "reference", "gateway_ref", "state", "amount", "currency",
+            "start_lease", "expires_at", "created_at",
+        ],
+        rows,
+        "INSERT INTO attempts (merchant_id, id, payment_id, no, provider_account_id, reference, gateway_ref, state, amount, currency,
+             start_lease, expires_at, created_at)
+         SELECT merchant_id, id, payment_id, no, provider_account_id, reference, gateway_ref, state, amount, currency, start_lease,
+             expires_at, created_at FROM r",
+    )
+}
+
+/// Attempts whose state changed.
+pub(super) fn states_set<'a>(changed: &[&'a Attempt]) -> Set<'a> {
+    Set::new(
+        &["of_merchant", "of_attempt", "new_state"],
+        changed.iter().map(|a| row![&a.merchant_id, &a.id, &a.state]),
+        "UPDATE attempts SET state = r.new_state FROM r WHERE merchant_id = r.of_merchant AND id = r.of_attempt AND state <> 'paid'",
+    )
+}
+
+/// Captures to be written: merchant, payment, capture, instant; a paid one stays paid.
+pub(super) fn captures_set<'a>(put: &[(&'a str, &'a str, &'a Capture, i64)]) -> Set<'a> {
+    let rows = put.iter().map(|(merchant, payment, c, now)| {
+        row![
+            *merchant, &c.id, *payment, &c.attempt_id, &c.gateway_ref, &c.state, c.amount.minor(), c.amount.currency().code(),
+            c.surplus, *now
+        ]
+    });
+    Set::new(
+        &["merchant_id", "id", "payment_id", "attempt_id", "gateway_ref", "state", "amount", "currency", "surplus", "updated_at"],
+        rows,
+        "INSERT INTO captures (merchant_id, id, payment_id, attempt_id, gateway_ref, state, amount, currency, surplus, updated_at)
+         SELECT merchant_id, id, payment_id, attempt_id, gateway_ref, state, amount, currency, surplus, updated_at FROM r WHERE true
+         ON CONFLICT (merchant_id, attempt_id, gateway_ref) DO UPDATE SET
+             state = CASE WHEN captures.state = 'paid' THEN captures.state ELSE excluded.state END,
+             amount = CASE WHEN captures.state = 'paid' THEN captures.amount ELSE excluded.amount END,
+             surplus = CASE WHEN captures.state = 'paid' THEN captures.surplus ELSE excluded.surplus END,
+             updated_at = excluded.updated_at",
+    )
+}
+
+fn capture(r: &Row) -> Result<Capture, StoreError> {
+    Ok(Capture {
+        id: r.text("id")?,
+        attempt_id: r.text("attempt_id")?,
+        gateway_ref: r.text("gateway_ref")?,
+        state: r.text("state")?,
+        amount: r.money()?,
+        surplus: r.flag("surplus")?,
+    })
 }
 
 fn attempt(r: &Row) -> Result<Attempt, StoreError> {

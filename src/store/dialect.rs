@@ -14,6 +14,8 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Postgres, Row as _, Sqlite, Transaction};
 
+use super::book::Book;
+
 /// The pools of one database.
 #[derive(Clone)]
 pub struct Store {
@@ -207,6 +209,8 @@ impl Store {
 /// One transaction, or one reading connection. Dropping it without [`Tx::commit`] takes everything back.
 pub struct Tx {
     pub(super) conn: Conn,
+    /// What is read ahead and written behind; see `book.rs`.
+    pub(super) book: Option<Box<Book>>,
 }
 
 pub(super) enum Conn {
@@ -299,14 +303,15 @@ pub(super) use bind;
 
 impl Tx {
     fn on(conn: Conn) -> Tx {
-        Tx { conn }
+        Tx { conn, book: None }
     }
 
     /// Makes everything durable.
     ///
     /// # Errors
     /// Nothing was written, or (a lost connection) it cannot be known.
-    pub async fn commit(self) -> Result<(), StoreError> {
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        self.write_behind().await?;
         match self.conn {
             Conn::Sqlite(tx) => tx.commit().await?,
             Conn::Postgres(tx) => tx.commit().await?,

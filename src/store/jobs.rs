@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 use super::Page;
 use super::dialect::{Row, StoreError, Tx, args};
-use super::set::row;
+use super::set::{Set, row};
 use crate::domain::words;
 
 words! {
@@ -116,6 +116,17 @@ pub enum JobEnd<'a> {
     SetAside(&'a str),
 }
 
+/// Work to be enqueued; where a live job of a kind is there for a subject already, nothing is.
+pub(super) fn new_set(new: &[NewJob]) -> Set<'_> {
+    Set::new(
+        &["merchant_id", "id", "kind", "subject", "run_at", "created_at"],
+        new.iter().map(|j| row![&j.merchant_id, &j.id, j.kind.word(), &j.subject, j.run_at, j.created_at]),
+        "INSERT INTO jobs (merchant_id, id, kind, subject, state, run_at, attempts, crashes, fence, created_at)
+         SELECT merchant_id, id, kind, subject, 'ready', run_at, 0, 0, 0, created_at FROM r WHERE true
+         ON CONFLICT (merchant_id, subject, kind, set_aside) DO NOTHING",
+    )
+}
+
 /// One line of the queue's depth.
 #[derive(Debug, Clone)]
 pub struct QueueDepth {
@@ -172,10 +183,7 @@ macro_rules! owned {
     };
 }
 
-/// Names of the set of rows that runs own.
-const RUNS: [&str; 5] = ["merchant", "about", "task", "job", "token"];
-
-/// Joins the table to a set of runs: true of the rows that they still own.
+/// Joins the table to a set of runs (merchant, about, task, job, token): true of the rows that they still own.
 macro_rules! owned_by_runs {
     () => {
         "merchant_id = merchant AND subject = about AND kind = task AND set_aside = '' AND id = job AND fence = token AND state = 'running'"
@@ -201,23 +209,16 @@ impl Tx {
             run_at,
             created_at: now,
         };
-        self.enqueue_jobs(&[new]).await
+        match &mut self.book {
+            Some(book) => book.new.jobs.push(new),
+            None => self.enqueue_jobs(&[new]).await?,
+        }
+        Ok(())
     }
 
     /// Like [`Tx::enqueue`], for many.
     pub async fn enqueue_jobs(&mut self, new: &[NewJob]) -> Result<(), StoreError> {
-        let rows: Vec<_> = new
-            .iter()
-            .map(|j| row![&j.merchant_id, &j.id, j.kind.word(), &j.subject, j.run_at, j.created_at])
-            .collect();
-        self.run_set(
-            ["merchant_id", "id", "kind", "subject", "run_at", "created_at"],
-            &rows,
-            "INSERT INTO jobs (merchant_id, id, kind, subject, state, run_at, attempts, crashes, fence, created_at)
-             SELECT merchant_id, id, kind, subject, 'ready', run_at, 0, 0, 0, created_at FROM r WHERE true
-             ON CONFLICT (merchant_id, subject, kind, set_aside) DO NOTHING",
-        )
-        .await?;
+        self.run_sets(&[new_set(new)]).await?;
         Ok(())
     }
 
@@ -307,10 +308,14 @@ impl Tx {
         let rows: Vec<_> =
             jobs.iter().map(|j| row![&j.merchant_id, &j.subject, j.kind.word(), &j.id, j.fence]).collect();
         let sql = self.pick(
-            concat!("DELETE FROM jobs WHERE rowid IN (SELECT jobs.rowid FROM r CROSS JOIN jobs WHERE ", owned_by_runs!(), ") RETURNING id"),
+            concat!(
+                "DELETE FROM jobs WHERE rowid IN (SELECT jobs.rowid FROM r CROSS JOIN jobs WHERE ",
+                owned_by_runs!(),
+                ") RETURNING id"
+            ),
             concat!("DELETE FROM jobs USING r WHERE ", owned_by_runs!(), " RETURNING id"),
         );
-        ids(self.rows_of_set(RUNS, &rows, sql).await?)
+        ids(self.rows_of_set(&["merchant", "about", "task", "job", "token"], &rows, sql).await?)
     }
 
     /// Puts jobs back until an instant each, with what went wrong; answers the ids of those that their runs still owned.
@@ -319,10 +324,9 @@ impl Tx {
             .iter()
             .map(|(j, at, error)| row![&j.merchant_id, &j.subject, j.kind.word(), &j.id, j.fence, *at, *error])
             .collect();
-        let [merchant, about, task, job, token] = RUNS;
         let found = self
             .rows_of_set(
-                [merchant, about, task, job, token, "at", "error"],
+                &["merchant", "about", "task", "job", "token", "at", "error"],
                 &rows,
                 concat!(
                     "UPDATE jobs SET state = 'ready', run_at = r.at, crashes = 0, last_error = COALESCE(r.error, last_error)
@@ -338,14 +342,11 @@ impl Tx {
     /// Gives claimed jobs back until an instant each: the attempt does not count, and no crash is forgiven. Answers the
     /// ids of those that their runs still owned.
     pub async fn return_jobs(&mut self, jobs: &[(&Job, i64)]) -> Result<HashSet<String>, StoreError> {
-        let rows: Vec<_> = jobs
-            .iter()
-            .map(|(j, at)| row![&j.merchant_id, &j.subject, j.kind.word(), &j.id, j.fence, *at])
-            .collect();
-        let [merchant, about, task, job, token] = RUNS;
+        let rows: Vec<_> =
+            jobs.iter().map(|(j, at)| row![&j.merchant_id, &j.subject, j.kind.word(), &j.id, j.fence, *at]).collect();
         let found = self
             .rows_of_set(
-                [merchant, about, task, job, token, "at"],
+                &["merchant", "about", "task", "job", "token", "at"],
                 &rows,
                 concat!(
                     "UPDATE jobs SET state = 'ready', run_at = r.at, attempts = attempts - 1 FROM r WHERE ",
@@ -363,10 +364,9 @@ impl Tx {
             .iter()
             .map(|(j, why)| row![&j.merchant_id, &j.subject, j.kind.word(), &j.id, j.fence, *why, now])
             .collect();
-        let [merchant, about, task, job, token] = RUNS;
         let found = self
             .rows_of_set(
-                [merchant, about, task, job, token, "error", "at"],
+                &["merchant", "about", "task", "job", "token", "error", "at"],
                 &rows,
                 concat!(
                     "UPDATE jobs SET state = 'failed', set_aside = id, run_at = COALESCE(due_at, run_at), last_error = r.error,

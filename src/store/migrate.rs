@@ -11,8 +11,11 @@ use crate::ids::first_of;
 use crate::months::month_start;
 
 /// All migrations in order. Add, move, later drop: an older program must go on working beside a newer one (F49).
-const MIGRATIONS: &[(i64, &str)] =
-    &[(1, include_str!("migrations/0001_main_path.sql")), (2, include_str!("migrations/0002_growth.sql")), (3, include_str!("migrations/0003_jobs.sql"))];
+const MIGRATIONS: &[(i64, &str)] = &[
+    (1, include_str!("migrations/0001_main_path.sql")),
+    (2, include_str!("migrations/0002_growth.sql")),
+    (3, include_str!("migrations/0003_jobs.sql")),
+];
 
 impl Store {
     /// Brings the schema up to this program's version, as of `now` (microseconds). Safe to run from several processes

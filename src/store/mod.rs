@@ -4,6 +4,7 @@
 
 mod accounts;
 mod attempts;
+mod book;
 mod cases;
 mod deliveries;
 mod dialect;
@@ -22,11 +23,12 @@ mod set;
 
 pub use accounts::{ApiKey, InvoicingAccount, Merchant, ProviderAccount};
 pub use attempts::{Attempt, Capture};
+pub use book::Sought;
 pub use cases::{Case, CaseLine};
 pub use deliveries::{DeliveryFilter, EventRow, RecordedDelivery, StoredDelivery};
 pub use dialect::{PoolSizes, Store, StoreError, Tx};
 pub use house::{Batch, Growing};
-pub use idempotency::StoredAnswer;
+pub use idempotency::{NewAnswer, StoredAnswer};
 pub use invoices::{Attachment, InvoiceGlance, InvoiceRow};
 pub use jobs::{Job, JobEnd, JobKind, Lane, NewJob, NextDue, QueueDepth};
 pub use messages::{Endpoint, Message, Telling};

@@ -4,7 +4,8 @@ use grosz_providers::Money;
 use grosz_providers::invoicer::{Buyer, InvoiceLine};
 
 use super::Page;
-use super::dialect::{Row, StoreError, Tx, args, maybe_json, to_json};
+use super::dialect::{Arg, Row, StoreError, Tx, args, maybe_json, to_json};
+use super::set::{Set, row};
 use crate::domain::payment::{Reason, Status};
 
 /// One thing to be paid.
@@ -107,36 +108,78 @@ macro_rules! payment_columns {
 impl Tx {
     /// Adds a payment; `Taken` when its case has an unfinished one.
     pub async fn add_payment(&mut self, p: &Payment) -> Result<(), StoreError> {
-        let buyer = p.buyer.as_ref().map(to_json).transpose()?;
-        let lines = p.lines.as_ref().map(to_json).transpose()?;
-        self.run(
-            "INSERT INTO payments (merchant_id, id, case_id, quote_version, payer_id, buyer, profile_id, profile_version, provider_account_id,
-                 amount, currency, lines, description, return_url, token, live, status, late_success, double_payment, mismatch, amount_refunded,
-                 version, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 0, 0, 0, 0, 1, $18, $18)",
-            args![
-                &p.merchant_id, &p.id, &p.case_id, p.quote_version, &p.payer_id, &buyer, &p.profile_id, p.profile_version,
-                &p.provider_account_id, p.amount.minor(), p.amount.currency().code(), &lines, &p.description, &p.return_url, &p.token,
-                p.live, p.status.word(), p.created_at
-            ],
-        )
-        .await?;
+        if let Some(book) = &mut self.book {
+            book.new.payments.push(p.clone());
+            return Ok(());
+        }
+        let new = NewPayments::of(std::slice::from_ref(p))?;
+        self.run_sets(&[new.set()]).await?;
         Ok(())
     }
 
     /// One payment.
     pub async fn payment(&mut self, merchant: &str, id: &str) -> Result<Option<Payment>, StoreError> {
+        if let Some(known) = self.booked_payment(merchant, id) {
+            return Ok(Some(known));
+        }
         let sql = concat!("SELECT ", payment_columns!(), " FROM payments WHERE merchant_id = $1 AND id = $2");
         self.row(sql, args![merchant, id]).await?.map(|r| payment(&r)).transpose()
     }
 
     /// One payment, locked until the end of the transaction.
     pub async fn payment_for_update(&mut self, merchant: &str, id: &str) -> Result<Option<Payment>, StoreError> {
+        if let Some(known) = self.booked_payment(merchant, id) {
+            return Ok(Some(known));
+        }
         let sql = self.pick(
             concat!("SELECT ", payment_columns!(), " FROM payments WHERE merchant_id = $1 AND id = $2"),
             concat!("SELECT ", payment_columns!(), " FROM payments WHERE merchant_id = $1 AND id = $2 FOR UPDATE"),
         );
         self.row(sql, args![merchant, id]).await?.map(|r| payment(&r)).transpose()
+    }
+
+    fn booked_payment(&mut self, merchant: &str, id: &str) -> Option<Payment> {
+        if let Some(folder) = self.folder(merchant, id) {
+            return Some(folder.payment.clone());
+        }
+        let new = &self.book.as_ref()?.new.payments;
+        new.iter().rev().find(|p| p.merchant_id == merchant && p.id == id).cloned()
+    }
+
+    /// The payments that our references name at accounts, locked in one order until the end of the transaction.
+    /// `r`: merchant, account, reference.
+    pub(super) async fn payments_of_references(&mut self, of: &[[Arg<'_>; 3]]) -> Result<Vec<Payment>, StoreError> {
+        let sql = self.pick(
+            concat!(
+                "SELECT ", payment_columns!(), " FROM payments WHERE (merchant_id, id) IN (
+                     SELECT a.merchant_id, a.payment_id FROM r CROSS JOIN attempts a
+                     WHERE a.merchant_id = r.of_merchant AND a.provider_account_id = r.of_account AND a.reference = r.of_reference)"
+            ),
+            concat!(
+                "SELECT ", payment_columns!(), " FROM payments WHERE (merchant_id, id) IN (
+                     SELECT a.merchant_id, a.payment_id FROM r CROSS JOIN attempts a
+                     WHERE a.merchant_id = r.of_merchant AND a.provider_account_id = r.of_account AND a.reference = r.of_reference)
+                 ORDER BY merchant_id, id FOR UPDATE"
+            ),
+        );
+        self.rows_of_set(&["of_merchant", "of_account", "of_reference"], of, sql).await?.iter().map(payment).collect()
+    }
+
+    /// How many payments of each of these cases are completed. `r`: merchant, case.
+    pub(super) async fn completed_payments_of_cases(
+        &mut self,
+        of: &[[Arg<'_>; 2]],
+    ) -> Result<Vec<(String, i64)>, StoreError> {
+        let rows = self
+            .rows_of_set(
+                &["of_merchant", "of_case"],
+                of,
+                "SELECT p.case_id, COUNT(*) AS completed FROM r CROSS JOIN payments p
+                 WHERE p.merchant_id = r.of_merchant AND p.case_id = r.of_case AND p.status = 'completed'
+                 GROUP BY p.merchant_id, p.case_id",
+            )
+            .await?;
+        rows.iter().map(|r| Ok((r.text("case_id")?, r.int("completed")?))).collect()
     }
 
     /// The payment a link names: begins a request, so the merchant is not known yet.
@@ -201,6 +244,9 @@ impl Tx {
 
     /// How many payments of a case are completed.
     pub async fn completed_payments_of_case(&mut self, merchant: &str, case: &str) -> Result<i64, StoreError> {
+        if let Some(folder) = self.case_folder(merchant, case) {
+            return Ok(folder.completed);
+        }
         self.number(
             "SELECT COUNT(*) FROM payments WHERE merchant_id = $1 AND case_id = $2 AND status = 'completed'",
             args![merchant, case],
@@ -218,6 +264,22 @@ impl Tx {
         now: i64,
     ) -> Result<bool, StoreError> {
         let completed_at = (to == Status::Completed).then_some(now);
+        if let Some(folder) = self.folder(&p.merchant_id, &p.id) {
+            if folder.payment.status != p.status {
+                return Ok(false);
+            }
+            let changed = folder.change(now);
+            changed.status = to;
+            changed.reason = reason;
+            changed.late_success |= late;
+            changed.completed_at = changed.completed_at.or(completed_at);
+            if let (Status::Completed, Some(case)) = (to, &p.case_id)
+                && let Some(folder) = self.case_folder(&p.merchant_id, case)
+            {
+                folder.completed += 1;
+            }
+            return Ok(true);
+        }
         let touched = self
             .run(
                 "UPDATE payments SET status = $4, status_reason = $5, late_success = CASE WHEN $6 = 1 THEN 1 ELSE late_success END,
@@ -238,6 +300,12 @@ impl Tx {
         mismatch: bool,
         now: i64,
     ) -> Result<(), StoreError> {
+        if let Some(folder) = self.folder(merchant, id) {
+            let changed = folder.change(now);
+            changed.double_payment |= double_payment;
+            changed.mismatch |= mismatch;
+            return Ok(());
+        }
         self.run(
             "UPDATE payments SET double_payment = CASE WHEN $3 = 1 THEN 1 ELSE double_payment END,
                  mismatch = CASE WHEN $4 = 1 THEN 1 ELSE mismatch END, version = version + 1, updated_at = $5
@@ -285,12 +353,11 @@ impl Tx {
 
     /// Records a move of a payment's status.
     pub async fn add_transition(&mut self, merchant: &str, payment: &str, t: &Transition) -> Result<(), StoreError> {
-        self.run(
-            "INSERT INTO transitions (merchant_id, id, payment_id, from_status, to_status, reason, cause, cause_id, at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-            args![merchant, &t.id, payment, &t.from, &t.to, &t.reason, &t.cause, &t.cause_id, t.at],
-        )
-        .await?;
+        let new = (merchant.to_owned(), payment.to_owned(), t.clone());
+        match &mut self.book {
+            Some(book) => book.new.transitions.push(new),
+            None => drop(self.run_sets(&[transitions_set(&[new])]).await?),
+        }
         Ok(())
     }
 
@@ -317,6 +384,74 @@ impl Tx {
             })
             .collect()
     }
+}
+
+/// Payments to be added.
+pub(super) struct NewPayments<'a>(Vec<(&'a Payment, Option<String>, Option<String>)>);
+
+impl<'a> NewPayments<'a> {
+    pub(super) fn of(payments: &'a [Payment]) -> Result<Self, StoreError> {
+        let with_json = |p: &'a Payment| {
+            let buyer = p.buyer.as_ref().map(to_json).transpose()?;
+            Ok((p, buyer, p.lines.as_ref().map(to_json).transpose()?))
+        };
+        payments.iter().map(with_json).collect::<Result<_, StoreError>>().map(NewPayments)
+    }
+
+    pub(super) fn set(&self) -> Set<'_> {
+        let rows = self.0.iter().map(|(p, buyer, lines)| {
+            row![
+                &p.merchant_id, &p.id, &p.case_id, p.quote_version, &p.payer_id, buyer, &p.profile_id, p.profile_version,
+                &p.provider_account_id, p.amount.minor(), p.amount.currency().code(), lines, &p.description, &p.return_url, &p.token,
+                p.live, p.status.word(), p.created_at
+            ]
+        });
+        Set::new(
+            &[
+                "merchant_id", "id", "case_id", "quote_version", "payer_id", "buyer", "profile_id", "profile_version",
+                "provider_account_id", "amount", "currency", "lines", "description", "return_url", "token", "live", "status", "created_at",
+            ],
+            rows,
+            "INSERT INTO payments (merchant_id, id, case_id, quote_version, payer_id, buyer, profile_id, profile_version, provider_account_id,
+                 amount, currency, lines, description, return_url, token, live, status, late_success, double_payment, mismatch, amount_refunded,
+                 version, created_at, updated_at)
+             SELECT merchant_id, id, case_id, quote_version, payer_id, buyer, profile_id, profile_version, provider_account_id,
+                 amount, currency, lines, description, return_url, token, live, status, 0, 0, 0, 0, 1, created_at, created_at FROM r",
+        )
+    }
+}
+
+/// Payments whose status or flags changed, with the version they were read at.
+pub(super) fn moved_set<'a>(changed: &[(&'a Payment, i64)]) -> Set<'a> {
+    let rows = changed.iter().map(|(p, version_read)| {
+        row![
+            &p.merchant_id, &p.id, *version_read, p.status.word(), p.reason.map(Reason::word), p.late_success, p.double_payment,
+            p.mismatch, p.completed_at, p.version, p.updated_at
+        ]
+    });
+    Set::new(
+        &[
+            "of_merchant", "of_payment", "version_read", "new_status", "new_reason", "late", "doubled", "mismatched", "completed", "new_version",
+            "updated",
+        ],
+        rows,
+        "UPDATE payments SET status = r.new_status, status_reason = r.new_reason, late_success = r.late, double_payment = r.doubled,
+             mismatch = r.mismatched, completed_at = r.completed, version = r.new_version, updated_at = r.updated
+         FROM r WHERE merchant_id = r.of_merchant AND id = r.of_payment AND version = r.version_read",
+    )
+}
+
+/// Moves of payments' statuses to be added: merchant, payment, move.
+pub(super) fn transitions_set(new: &[(String, String, Transition)]) -> Set<'_> {
+    let rows = new.iter().map(|(merchant, payment, t)| {
+        row![merchant, &t.id, payment, &t.from, &t.to, &t.reason, &t.cause, &t.cause_id, t.at]
+    });
+    Set::new(
+        &["merchant_id", "id", "payment_id", "from_status", "to_status", "reason", "cause", "cause_id", "at"],
+        rows,
+        "INSERT INTO transitions (merchant_id, id, payment_id, from_status, to_status, reason, cause, cause_id, at)
+         SELECT merchant_id, id, payment_id, from_status, to_status, reason, cause, cause_id, at FROM r",
+    )
 }
 
 fn payment(r: &Row) -> Result<Payment, StoreError> {

@@ -158,6 +158,7 @@ impl Tx {
 
     /// Writes the refunded sum from the refunds on record.
     pub async fn sum_refunds(&mut self, merchant: &str, payment: &str, now: i64) -> Result<(), StoreError> {
+        self.set_down(payment).await?;
         self.run(
             "UPDATE payments SET amount_refunded =
                  (SELECT CAST(COALESCE(SUM(r.amount), 0) AS BIGINT) FROM refunds r

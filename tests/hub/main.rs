@@ -21,3 +21,4 @@ mod telling;
 mod web;
 mod webdriver;
 mod wire;
+mod working;
