@@ -93,6 +93,18 @@ async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
     }
 }
 
+/// Lets time pass when all that is due was done, so that no lease runs out under a run.
+async fn pass(hub: &Hub, raw: &Raw, seconds: u64) {
+    let busy = format!(
+        "SELECT COUNT(*) FROM jobs WHERE kind = 'tell_client' AND (state = 'running' OR run_at <= {})",
+        hub.app.now()
+    );
+    if raw.number(&busy).await == 0 {
+        hub.advance(seconds);
+        hub.app.job_bell.notify_one();
+    }
+}
+
 on_both!(a_thousand_jobs_end_in_one_statement, async |engine: Engine| {
     let hub = Hub::start(engine).await;
     let raw = Raw::of(&hub.app).await;
@@ -256,10 +268,10 @@ on_both!(a_flood_is_told_without_a_loss, async |engine: Engine| {
     let id = endpoint(&hub, &server.uri()).await;
     let worker = Worker::start(&hub);
     messages(&hub, 600).await;
+    let raw = Raw::of(&hub.app).await;
     until("all are told", async || {
         // Past the pauses of those that failed.
-        hub.advance(400);
-        hub.app.job_bell.notify_one();
+        pass(&hub, &raw, 400).await;
         told(&hub, &id, "delivered").await == 600
     })
     .await;
@@ -267,7 +279,7 @@ on_both!(a_flood_is_told_without_a_loss, async |engine: Engine| {
     let taken = moody.1.lock().unwrap().clone();
     assert_eq!(taken.len(), 600);
     assert!(taken.values().all(|times| *times == 1), "{taken:?}");
-    assert_eq!(Raw::of(&hub.app).await.number("SELECT COUNT(*) FROM jobs").await, 0);
+    assert_eq!(raw.number("SELECT COUNT(*) FROM jobs").await, 0);
     let health = hub.app.store.read().await.unwrap().endpoint(&hub.merchant.id, &id).await.unwrap().unwrap();
     assert_eq!((health.state.as_str(), health.failed_messages), ("enabled", 0), "the last one was taken");
 });
@@ -314,7 +326,11 @@ on_both!(deliveries_do_not_stand_before_other_work, async |engine: Engine| {
     enqueue(&hub, &new).await;
     assert_eq!(claim(&hub, Lane::Rest, 1).await[0].id, new[0].id, "though 300 are due before it");
     let worker = Worker::start(&hub);
-    until("all are told", async || told(&hub, &id, "delivered").await == 300).await;
+    until("all are told", async || {
+        pass(&hub, &raw, 2).await;
+        told(&hub, &id, "delivered").await == 300
+    })
+    .await;
     worker.stop().await;
     assert_eq!(raw.column("SELECT kind FROM jobs").await, ["poll_status"]);
 });
