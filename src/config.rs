@@ -80,6 +80,10 @@ settings! {
     intake_queue: usize = 8192;
     /// Webhooks that share one commit at most.
     intake_batch: usize = 256;
+    /// Commits of webhooks under way at the same time on PostgreSQL; SQLite has one.
+    intake_lanes: usize = 2;
+    /// Longest wait of a webhook for its turn, in milliseconds; then the answer is 503.
+    intake_wait_ms: u64 = 700;
     /// How long a checkout can be paid, in seconds, unless the gateway's own default is shorter.
     link_lifetime_s: i64 = 86_400;
     /// Pauses before the gateway is asked about a started attempt, in seconds; the last one repeats.
@@ -244,14 +248,17 @@ impl Config {
             return bad("job_lease_s must be longer than once_call_s, call_s and tell_timeout_s");
         }
         if self.intake_batch == 0
+            || self.intake_lanes == 0
             || self.intake_queue == 0
             || self.job_concurrency == 0
             || self.invoicing_concurrency == 0
             || self.tell_concurrency == 0
             || self.tell_in_flight == 0
         {
-            return bad("intake_batch, intake_queue, job_concurrency, invoicing_concurrency, tell_concurrency and \
-                 tell_in_flight must be above zero");
+            return bad(
+                "intake_batch, intake_lanes, intake_queue, job_concurrency, invoicing_concurrency, tell_concurrency and \
+                 tell_in_flight must be above zero",
+            );
         }
         for (name, months) in [
             ("keep_deliveries_months", self.keep_deliveries_months),

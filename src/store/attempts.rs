@@ -91,6 +91,15 @@ impl Tx {
 
     /// Attempts of several payments, for a page of a list; each payment's first first.
     pub async fn attempts_of(&mut self, merchant: &str, payments: &[String]) -> Result<Vec<Attempt>, StoreError> {
+        let mut new = vec![];
+        if let Some(book) = &self.book {
+            let wanted = |a: &&Attempt| a.merchant_id == merchant && payments.contains(&a.payment_id);
+            new.extend(book.new.attempts.iter().filter(wanted).cloned());
+        }
+        // A payment's attempts are all new, or none is.
+        if !new.is_empty() && payments.iter().all(|p| new.iter().any(|a| a.payment_id == *p)) {
+            return Ok(new);
+        }
         let sql = self.pick(
             concat!(
                 "SELECT ",
@@ -304,8 +313,19 @@ pub(super) fn new_set(new: &[Attempt]) -> Set<'_> {
     // What has a redirect was added before: attempts begin without one.
     let rows = new.iter().map(|a| {
         row![
-            &a.merchant_id, &a.id, &a.payment_id, a.no, &a.provider_account_id, &a.reference, &a.gateway_ref, &a.state, a.amount.minor(),
-            a.amount.currency().code(), a.start_lease, a.expires_at, a.created_at
+            &a.merchant_id,
+            &a.id,
+            &a.payment_id,
+            a.no,
+            &a.provider_account_id,
+            &a.reference,
+            &a.gateway_ref,
+            &a.state,
+            a.amount.minor(),
+            a.amount.currency().code(),
+            a.start_lease,
+            a.expires_at,
+            a.created_at
         ]
     });
     Set::new(
@@ -334,8 +354,16 @@ pub(super) fn states_set<'a>(changed: &[&'a Attempt]) -> Set<'a> {
 pub(super) fn captures_set<'a>(put: &[(&'a str, &'a str, &'a Capture, i64)]) -> Set<'a> {
     let rows = put.iter().map(|(merchant, payment, c, now)| {
         row![
-            *merchant, &c.id, *payment, &c.attempt_id, &c.gateway_ref, &c.state, c.amount.minor(), c.amount.currency().code(),
-            c.surplus, *now
+            *merchant,
+            &c.id,
+            *payment,
+            &c.attempt_id,
+            &c.gateway_ref,
+            &c.state,
+            c.amount.minor(),
+            c.amount.currency().code(),
+            c.surplus,
+            *now
         ]
     });
     Set::new(

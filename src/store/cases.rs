@@ -136,8 +136,16 @@ impl Tx {
 pub(super) fn changed_set<'a>(changed: &[&'a Case], lines: &'a [String]) -> Set<'a> {
     let rows = changed.iter().zip(lines).map(|(c, lines)| {
         row![
-            &c.merchant_id, &c.id, &c.title, &c.expert_id, c.total.minor(), c.total.currency().code(), lines, c.quote_version,
-            &c.status, c.updated_at
+            &c.merchant_id,
+            &c.id,
+            &c.title,
+            &c.expert_id,
+            c.total.minor(),
+            c.total.currency().code(),
+            lines,
+            c.quote_version,
+            &c.status,
+            c.updated_at
         ]
     });
     Set::new(

@@ -314,8 +314,18 @@ pub(super) struct NewDelivery {
 pub(super) fn new_set(new: &[NewDelivery]) -> Set<'_> {
     let rows = new.iter().map(|NewDelivery { delivery: d, repeats, last_at }| {
         row![
-            &d.merchant_id, &d.id, &d.account_id, &d.provider, &d.verdict, &d.headers, &d.query, d.body.as_slice(), &d.body_sha256,
-            *repeats, d.received_at, *last_at
+            &d.merchant_id,
+            &d.id,
+            &d.account_id,
+            &d.provider,
+            &d.verdict,
+            &d.headers,
+            &d.query,
+            d.body.as_slice(),
+            &d.body_sha256,
+            *repeats,
+            d.received_at,
+            *last_at
         ]
     });
     Set::new(
@@ -342,8 +352,20 @@ pub(super) fn repeats_set(repeats: &HashMap<(String, String), (i64, i64)>) -> Se
 pub(super) fn events_set<'a>(new: &'a [EventRow], bodies: &'a [String]) -> Set<'a> {
     let rows = new.iter().zip(bodies).map(|(e, body)| {
         row![
-            &e.merchant_id, &e.id, &e.account_id, &e.event.key, &e.origin, &e.delivery_id, &e.body_sha256, e.event.kind.word(), body,
-            &e.state, &e.attempt_id, &e.payment_id, e.tries, e.created_at
+            &e.merchant_id,
+            &e.id,
+            &e.account_id,
+            &e.event.key,
+            &e.origin,
+            &e.delivery_id,
+            &e.body_sha256,
+            e.event.kind.word(),
+            body,
+            &e.state,
+            &e.attempt_id,
+            &e.payment_id,
+            e.tries,
+            e.created_at
         ]
     });
     Set::new(

@@ -303,8 +303,16 @@ impl<'a> NewInvoices<'a> {
     pub(super) fn set(&self) -> Set<'_> {
         let rows = self.0.iter().map(|(i, order)| {
             row![
-                &i.merchant_id, &i.id, &i.payment_id, &i.kind, i.generation, &i.invoicing_account_id, &i.external_key, order,
-                i.state.word(), i.created_at
+                &i.merchant_id,
+                &i.id,
+                &i.payment_id,
+                &i.kind,
+                i.generation,
+                &i.invoicing_account_id,
+                &i.external_key,
+                order,
+                i.state.word(),
+                i.created_at
             ]
         });
         Set::new(

@@ -234,6 +234,10 @@ impl Tx {
 
     /// The unfinished payment of a case.
     pub async fn started_payment_of_case(&mut self, merchant: &str, case: &str) -> Result<Option<Payment>, StoreError> {
+        let mut new = self.book.iter().flat_map(|book| &book.new.payments);
+        if let Some(new) = new.find(|p| p.merchant_id == merchant && p.case_id.as_deref() == Some(case)) {
+            return Ok(Some(new.clone()));
+        }
         let sql = concat!(
             "SELECT ",
             payment_columns!(),
@@ -401,9 +405,24 @@ impl<'a> NewPayments<'a> {
     pub(super) fn set(&self) -> Set<'_> {
         let rows = self.0.iter().map(|(p, buyer, lines)| {
             row![
-                &p.merchant_id, &p.id, &p.case_id, p.quote_version, &p.payer_id, buyer, &p.profile_id, p.profile_version,
-                &p.provider_account_id, p.amount.minor(), p.amount.currency().code(), lines, &p.description, &p.return_url, &p.token,
-                p.live, p.status.word(), p.created_at
+                &p.merchant_id,
+                &p.id,
+                &p.case_id,
+                p.quote_version,
+                &p.payer_id,
+                buyer,
+                &p.profile_id,
+                p.profile_version,
+                &p.provider_account_id,
+                p.amount.minor(),
+                p.amount.currency().code(),
+                lines,
+                &p.description,
+                &p.return_url,
+                &p.token,
+                p.live,
+                p.status.word(),
+                p.created_at
             ]
         });
         Set::new(
@@ -425,8 +444,17 @@ impl<'a> NewPayments<'a> {
 pub(super) fn moved_set<'a>(changed: &[(&'a Payment, i64)]) -> Set<'a> {
     let rows = changed.iter().map(|(p, version_read)| {
         row![
-            &p.merchant_id, &p.id, *version_read, p.status.word(), p.reason.map(Reason::word), p.late_success, p.double_payment,
-            p.mismatch, p.completed_at, p.version, p.updated_at
+            &p.merchant_id,
+            &p.id,
+            *version_read,
+            p.status.word(),
+            p.reason.map(Reason::word),
+            p.late_success,
+            p.double_payment,
+            p.mismatch,
+            p.completed_at,
+            p.version,
+            p.updated_at
         ]
     });
     Set::new(
