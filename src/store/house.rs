@@ -152,9 +152,9 @@ impl Tx {
     /// What is left of an applied event can still be read as an event, by an older program too; nothing applies it again.
     async fn empty_events(&mut self, merchant: &str, batch: &Batch) -> Result<u64, StoreError> {
         let sql = self.pick(
-            "UPDATE events SET body = json_object('key', '', 'kind', json(body -> '$.kind'), 'reference', json('{\"ours\":\"\"}'), 'detail', '')
+            "UPDATE events SET body = json_object('key', event_key, 'kind', json(body -> '$.kind'), 'reference', json('{\"ours\":\"\"}'), 'detail', '')
              WHERE merchant_id = $1 AND id >= $2 AND id <= $3 AND state = 'applied'",
-            "UPDATE events SET body = CAST(json_build_object('key', '', 'kind', CAST(body AS json) -> 'kind',
+            "UPDATE events SET body = CAST(json_build_object('key', event_key, 'kind', CAST(body AS json) -> 'kind',
                  'reference', json_build_object('ours', ''), 'detail', '') AS TEXT)
              WHERE merchant_id = $1 AND id >= $2 AND id <= $3 AND state = 'applied'",
         );
