@@ -14,6 +14,7 @@ use crate::months::month_start;
 const MIGRATIONS: &[(i64, &str)] = &[
     (1, include_str!("migrations/0001_main_path.sql")),
     (2, include_str!("migrations/0002_growth.sql")),
+    (3, include_str!("migrations/0003_jobs.sql")),
     (4, include_str!("migrations/0004_hot_rows.sql")),
 ];
 

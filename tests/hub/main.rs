@@ -24,3 +24,4 @@ mod telling;
 mod web;
 mod webdriver;
 mod wire;
+mod working;
