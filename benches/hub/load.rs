@@ -302,7 +302,15 @@ pub async fn call(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> std::io::Result<(u16, Vec<u8>)> {
+    send(to, &request(method, path, headers, body)).await
+}
+
+/// Sends the bytes of one request.
+///
+/// # Errors
+/// Nobody answers.
+pub async fn send(to: SocketAddr, request: &[u8]) -> std::io::Result<(u16, Vec<u8>)> {
     let mut seen = vec![0; 64 * 1024];
-    let (status, body) = exchange(&mut None, to, &request(method, path, headers, body), &mut seen).await?;
+    let (status, body) = exchange(&mut None, to, request, &mut seen).await?;
     Ok((status, seen[body].to_vec()))
 }

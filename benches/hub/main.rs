@@ -90,6 +90,9 @@ pub struct Options {
     /// More settings of the hub: NAME=VALUE, such as INTAKE_BATCH=64.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub settings: Vec<String>,
+    /// The program to measure, such as one of another commit; this commit's, as the bench was built, when left out.
+    #[arg(long, default_value = program::PROGRAM, hide_default_value = true)]
+    pub program: String,
     /// Where the databases lie; below the build directory when left out.
     #[arg(long)]
     pub dir: Option<PathBuf>,
@@ -112,7 +115,10 @@ impl Options {
 
     /// True when a workload is to be run.
     pub fn wants(&self, workload: &str) -> bool {
-        self.workloads.is_empty() || self.workloads.iter().any(|w| w == workload)
+        // The extras are W1's; other workloads would meet the jobs that they leave behind.
+        let only_intake = self.with_invoices || self.with_endpoint;
+        let wanted = self.workloads.is_empty() || self.workloads.iter().any(|w| w == workload);
+        wanted && (!only_intake || workload == "W1")
     }
 }
 
@@ -204,6 +210,6 @@ fn about(options: &Options, dir: &std::path::Path) -> Value {
         "kernel": said("uname", &["-r"]),
         "filesystem": said("stat", &["-f", "-c", "%T", &dir]),
         "quick": options.quick, "seconds": options.seconds(), "connections": options.connections,
-        "flush_ms": options.flush_ms, "event": options.event, "committers": options.committers, "settings": options.settings,
+        "flush_ms": options.flush_ms, "event": options.event, "committers": options.committers, "settings": options.settings, "program": options.program,
     })
 }

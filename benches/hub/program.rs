@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::Options;
 use crate::child::{Child, SlowFlush, Start, cpu_us, free_port, resident_kib};
 use crate::load::call;
 use crate::signing::{AMOUNT_MINOR, AUTOPAY, STRIPE_SECRET};
 
 /// The program under test, built with the bench's own profile (that of releases).
-const PROGRAM: &str = env!("CARGO_BIN_EXE_grosz");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_grosz");
 
 /// What is the same for every process of one hub.
 #[derive(Clone)]
@@ -27,6 +28,7 @@ pub struct Hub {
     pub accounts: [String; 2],
     /// The payer of what is seeded.
     pub payer: String,
+    program: String,
     env: Vec<(String, String)>,
     room: PathBuf,
     slow: Option<SlowFlush>,
@@ -42,22 +44,9 @@ pub struct Process {
     pub started_in: Duration,
 }
 
-/// What a hub is set up with beside the plain case.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Extras {
-    /// Invoice data and an invoicing account, so that each completed payment has its invoice ordered. Jobs are held.
-    pub invoices: bool,
-}
-
 impl Hub {
     /// Sets a hub up on an empty database.
-    pub async fn set_up(
-        database: String,
-        room: &Path,
-        slow: Option<&SlowFlush>,
-        extras: Extras,
-        settings: &[String],
-    ) -> Hub {
+    pub async fn set_up(database: String, room: &Path, slow: Option<&SlowFlush>, options: &Options) -> Hub {
         let set = |name: &str, value: &str| (format!("GROSZ_{name}"), value.to_owned());
         let mut env = vec![
             set("DATABASE_URL", &database),
@@ -69,16 +58,17 @@ impl Hub {
             set("TELL_WAITS_S", "0,1,1,1,1,1,1,1,1,1"),
             set("MAIL_INVOICES", "false"),
         ];
-        if extras.invoices {
+        if options.with_invoices {
             env.push(set("HOLD", "true"));
         }
-        env.extend(settings.iter().filter_map(|s| s.split_once('=')).map(|(name, value)| set(name, value)));
+        env.extend(options.settings.iter().filter_map(|s| s.split_once('=')).map(|(name, value)| set(name, value)));
         let mut hub = Hub {
             database,
             key: String::new(),
             merchant: String::new(),
             accounts: Default::default(),
             payer: String::new(),
+            program: options.program.clone(),
             env,
             room: room.to_owned(),
             slow: slow.cloned(),
@@ -96,7 +86,7 @@ impl Hub {
             let add = [&["provider", "add", "--merchant", &merchant, kind], settings].concat();
             hub.accounts[n] = hub.cli(&add);
         }
-        if extras.invoices {
+        if options.with_invoices {
             let settings = ["access_key=a", "secret_key=b", "app_key=c", "company_id=1", "base_url=http://127.0.0.1:9"];
             let sets: Vec<&str> = settings.iter().flat_map(|s| ["--set", s]).collect();
             hub.cli(&[&["invoicing", "add", "--merchant", &merchant, "wfirma"], &sets[..]].concat());
@@ -104,7 +94,7 @@ impl Hub {
         let process = hub.start(&[]).await;
         let payer = json!({"name": "Jan Kowalski", "email": "jan@firma.example", "language": "pl"});
         hub.payer = id_of(&hub.post(&process, "/v1/payers", &payer).await);
-        if extras.invoices {
+        if options.with_invoices {
             let profile = json!({"kind": "company", "name": "Firma Testowa", "tax_id": "5260001246", "street": "Prosta 1",
                 "postcode": "00-950", "city": "Warszawa", "country": "PL", "default": true});
             hub.post(&process, &format!("/v1/payers/{}/profiles", hub.payer), &profile).await;
@@ -115,7 +105,8 @@ impl Hub {
     /// Runs a command; answers the first line it prints.
     fn cli(&self, arguments: &[&str]) -> String {
         let envs = self.env.iter().map(|(name, value)| (name, value));
-        let done = Command::new(PROGRAM).args(arguments).env_clear().envs(envs).output().expect("the program runs");
+        let done =
+            Command::new(&self.program).args(arguments).env_clear().envs(envs).output().expect("the program runs");
         assert!(done.status.success(), "grosz {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8_lossy(&done.stdout).lines().next().unwrap_or_default().to_owned()
     }
@@ -129,7 +120,7 @@ impl Hub {
         env.extend(more.iter().map(|(name, value)| (format!("GROSZ_{name}"), (*value).to_owned())));
         let began = Instant::now();
         let child = Child::start(Start {
-            command: &[PROGRAM.into(), "serve".into()],
+            command: &[self.program.clone(), "serve".into()],
             env: &env,
             slow: self.slow.as_ref(),
             log: self.room.join("hub.log"),

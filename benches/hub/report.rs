@@ -111,7 +111,11 @@ impl Report {
 
     /// Prints everything. `about` describes machine and run.
     pub fn print(&self, about: &Value) {
-        println!("\n{HEAD}\n{}", "-".repeat(HEAD.len()));
+        let head = format!(
+            "{:<9} {:<3} {:<44} {:>11} {:>8} {:>8} {:>8} {:>8} {:>5}  note",
+            "engine", "", "what", "per second", "p50 ms", "p99 ms", "cpu µs", "db µs", "MiB"
+        );
+        println!("\n{head}\n{}", "-".repeat(112));
         for line in &self.lines {
             println!("{}", written(line));
         }
@@ -153,9 +157,6 @@ impl Report {
         json!({"about": about, "figures": figures, "floors": floors})
     }
 }
-
-const HEAD: &str =
-    "engine    wl  what                                          per second   p50 ms   p99 ms   cpu µs    db µs   MiB";
 
 fn written(line: &Line) -> String {
     let f = &line.figure;

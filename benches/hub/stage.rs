@@ -8,7 +8,7 @@ use crate::Options;
 use crate::child::{Child, SlowFlush};
 use crate::cluster::{Db, Engine, Site};
 use crate::load::{Load, Outcome, Pace, Requests};
-use crate::program::{Extras, Hub, Process, Usage};
+use crate::program::{Hub, Process, Usage};
 use crate::references;
 use crate::report::{Figure, Floor, Report};
 use crate::seed::Seeder;
@@ -59,9 +59,8 @@ impl<'a> Stage<'a> {
         report: &'a mut Report,
     ) -> Option<Stage<'a>> {
         let mut site = Site::open(engine, room, slow)?;
-        let extras = Extras { invoices: options.with_invoices };
         let database = site.database();
-        let hub = Hub::set_up(database, room, slow, extras, &options.settings).await;
+        let hub = Hub::set_up(database, room, slow, options).await;
         let db = Db::open(&hub.database).await;
         let reference_database = site.database();
         let mut reference_db = Db::open(&reference_database).await;

@@ -77,7 +77,7 @@ pub async fn hold(stage: &mut Stage<'_>, seconds: u64) {
     }
     println!("  perf record -g -p {pid} -- sleep {}\n  perf report --no-children\n", seconds.saturating_sub(2).max(1));
     let target = stage.target(&process);
-    let load = load(stage, target, Pace::Saturate, stage.options.connections, seconds);
+    let load = load(target, Pace::Saturate, stage.options.connections, seconds);
     let (figure, _) = stage.measure_load(target, requests, load).await;
     stage.figure("W1", "hub, Stripe body, held", figure);
 }
@@ -154,10 +154,17 @@ async fn check_effects(stage: &mut Stage<'_>, batch: &Batch, paid: usize) {
     let paid = i64::try_from(paid).unwrap_or(i64::MAX);
     // A call whose answer was lost may have been recorded: at least is what was promised.
     assert!(counts[0] >= paid && counts[0] == counts[1], "{paid} acknowledged, {counts:?} completed and moved");
+    if stage.options.with_invoices {
+        let ordered = format!(
+            "SELECT COUNT(*) FROM invoices i JOIN jobs j ON j.merchant_id = i.merchant_id AND j.subject = i.id
+             WHERE i.{} AND j.kind = 'issue_invoice'",
+            range("payment_id")
+        );
+        assert_eq!(stage.db.number(&ordered).await, counts[0], "one invoice and one job for each payment");
+    }
 }
 
-fn load(stage: &Stage<'_>, target: Target, pace: Pace, connections: usize, seconds: u64) -> Load {
-    let _ = stage;
+fn load(target: Target, pace: Pace, connections: usize, seconds: u64) -> Load {
     Load { to: target.address, connections, pace, warm_up: WARM_UP, time: Duration::from_secs(seconds) }
 }
 
@@ -187,7 +194,7 @@ async fn overload(stage: &mut Stage<'_>, process: &Process, templates: &Template
     let batch = templates.payments(stage, Kind::Stripe, count).await;
     let requests = templates.calls(stage, Kind::Stripe, &batch);
     let target = stage.target(process);
-    let load = load(stage, target, Pace::Rate(rate * 2.0), stage.options.overload_connections, seconds);
+    let load = load(target, Pace::Rate(rate * 2.0), stage.options.overload_connections, seconds);
     let (mut figure, outcome) = stage.measure_load(target, requests, load).await;
     check_effects(stage, &batch, outcome.accepted.len()).await;
     let strange = outcome.statuses.iter().filter(|(s, _)| !matches!(s, 200 | 503)).map(|(_, n)| n).sum::<u64>();
@@ -209,7 +216,7 @@ async fn growth(stage: &mut Stage<'_>, process: &Process, templates: &Templates,
         let count = (most / 10).clamp(1, MOST);
         let batch = templates.payments(stage, Kind::Stripe, count).await;
         let requests = templates.calls(stage, Kind::Stripe, &batch);
-        let load = load(stage, target, Pace::Saturate, stage.options.connections, 600);
+        let load = load(target, Pace::Saturate, stage.options.connections, 600);
         let outcome = load.run(requests, || {}).await;
         assert!(!outcome.accepted.is_empty(), "nothing was accepted");
         done += count;

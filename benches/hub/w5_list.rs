@@ -35,6 +35,7 @@ pub async fn run(stage: &mut Stage<'_>) {
     let lists = |path: &str, payers: &Batch| {
         asked(path, &key, (0..payers.count).map(|n| format!("pyr_{}", payers.name(n))).collect())
     };
+    check_length(process.address, lists("/v1/payments?limit=20&payer=", &payers)).await;
     let (figure, hub) =
         stage.measure(stage.target(&process), lists("/v1/payments?limit=20&payer=", &payers), Pace::Saturate).await;
     stage.figure("W5", &format!("hub, list of 20 of {count}"), figure);
@@ -51,10 +52,21 @@ pub async fn run(stage: &mut Stage<'_>) {
     let theirs: Vec<String> = (first..first + count / PAYMENTS_A_PAYER - 1).map(|n| format!("pyr_{n}")).collect();
     let (figure, _) = stage.measure(target, asked("/bare?payer=", &key, theirs.clone()), Pace::Saturate).await;
     stage.figure("W5", "reference: a handler that answers", figure);
+    check_length(target.address, asked("/list?payer=", &key, theirs.clone())).await;
     let (figure, reference) = stage.measure(target, asked("/list?payer=", &key, theirs), Pace::Saturate).await;
     stage.figure("W5", "reference: one query, rows written", figure);
     // 8,000 a second where the same code as this reference gave 9,260.
     stage.judge("W5 hub / reference", hub.rate() / reference.rate(), Floor::Least(8000.0 / 9260.0));
+}
+
+/// A list is as long as it is said to be.
+async fn check_length(to: std::net::SocketAddr, requests: Box<dyn Requests>) {
+    let mut bytes = vec![];
+    requests.write(0, &mut bytes);
+    let (status, body) = crate::load::send(to, &bytes).await.expect("it answers");
+    let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+    let rows = body["data"].as_array().map_or(0, Vec::len);
+    assert_eq!((status, rows as u64), (200, PAYMENTS_A_PAYER), "{body}");
 }
 
 /// One payer after another, in an order that jumps about.
