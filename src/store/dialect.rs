@@ -14,6 +14,8 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Postgres, Row as _, Sqlite, Transaction};
 
+use super::book::Book;
+
 /// The pools of one database.
 #[derive(Clone)]
 pub struct Store {
@@ -138,8 +140,8 @@ impl Store {
     /// No connection within the waiting time.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
         Ok(match &self.engine {
-            Engine::Sqlite { writer, .. } => Tx(Conn::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?)),
-            Engine::Postgres(pool) => Tx(Conn::Postgres(pool.begin().await?)),
+            Engine::Sqlite { writer, .. } => Tx::on(Conn::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?)),
+            Engine::Postgres(pool) => Tx::on(Conn::Postgres(pool.begin().await?)),
         })
     }
 
@@ -149,8 +151,8 @@ impl Store {
     /// No connection within the waiting time.
     pub async fn read(&self) -> Result<Tx, StoreError> {
         Ok(match &self.engine {
-            Engine::Sqlite { readers, .. } => Tx(Conn::SqliteRead(readers.acquire().await?)),
-            Engine::Postgres(pool) => Tx(Conn::PostgresRead(pool.acquire().await?)),
+            Engine::Sqlite { readers, .. } => Tx::on(Conn::SqliteRead(readers.acquire().await?)),
+            Engine::Postgres(pool) => Tx::on(Conn::PostgresRead(pool.acquire().await?)),
         })
     }
 
@@ -205,9 +207,13 @@ impl Store {
 }
 
 /// One transaction, or one reading connection. Dropping it without [`Tx::commit`] takes everything back.
-pub struct Tx(Conn);
+pub struct Tx {
+    pub(super) conn: Conn,
+    /// What is read ahead and written behind; see `book.rs`.
+    pub(super) book: Option<Box<Book>>,
+}
 
-enum Conn {
+pub(super) enum Conn {
     Sqlite(Transaction<'static, Sqlite>),
     Postgres(Transaction<'static, Postgres>),
     SqliteRead(PoolConnection<Sqlite>),
@@ -283,24 +289,30 @@ macro_rules! bind {
         let mut query = sqlx::query($sql);
         for arg in $args {
             query = match *arg {
-                Arg::Text(v) => query.bind(v.to_owned()),
-                Arg::MaybeText(v) => query.bind(v.map(str::to_owned)),
+                Arg::Text(v) => query.bind(v),
+                Arg::MaybeText(v) => query.bind(v),
                 Arg::Int(v) => query.bind(v),
                 Arg::MaybeInt(v) => query.bind(v),
-                Arg::Blob(v) => query.bind(v.to_vec()),
+                Arg::Blob(v) => query.bind(v),
             };
         }
         query
     }};
 }
+pub(super) use bind;
 
 impl Tx {
+    fn on(conn: Conn) -> Tx {
+        Tx { conn, book: None }
+    }
+
     /// Makes everything durable.
     ///
     /// # Errors
     /// Nothing was written, or (a lost connection) it cannot be known.
-    pub async fn commit(self) -> Result<(), StoreError> {
-        match self.0 {
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        self.write_behind().await?;
+        match self.conn {
             Conn::Sqlite(tx) => tx.commit().await?,
             Conn::Postgres(tx) => tx.commit().await?,
             Conn::SqliteRead(_) | Conn::PostgresRead(_) => {}
@@ -313,7 +325,7 @@ impl Tx {
     /// # Errors
     /// The connection is lost; the database takes it back by itself.
     pub async fn rollback(self) -> Result<(), StoreError> {
-        match self.0 {
+        match self.conn {
             Conn::Sqlite(tx) => tx.rollback().await?,
             Conn::Postgres(tx) => tx.rollback().await?,
             Conn::SqliteRead(_) | Conn::PostgresRead(_) => {}
@@ -323,7 +335,7 @@ impl Tx {
 
     /// `FOR UPDATE` where the engine needs it; SQLite's writer is alone anyway.
     pub(super) fn is_postgres(&self) -> bool {
-        matches!(self.0, Conn::Postgres(_) | Conn::PostgresRead(_))
+        matches!(self.conn, Conn::Postgres(_) | Conn::PostgresRead(_))
     }
 
     /// Chooses between the engines' spellings of one statement.
@@ -333,7 +345,7 @@ impl Tx {
 
     /// Runs a statement; answers how many rows it touched.
     pub(super) async fn run(&mut self, sql: &'static str, args: &[Arg<'_>]) -> Result<u64, StoreError> {
-        Ok(match &mut self.0 {
+        Ok(match &mut self.conn {
             Conn::Sqlite(c) => bind!(sql, args).execute(&mut **c).await?.rows_affected(),
             Conn::Postgres(c) => bind!(sql, args).execute(&mut **c).await?.rows_affected(),
             Conn::SqliteRead(c) => bind!(sql, args).execute(&mut **c).await?.rows_affected(),
@@ -343,7 +355,7 @@ impl Tx {
 
     /// Runs a query; answers its rows.
     pub(super) async fn rows(&mut self, sql: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, StoreError> {
-        Ok(match &mut self.0 {
+        Ok(match &mut self.conn {
             Conn::Sqlite(c) => bind!(sql, args).fetch_all(&mut **c).await?.into_iter().map(Row::Sqlite).collect(),
             Conn::Postgres(c) => bind!(sql, args).fetch_all(&mut **c).await?.into_iter().map(Row::Postgres).collect(),
             Conn::SqliteRead(c) => bind!(sql, args).fetch_all(&mut **c).await?.into_iter().map(Row::Sqlite).collect(),
@@ -355,7 +367,7 @@ impl Tx {
 
     /// Runs a query; answers its first row.
     pub(super) async fn row(&mut self, sql: &'static str, args: &[Arg<'_>]) -> Result<Option<Row>, StoreError> {
-        Ok(match &mut self.0 {
+        Ok(match &mut self.conn {
             Conn::Sqlite(c) => bind!(sql, args).fetch_optional(&mut **c).await?.map(Row::Sqlite),
             Conn::Postgres(c) => bind!(sql, args).fetch_optional(&mut **c).await?.map(Row::Postgres),
             Conn::SqliteRead(c) => bind!(sql, args).fetch_optional(&mut **c).await?.map(Row::Sqlite),
@@ -439,4 +451,12 @@ impl Row {
 /// JSON text of a value of ours.
 pub(super) fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|e| StoreError::Unreadable(e.to_string()))
+}
+
+/// A column that holds JSON of ours, or nothing.
+pub(super) fn maybe_json<T: serde::de::DeserializeOwned>(r: &Row, name: &str) -> Result<Option<T>, StoreError> {
+    match r.maybe_text(name)? {
+        None => Ok(None),
+        Some(text) => serde_json::from_str(&text).map(Some).map_err(|e| StoreError::Unreadable(format!("{name}: {e}"))),
+    }
 }

@@ -6,6 +6,7 @@
 
 use super::Page;
 use super::dialect::{Row, StoreError, Tx, args};
+use super::set::{Set, row};
 use crate::domain::words;
 
 words! {
@@ -59,6 +60,34 @@ pub struct Job {
     pub created_at: i64,
 }
 
+/// Work to be enqueued.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// Owner.
+    pub merchant_id: String,
+    /// `job_…`
+    pub id: String,
+    /// What is to be done.
+    pub kind: JobKind,
+    /// To which row: its id.
+    pub subject: String,
+    /// Not before, microseconds.
+    pub run_at: i64,
+    /// Microseconds.
+    pub created_at: i64,
+}
+
+/// Work to be enqueued; where a live job of a kind is there for a subject already, nothing is.
+pub(super) fn new_set(new: &[NewJob]) -> Set<'_> {
+    Set::new(
+        &["merchant_id", "id", "kind", "subject", "run_at", "created_at"],
+        new.iter().map(|j| row![&j.merchant_id, &j.id, j.kind.word(), &j.subject, j.run_at, j.created_at]),
+        "INSERT INTO jobs (merchant_id, id, kind, subject, state, run_at, attempts, crashes, fence, created_at)
+         SELECT merchant_id, id, kind, subject, 'ready', run_at, 0, 0, 0, created_at FROM r WHERE true
+         ON CONFLICT (merchant_id, kind, subject) WHERE state <> 'done' AND state <> 'failed' DO NOTHING",
+    )
+}
+
 /// One line of the queue's depth.
 #[derive(Debug, Clone)]
 pub struct QueueDepth {
@@ -79,7 +108,7 @@ macro_rules! job_columns {
 }
 
 impl Tx {
-    /// Enqueues work for a subject; `false` when a live job of that kind is there already.
+    /// Enqueues work for a subject; nothing when a live job of that kind is there already.
     pub async fn enqueue(
         &mut self,
         merchant: &str,
@@ -88,16 +117,20 @@ impl Tx {
         subject: &str,
         run_at: i64,
         now: i64,
-    ) -> Result<bool, StoreError> {
-        let touched = self
-            .run(
-                "INSERT INTO jobs (merchant_id, id, kind, subject, state, run_at, attempts, crashes, fence, created_at)
-                 VALUES ($1, $2, $3, $4, 'ready', $5, 0, 0, 0, $6)
-                 ON CONFLICT (merchant_id, kind, subject) WHERE state <> 'done' AND state <> 'failed' DO NOTHING",
-                args![merchant, id, kind.word(), subject, run_at, now],
-            )
-            .await?;
-        Ok(touched == 1)
+    ) -> Result<(), StoreError> {
+        let new = NewJob {
+            merchant_id: merchant.to_owned(),
+            id: id.to_owned(),
+            kind,
+            subject: subject.to_owned(),
+            run_at,
+            created_at: now,
+        };
+        match &mut self.book {
+            Some(book) => book.new.jobs.push(new),
+            None => drop(self.run_sets(&[new_set(&[new])]).await?),
+        }
+        Ok(())
     }
 
     /// Brings a waiting job forward to `run_at`; nothing when it runs or is due earlier.
