@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::flows::FlowError;
 use crate::ids::Ids;
+use crate::jobs::Settling;
 use crate::mail::Mailer;
 use crate::metrics::Metrics;
 use crate::outbound::{CallKind, Observe, Outbound, OutboundSettings, SystemResolver, TargetPolicy};
@@ -48,6 +49,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Rung when a job was enqueued, so that the worker need not wait for its next look.
     pub job_bell: Notify,
+    /// Ends of jobs that wait to be written together.
+    pub settling: Settling,
 }
 
 /// The way out while all outside calls are held: nothing leaves, and everybody is told so.
@@ -110,6 +113,7 @@ impl App {
             limits.total = Duration::from_secs(config.call_s);
             limits.total_once = Duration::from_secs(config.once_call_s);
         }
+        settings.calls_per_host = settings.calls_per_host.max(config.tell_concurrency);
         settings.client_hook.total = Duration::from_secs(config.tell_timeout_s);
         settings.client_hook.total_once = Duration::from_secs(config.tell_timeout_s);
         let resolver = SystemResolver { limit: settings.provider.connect };
@@ -129,6 +133,7 @@ impl App {
             mailer,
             metrics,
             job_bell: Notify::new(),
+            settling: Settling::default(),
             config,
         })
     }

@@ -120,6 +120,10 @@ settings! {
     tell_waits_s: Vec<i64> = vec![0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400];
     /// Time a client's endpoint has to answer, in seconds.
     tell_timeout_s: u64 = 15;
+    /// Calls to one client's endpoint at the same time, of one worker.
+    tell_concurrency: usize = 32;
+    /// Messages to clients that one worker has claimed at the same time, on their way or waiting for a place.
+    tell_in_flight: usize = 1024;
     /// An endpoint that failed for so long, in seconds, with at least three messages, is disabled.
     endpoint_disable_s: i64 = 432_000;
     /// Pauses before a refund is asked about again, in seconds; the last one repeats.
@@ -239,17 +243,21 @@ impl Config {
         if !(0..=50).contains(&self.invoice_jitter_percent) {
             return bad("invoice_jitter_percent must be from 0 to 50");
         }
-        if self.job_lease_s <= i64::try_from(self.once_call_s.max(self.call_s)).unwrap_or(i64::MAX) {
-            return bad("job_lease_s must be longer than once_call_s and call_s");
+        let longest_s = self.once_call_s.max(self.call_s).max(self.tell_timeout_s);
+        if self.job_lease_s <= i64::try_from(longest_s).unwrap_or(i64::MAX) {
+            return bad("job_lease_s must be longer than once_call_s, call_s and tell_timeout_s");
         }
         if self.intake_batch == 0
             || self.intake_lanes == 0
             || self.intake_queue == 0
             || self.job_concurrency == 0
             || self.invoicing_concurrency == 0
+            || self.tell_concurrency == 0
+            || self.tell_in_flight == 0
         {
             return bad(
-                "intake_batch, intake_lanes, intake_queue, job_concurrency and invoicing_concurrency must be above zero",
+                "intake_batch, intake_lanes, intake_queue, job_concurrency, invoicing_concurrency, tell_concurrency and \
+                 tell_in_flight must be above zero",
             );
         }
         for (name, months) in [

@@ -1,7 +1,7 @@
 //! Schema changes: numbered, additive, all in one transaction, one text for both engines.
 //!
 //! What only one engine understands stands after a line `--- postgres` or `--- sqlite`, up to a line `--- both`.
-//! `{blob}` is the engine's type for bytes, `{time:column}` an instant for people, `{next_month:kind}` the first id of
+//! `{blob}` is the engine's type for bytes, `{generated}` how it keeps a column that is made from others, `{time:column}` an instant for people, `{next_month:kind}` the first id of
 //! that kind in the month after the one in which the change is made.
 
 use sqlx::AssertSqlSafe;
@@ -11,8 +11,12 @@ use crate::ids::first_of;
 use crate::months::month_start;
 
 /// All migrations in order. Add, move, later drop: an older program must go on working beside a newer one (F49).
-const MIGRATIONS: &[(i64, &str)] =
-    &[(1, include_str!("migrations/0001_main_path.sql")), (2, include_str!("migrations/0002_growth.sql"))];
+const MIGRATIONS: &[(i64, &str)] = &[
+    (1, include_str!("migrations/0001_main_path.sql")),
+    (2, include_str!("migrations/0002_growth.sql")),
+    (3, include_str!("migrations/0003_jobs.sql")),
+    (4, include_str!("migrations/0004_hot_rows.sql")),
+];
 
 impl Store {
     /// Brings the schema up to this program's version, as of `now` (microseconds). Safe to run from several processes
@@ -70,7 +74,7 @@ impl Store {
 }
 
 fn for_sqlite(text: &str, now: i64) -> String {
-    let text = section(text, "sqlite").replace("{blob}", "BLOB");
+    let text = section(text, "sqlite").replace("{blob}", "BLOB").replace("{generated}", "VIRTUAL");
     fill(
         &fill(&text, "time", |c| format!("strftime('%Y-%m-%dT%H:%M:%SZ', {c} / 1000000, 'unixepoch')")),
         "next_month",
@@ -79,7 +83,7 @@ fn for_sqlite(text: &str, now: i64) -> String {
 }
 
 fn for_postgres(text: &str, now: i64) -> String {
-    let text = section(text, "postgres").replace("{blob}", "BYTEA");
+    let text = section(text, "postgres").replace("{blob}", "BYTEA").replace("{generated}", "STORED");
     fill(&fill(&text, "time", |c| format!("to_timestamp({c} / 1000000.0)")), "next_month", |k| {
         first_of(k, month_start(now, 1))
     })

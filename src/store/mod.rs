@@ -30,7 +30,7 @@ pub use dialect::{PoolSizes, Store, StoreError, Tx};
 pub use house::{Batch, Growing};
 pub use idempotency::{NewAnswer, StoredAnswer};
 pub use invoices::{Attachment, InvoiceGlance, InvoiceRow};
-pub use jobs::{Job, JobKind, NewJob, QueueDepth};
+pub use jobs::{Job, JobEnd, JobKind, Lane, NewJob, NextDue, QueueDepth};
 pub use messages::{Endpoint, Message, Telling};
 pub use payments::{Payment, PaymentFilter, Transition};
 pub use people::{Expert, Payer, Profile, ProfileBody};

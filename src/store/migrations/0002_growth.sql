@@ -53,7 +53,7 @@ CREATE INDEX tellings_by_endpoint ON tellings (merchant_id, endpoint_id, id);
 --- postgres
 -- Rows that are written again keep room in their page: where no indexed column changed, the next version lies beside the
 -- last and no index is touched. An attempt doubles its size when the gateway's link comes, then ends; an invoice goes
--- from state to state; a case moves once. A payment's status is in an index, so room would be of no use there.
+-- from state to state; a case moves once.
 ALTER TABLE attempts SET (fillfactor = 50);
 ALTER TABLE invoices SET (fillfactor = 70);
 ALTER TABLE cases SET (fillfactor = 90);
