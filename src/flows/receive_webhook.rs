@@ -26,7 +26,7 @@ pub struct Inbound {
 /// # Errors
 /// The database; nothing of the slice is recorded.
 pub async fn receive(app: &App, slice: &[Inbound]) -> Result<Vec<Vec<Outcome>>, FlowError> {
-    let mut tx = app.store.begin().await?;
+    let mut tx = app.store.begin_reserved().await?;
     let mut outcomes = Vec::with_capacity(slice.len());
     for inbound in slice {
         outcomes.push(receive_one(app, &mut tx, inbound).await?);

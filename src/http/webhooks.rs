@@ -61,14 +61,14 @@ async fn read_and_record(
     body: Bytes,
 ) -> Result<Response, FlowError> {
     let app = &web.app;
-    let found = app.store.read().await?.provider_account_by_id(account).await?;
+    let found = app.store.read_reserved().await?.provider_account_by_id(account).await?;
     let known = found.filter(|a| a.provider == provider).and_then(|a| Some((registry::provider(&a.provider)?, a)));
     let Some((gateway, account)) = known else { return Ok(StatusCode::NOT_FOUND.into_response()) };
     let settings = app.provider_settings(&account)?;
 
     let pairs = headers.iter().filter_map(|(n, v)| Some((n.as_str(), v.to_str().ok()?)));
     let wire_headers = Headers::from_pairs(pairs);
-    let delivery = Delivery { headers: &wire_headers, query: &query, body: &body, received_at: app.clock.now() };
+    let delivery = Delivery { headers: &wire_headers, query: &query, body: &body, received_at: app.clock.outside() };
     let reading = match gateway.read(&settings, &delivery) {
         Ok(reading) => reading,
         Err(refusal) => {

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use sqlx::AssertSqlSafe;
 
-use super::dialect::{Arg, Conn, Row, StoreError, Tx, bind};
+use super::dialect::{Arg, Conn, Row, StoreError, Tx, ask, bind};
 
 /// Lengths of the pieces on SQLite, longest first; the last is one.
 const PIECES: [usize; 4] = [64, 16, 4, 1];
@@ -33,13 +33,13 @@ impl Tx {
         }
         let mut touched = 0;
         match &mut self.conn {
-            Conn::Postgres(c) => {
+            Conn::Postgres(c, link) => {
                 let query = unnest!(sqlx::query(AssertSqlSafe(over_arrays(names, rows, statement))), rows);
-                touched += query.execute(&mut **c).await?.rows_affected();
+                touched += ask!(link, query, execute, c).rows_affected();
             }
-            Conn::PostgresRead(c) => {
+            Conn::PostgresRead(c, link) => {
                 let query = unnest!(sqlx::query(AssertSqlSafe(over_arrays(names, rows, statement))), rows);
-                touched += query.execute(&mut **c).await?.rows_affected();
+                touched += ask!(link, query, execute, c).rows_affected();
             }
             Conn::Sqlite(c) => {
                 for piece in pieces(rows) {
@@ -69,13 +69,13 @@ impl Tx {
             return Ok(found);
         }
         match &mut self.conn {
-            Conn::Postgres(c) => {
+            Conn::Postgres(c, link) => {
                 let query = unnest!(sqlx::query(AssertSqlSafe(over_arrays(names, rows, statement))), rows);
-                found.extend(query.fetch_all(&mut **c).await?.into_iter().map(Row::Postgres));
+                found.extend(ask!(link, query, fetch_all, c).into_iter().map(Row::Postgres));
             }
-            Conn::PostgresRead(c) => {
+            Conn::PostgresRead(c, link) => {
                 let query = unnest!(sqlx::query(AssertSqlSafe(over_arrays(names, rows, statement))), rows);
-                found.extend(query.fetch_all(&mut **c).await?.into_iter().map(Row::Postgres));
+                found.extend(ask!(link, query, fetch_all, c).into_iter().map(Row::Postgres));
             }
             Conn::Sqlite(c) => {
                 for piece in pieces(rows) {
