@@ -52,6 +52,13 @@ impl Clock {
             micros.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::SeqCst);
         }
     }
+
+    /// Sets a manual clock back; the others do not listen.
+    pub fn set_back(&self, by: Duration) {
+        if let Clock::Manual(micros) = self {
+            micros.fetch_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::SeqCst);
+        }
+    }
 }
 
 /// How far the database's clock may be from where it was carried to, microseconds; more is a jump.

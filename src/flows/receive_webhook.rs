@@ -8,7 +8,7 @@ use grosz_providers::{Outcome, Reading};
 use super::FlowError;
 use super::apply_event::apply_event;
 use crate::app::App;
-use crate::store::{EventRow, ProviderAccount, RecordedDelivery, Tx};
+use crate::store::{EventRow, ProviderAccount, RecordedDelivery, Sought, Tx};
 
 /// A verified webhook call.
 #[derive(Debug, Clone)]
@@ -21,12 +21,24 @@ pub struct Inbound {
     pub reading: Reading,
 }
 
-/// Records and applies a slice of calls in one transaction; answers each call's outcomes, one per event.
+/// Records and applies a slice of calls in one transaction; answers each call's outcomes, one per event. What the calls
+/// need is read ahead and what they write is written behind, so that the number of statements does not depend on how
+/// many calls there are.
 ///
 /// # Errors
 /// The database; nothing of the slice is recorded.
 pub async fn receive(app: &App, slice: &[Inbound]) -> Result<Vec<Vec<Outcome>>, FlowError> {
     let mut tx = app.store.begin_reserved().await?;
+    let events = slice.iter().flat_map(|inbound| inbound.reading.events.iter().map(|event| (&inbound.account, event)));
+    let sought: Vec<Sought<'_>> = events
+        .map(|(account, event)| Sought {
+            merchant: &account.merchant_id,
+            account: &account.id,
+            key: &event.key,
+            reference: &event.reference,
+        })
+        .collect();
+    tx.read_ahead(&sought).await?;
     let mut outcomes = Vec::with_capacity(slice.len());
     for inbound in slice {
         outcomes.push(receive_one(app, &mut tx, inbound).await?);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::book::booked;
 use super::dialect::{Row, StoreError, Tx, args, to_json};
 
 /// A tenant.
@@ -120,7 +121,9 @@ impl Tx {
 
     /// The merchant of that id.
     pub async fn merchant(&mut self, id: &str) -> Result<Option<Merchant>, StoreError> {
-        self.row(MERCHANT, args![id]).await?.map(|r| merchant(&r)).transpose()
+        booked!(self.merchants[id.to_owned()], {
+            self.row(MERCHANT, args![id]).await?.map(|r| merchant(&r)).transpose()?
+        })
     }
 
     /// All merchants, oldest first.
@@ -218,6 +221,9 @@ impl Tx {
 
     /// One provider account of a merchant.
     pub async fn provider_account(&mut self, merchant: &str, id: &str) -> Result<Option<ProviderAccount>, StoreError> {
+        if self.book.is_some() {
+            return Ok(self.provider_accounts(merchant).await?.into_iter().find(|a| a.id == id));
+        }
         self.row(
             "SELECT merchant_id, id, provider, currency, live, enabled, sealed, shown, created_at
              FROM provider_accounts WHERE merchant_id = $1 AND id = $2",
@@ -242,14 +248,11 @@ impl Tx {
 
     /// All provider accounts of a merchant, oldest first.
     pub async fn provider_accounts(&mut self, merchant: &str) -> Result<Vec<ProviderAccount>, StoreError> {
-        let rows = self
-            .rows(
-                "SELECT merchant_id, id, provider, currency, live, enabled, sealed, shown, created_at
-                 FROM provider_accounts WHERE merchant_id = $1 ORDER BY id LIMIT 1000",
-                args![merchant],
-            )
-            .await?;
-        rows.iter().map(provider_account).collect()
+        let sql = "SELECT merchant_id, id, provider, currency, live, enabled, sealed, shown, created_at
+                   FROM provider_accounts WHERE merchant_id = $1 ORDER BY id LIMIT 1000";
+        booked!(self.provider_accounts[merchant.to_owned()], {
+            self.rows(sql, args![merchant]).await?.iter().map(provider_account).collect::<Result<Vec<_>, _>>()?
+        })
     }
 
     /// All test accounts at gateways, of every merchant, oldest first: for the simulators.
@@ -334,14 +337,11 @@ impl Tx {
 
     /// All invoicing accounts of a merchant, oldest first.
     pub async fn invoicing_accounts(&mut self, merchant: &str) -> Result<Vec<InvoicingAccount>, StoreError> {
-        let rows = self
-            .rows(
-                "SELECT merchant_id, id, invoicer, live, enabled, sealed, shown, paused_until, pause_reason, failures, created_at
-                 FROM invoicing_accounts WHERE merchant_id = $1 ORDER BY id LIMIT 1000",
-                args![merchant],
-            )
-            .await?;
-        rows.iter().map(invoicing_account).collect()
+        let sql = "SELECT merchant_id, id, invoicer, live, enabled, sealed, shown, paused_until, pause_reason, failures, created_at
+                   FROM invoicing_accounts WHERE merchant_id = $1 ORDER BY id LIMIT 1000";
+        booked!(self.invoicing_accounts[merchant.to_owned()], {
+            self.rows(sql, args![merchant]).await?.iter().map(invoicing_account).collect::<Result<Vec<_>, _>>()?
+        })
     }
 
     /// Sets or lifts the pause of an invoicing account.

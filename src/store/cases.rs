@@ -4,7 +4,8 @@ use grosz_providers::Money;
 use grosz_providers::invoicer::InvoiceLine;
 
 use super::Page;
-use super::dialect::{Row, StoreError, Tx, args, to_json};
+use super::dialect::{Arg, Row, StoreError, Tx, args, to_json};
+use super::set::{Set, row};
 
 /// A line of a quote, in gross prices.
 pub type CaseLine = InvoiceLine;
@@ -57,6 +58,11 @@ impl Tx {
 
     /// Writes title, expert, quote and status of a case.
     pub async fn update_case(&mut self, c: &Case) -> Result<(), StoreError> {
+        if let Some(folder) = self.case_folder(&c.merchant_id, &c.id) {
+            folder.case = c.clone();
+            folder.is_changed = true;
+            return Ok(());
+        }
         self.run(
             "UPDATE cases SET title = $3, expert_id = $4, amount = $5, currency = $6, lines = $7, quote_version = $8, status = $9, updated_at = $10
              WHERE merchant_id = $1 AND id = $2",
@@ -71,6 +77,9 @@ impl Tx {
 
     /// One case.
     pub async fn case(&mut self, merchant: &str, id: &str) -> Result<Option<Case>, StoreError> {
+        if let Some(folder) = self.case_folder(merchant, id) {
+            return Ok(Some(folder.case.clone()));
+        }
         self.row(COLUMNS_BY_ID, args![merchant, id]).await?.map(|r| case(&r)).transpose()
     }
 
@@ -88,11 +97,25 @@ impl Tx {
 
     /// One case, locked until the end of the transaction.
     pub async fn case_for_update(&mut self, merchant: &str, id: &str) -> Result<Option<Case>, StoreError> {
+        if let Some(folder) = self.case_folder(merchant, id) {
+            return Ok(Some(folder.case.clone()));
+        }
         let sql = self.pick(
             COLUMNS_BY_ID,
             "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at FROM cases WHERE merchant_id = $1 AND id = $2 FOR UPDATE",
         );
         self.row(sql, args![merchant, id]).await?.map(|r| case(&r)).transpose()
+    }
+
+    /// These cases, locked in one order until the end of the transaction. `r`: merchant, case.
+    pub(super) async fn cases_for_update(&mut self, of: &[[Arg<'_>; 2]]) -> Result<Vec<Case>, StoreError> {
+        let sql = self.pick(
+            "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at
+             FROM cases WHERE (merchant_id, id) IN (SELECT of_merchant, of_case FROM r)",
+            "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at
+             FROM cases WHERE (merchant_id, id) IN (SELECT of_merchant, of_case FROM r) ORDER BY merchant_id, id FOR UPDATE",
+        );
+        self.rows_of_set(&["of_merchant", "of_case"], of, sql).await?.iter().map(case).collect()
     }
 
     /// A page of cases.
@@ -107,6 +130,31 @@ impl Tx {
             .await?;
         rows.iter().map(case).collect()
     }
+}
+
+/// Cases that changed, with their lines as JSON.
+pub(super) fn changed_set<'a>(changed: &[&'a Case], lines: &'a [String]) -> Set<'a> {
+    let rows = changed.iter().zip(lines).map(|(c, lines)| {
+        row![
+            &c.merchant_id,
+            &c.id,
+            &c.title,
+            &c.expert_id,
+            c.total.minor(),
+            c.total.currency().code(),
+            lines,
+            c.quote_version,
+            &c.status,
+            c.updated_at
+        ]
+    });
+    Set::new(
+        &["of_merchant", "of_case", "new_title", "expert", "total", "code", "new_lines", "quote", "new_status", "updated"],
+        rows,
+        "UPDATE cases SET title = r.new_title, expert_id = r.expert, amount = r.total, currency = r.code, lines = r.new_lines,
+             quote_version = r.quote, status = r.new_status, updated_at = r.updated
+         FROM r WHERE merchant_id = r.of_merchant AND id = r.of_case",
+    )
 }
 
 fn case(r: &Row) -> Result<Case, StoreError> {

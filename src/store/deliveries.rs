@@ -1,9 +1,13 @@
 //! Inbound webhook calls as received, and the events read from them or from polls.
 
+use std::collections::HashMap;
+
 use grosz_providers::{Event, Outcome};
 
 use super::Page;
-use super::dialect::{Row, StoreError, Tx, args, to_json};
+use super::book::{Seen, name};
+use super::dialect::{Arg, Row, StoreError, Tx, args, to_json};
+use super::set::{Set, row};
 
 /// A webhook call to be kept.
 #[derive(Debug, Clone)]
@@ -107,20 +111,29 @@ macro_rules! event_columns {
 impl Tx {
     /// Keeps a webhook call.
     pub async fn add_delivery(&mut self, d: &RecordedDelivery) -> Result<(), StoreError> {
-        self.run(
-            "INSERT INTO deliveries (merchant_id, id, account_id, provider, verdict, headers, query, body, body_sha256, repeats, received_at, last_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $10)",
-            args![
-                &d.merchant_id, &d.id, &d.account_id, &d.provider, &d.verdict, &d.headers, &d.query, d.body.as_slice(), &d.body_sha256,
-                d.received_at
-            ],
-        )
-        .await?;
+        let new = NewDelivery { delivery: d.clone(), repeats: 0, last_at: d.received_at };
+        match &mut self.book {
+            Some(book) => book.new.deliveries.push(new),
+            None => drop(self.run_sets(&[new_set(&[new])]).await?),
+        }
         Ok(())
     }
 
     /// Counts one more arrival of the same bytes.
     pub async fn count_repeat(&mut self, merchant: &str, delivery: &str, now: i64) -> Result<(), StoreError> {
+        if let Some(book) = &mut self.book {
+            let is_it = |new: &&mut NewDelivery| new.delivery.id == delivery && new.delivery.merchant_id == merchant;
+            if let Some(new) = book.new.deliveries.iter_mut().find(is_it) {
+                new.repeats += 1;
+                new.last_at = now;
+            } else {
+                let of = (merchant.to_owned(), delivery.to_owned());
+                let (count, last_at) = book.new.repeats.entry(of).or_default();
+                *count += 1;
+                *last_at = now;
+            }
+            return Ok(());
+        }
         self.run(
             "UPDATE deliveries SET repeats = repeats + 1, last_at = $3 WHERE merchant_id = $1 AND id = $2",
             args![merchant, delivery, now],
@@ -165,20 +178,29 @@ impl Tx {
         rows.iter().map(delivery).collect()
     }
 
-    /// Keeps an event under its identity; `None` when the account had it before.
+    /// Keeps an event under its identity; `false` when the account had it before.
     pub async fn add_event(&mut self, e: &EventRow) -> Result<bool, StoreError> {
-        let touched = self
-            .run(
-                "INSERT INTO events (merchant_id, id, account_id, event_key, origin, delivery_id, body_sha256, kind, body, state, attempt_id, payment_id, tries, created_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-                 ON CONFLICT (merchant_id, account_id, event_key) DO NOTHING",
-                args![
-                    &e.merchant_id, &e.id, &e.account_id, &e.event.key, &e.origin, &e.delivery_id, &e.body_sha256, e.event.kind.word(),
-                    &to_json(&e.event)?, &e.state, &e.attempt_id, &e.payment_id, e.tries, e.created_at
-                ],
-            )
-            .await?;
-        Ok(touched == 1)
+        if let Some(book) = &mut self.book {
+            let key = name(&e.account_id, &e.event.key);
+            if matches!(book.events.get(&key), Some(Seen::Before(_) | Seen::Now(_))) {
+                return Ok(false);
+            }
+            book.events.insert(key, Seen::Now(book.new.events.len()));
+            book.new.events.push(e.clone());
+            return Ok(true);
+        }
+        let touched = self.run_sets(&[events_set(std::slice::from_ref(e), &[to_json(&e.event)?])]).await?;
+        Ok(touched == [1])
+    }
+
+    /// The events that accounts have under these identities. `r`: merchant, account, key.
+    pub(super) async fn events_of_keys(&mut self, of: &[[Arg<'_>; 3]]) -> Result<Vec<EventRow>, StoreError> {
+        let sql = concat!(
+            "SELECT ",
+            event_columns!(),
+            " FROM r CROSS JOIN events WHERE merchant_id = of_merchant AND account_id = of_account AND event_key = of_key"
+        );
+        self.rows_of_set(&["of_merchant", "of_account", "of_key"], of, sql).await?.iter().map(event).collect()
     }
 
     /// The event an account has under that identity.
@@ -188,6 +210,14 @@ impl Tx {
         account: &str,
         key: &str,
     ) -> Result<Option<EventRow>, StoreError> {
+        if let Some(book) = &self.book {
+            match book.events.get(&name(account, key)) {
+                Some(Seen::Never) => return Ok(None),
+                Some(Seen::Before(event)) if event.merchant_id == merchant => return Ok(Some((**event).clone())),
+                Some(Seen::Now(place)) => return Ok(book.new.events.get(*place).cloned()),
+                Some(Seen::Before(_)) | None => {}
+            }
+        }
         let sql = concat!(
             "SELECT ",
             event_columns!(),
@@ -227,6 +257,13 @@ impl Tx {
 
     /// Writes what became of an event.
     pub async fn settle_event(&mut self, e: &EventRow) -> Result<(), StoreError> {
+        if let Some(book) = &mut self.book
+            && let Some(Seen::Now(place)) = book.events.get(&name(&e.account_id, &e.event.key))
+            && let Some(new) = book.new.events.get_mut(*place)
+        {
+            *new = e.clone();
+            return Ok(());
+        }
         self.run(
             "UPDATE events SET state = $3, attempt_id = $4, payment_id = $5, tries = $6 WHERE merchant_id = $1 AND id = $2",
             args![&e.merchant_id, &e.id, &e.state, &e.attempt_id, &e.payment_id, e.tries],
@@ -264,6 +301,85 @@ impl Tx {
             .await?;
         rows.iter().map(|r| Ok((r.text("why")?, r.int("bytes")?, r.int("received_at")?))).collect()
     }
+}
+
+/// A call to be kept, and how often its bytes came again within the transaction.
+pub(super) struct NewDelivery {
+    pub(super) delivery: RecordedDelivery,
+    pub(super) repeats: i64,
+    pub(super) last_at: i64,
+}
+
+/// Calls to be kept.
+pub(super) fn new_set(new: &[NewDelivery]) -> Set<'_> {
+    let rows = new.iter().map(|NewDelivery { delivery: d, repeats, last_at }| {
+        row![
+            &d.merchant_id,
+            &d.id,
+            &d.account_id,
+            &d.provider,
+            &d.verdict,
+            &d.headers,
+            &d.query,
+            d.body.as_slice(),
+            &d.body_sha256,
+            *repeats,
+            d.received_at,
+            *last_at
+        ]
+    });
+    Set::new(
+        &[
+            "merchant_id", "id", "account_id", "provider", "verdict", "headers", "query", "body", "body_sha256", "repeats", "received_at",
+            "last_at",
+        ],
+        rows,
+        "INSERT INTO deliveries (merchant_id, id, account_id, provider, verdict, headers, query, body, body_sha256, repeats, received_at, last_at)
+         SELECT merchant_id, id, account_id, provider, verdict, headers, query, body, body_sha256, repeats, received_at, last_at FROM r",
+    )
+}
+
+/// How often the bytes of calls came again, and when last, by merchant and call.
+pub(super) fn repeats_set(repeats: &HashMap<(String, String), (i64, i64)>) -> Set<'_> {
+    Set::new(
+        &["of_merchant", "of_delivery", "more", "last"],
+        repeats.iter().map(|((merchant, delivery), (more, last))| row![merchant, delivery, *more, *last]),
+        "UPDATE deliveries SET repeats = repeats + r.more, last_at = r.last FROM r WHERE merchant_id = r.of_merchant AND id = r.of_delivery",
+    )
+}
+
+/// Events to be kept, with what they say as JSON; those whose identity is taken are left out.
+pub(super) fn events_set<'a>(new: &'a [EventRow], bodies: &'a [String]) -> Set<'a> {
+    let rows = new.iter().zip(bodies).map(|(e, body)| {
+        row![
+            &e.merchant_id,
+            &e.id,
+            &e.account_id,
+            &e.event.key,
+            &e.origin,
+            &e.delivery_id,
+            &e.body_sha256,
+            e.event.kind.word(),
+            body,
+            &e.state,
+            &e.attempt_id,
+            &e.payment_id,
+            e.tries,
+            e.created_at
+        ]
+    });
+    Set::new(
+        &[
+            "merchant_id", "id", "account_id", "event_key", "origin", "delivery_id", "body_sha256", "kind", "body", "state", "attempt_id",
+            "payment_id", "tries", "created_at",
+        ],
+        rows,
+        "INSERT INTO events (merchant_id, id, account_id, event_key, origin, delivery_id, body_sha256, kind, body, state, attempt_id,
+             payment_id, tries, created_at)
+         SELECT merchant_id, id, account_id, event_key, origin, delivery_id, body_sha256, kind, body, state, attempt_id, payment_id, tries,
+             created_at FROM r WHERE true
+         ON CONFLICT (merchant_id, account_id, event_key) DO NOTHING",
+    )
 }
 
 fn delivery(r: &Row) -> Result<StoredDelivery, StoreError> {

@@ -14,6 +14,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Postgres, Row as _, Sqlite, Transaction};
 
+use super::book::Book;
 use super::link::Link;
 
 /// The pools of one database.
@@ -312,6 +313,8 @@ async fn read_at(link: &Arc<Link>, pool: &PgPool) -> Result<Tx, StoreError> {
 /// One transaction, or one reading connection. Dropping it without [`Tx::commit`] takes everything back.
 pub struct Tx {
     pub(super) conn: Conn,
+    /// What is read ahead and written behind; see `book.rs`.
+    pub(super) book: Option<Box<Book>>,
 }
 
 pub(super) enum Conn {
@@ -408,18 +411,18 @@ macro_rules! ask {
         $link.answer($query.persistent($link.keeps_statements).$how(&mut **$connection)).await?
     };
 }
-pub(super) use ask;
 
 impl Tx {
     fn on(conn: Conn) -> Tx {
-        Tx { conn }
+        Tx { conn, book: None }
     }
 
     /// Makes everything durable.
     ///
     /// # Errors
     /// Nothing was written, or (a lost connection) it cannot be known.
-    pub async fn commit(self) -> Result<(), StoreError> {
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        self.write_behind().await?;
         match self.conn {
             Conn::Sqlite(tx) => tx.commit().await?,
             Conn::Postgres(tx, link) => link.answer(tx.commit()).await?,
@@ -561,4 +564,12 @@ impl Row {
 /// JSON text of a value of ours.
 pub(super) fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|e| StoreError::Unreadable(e.to_string()))
+}
+
+/// A column that holds JSON of ours, or nothing.
+pub(super) fn maybe_json<T: serde::de::DeserializeOwned>(r: &Row, name: &str) -> Result<Option<T>, StoreError> {
+    match r.maybe_text(name)? {
+        None => Ok(None),
+        Some(text) => serde_json::from_str(&text).map(Some).map_err(|e| StoreError::Unreadable(format!("{name}: {e}"))),
+    }
 }

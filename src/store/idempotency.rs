@@ -1,6 +1,7 @@
 //! Idempotency keys: the answer is stored in the same transaction as the effect.
 
 use super::dialect::{StoreError, Tx, args};
+use super::set::{Set, row};
 
 /// An answer given before.
 #[derive(Debug, Clone)]
@@ -56,4 +57,31 @@ impl Tx {
         .await?;
         Ok(())
     }
+}
+
+/// A key with the answer that is stored under it.
+#[derive(Debug, Clone)]
+pub struct NewAnswer {
+    /// Owner.
+    pub merchant_id: String,
+    /// The caller's key.
+    pub key: String,
+    /// The answer, with the fingerprint of its call.
+    pub answer: StoredAnswer,
+    /// Microseconds.
+    pub created_at: i64,
+}
+
+/// Keys with their answers to be added; those that are taken are left out.
+pub(super) fn new_set(new: &[NewAnswer]) -> Set<'_> {
+    let rows = new
+        .iter()
+        .map(|n| row![&n.merchant_id, &n.key, &n.answer.fingerprint, n.answer.status, &n.answer.body, n.created_at]);
+    Set::new(
+        &["merchant_id", "idempotency_key", "fingerprint", "status", "body", "created_at"],
+        rows,
+        "INSERT INTO idempotency_keys (merchant_id, idempotency_key, fingerprint, status, body, created_at)
+         SELECT merchant_id, idempotency_key, fingerprint, status, body, created_at FROM r WHERE true
+         ON CONFLICT (merchant_id, idempotency_key) DO NOTHING",
+    )
 }

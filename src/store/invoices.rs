@@ -3,6 +3,7 @@
 use grosz_providers::invoicer::{Document, InvoiceOrder};
 
 use super::dialect::{Row, StoreError, Tx, args, to_json};
+use super::set::{Set, row};
 use crate::domain::invoice::State;
 
 /// One document to be issued for a payment.
@@ -97,19 +98,13 @@ macro_rules! invoice_columns {
 impl Tx {
     /// Adds a document to be issued; `false` when the payment has one of that kind.
     pub async fn add_invoice(&mut self, i: &InvoiceRow) -> Result<bool, StoreError> {
-        let touched = self
-            .run(
-                "INSERT INTO invoices (merchant_id, id, payment_id, kind, generation, invoicing_account_id, external_key, order_body, state,
-                     attempts, clean_looks, last_fields, created_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, '[]', $10, $10)
-                 ON CONFLICT (merchant_id, payment_id, kind) DO NOTHING",
-                args![
-                    &i.merchant_id, &i.id, &i.payment_id, &i.kind, i.generation, &i.invoicing_account_id, &i.external_key,
-                    &to_json(&i.order)?, i.state.word(), i.created_at
-                ],
-            )
-            .await?;
-        Ok(touched == 1)
+        if let Some(book) = &mut self.book {
+            // A payment is completed once, under its lock: it cannot have one yet.
+            book.new.invoices.push(i.clone());
+            return Ok(true);
+        }
+        let new = NewInvoices::of(std::slice::from_ref(i))?;
+        Ok(self.run_sets(&[new.set()]).await? == [1])
     }
 
     /// The sales invoice of a payment.
@@ -294,6 +289,44 @@ impl Tx {
             })
         })
         .transpose()
+    }
+}
+
+/// Documents to be issued, with their orders as JSON.
+pub(super) struct NewInvoices<'a>(Vec<(&'a InvoiceRow, String)>);
+
+impl<'a> NewInvoices<'a> {
+    pub(super) fn of(new: &'a [InvoiceRow]) -> Result<Self, StoreError> {
+        new.iter().map(|i| Ok((i, to_json(&i.order)?))).collect::<Result<_, StoreError>>().map(NewInvoices)
+    }
+
+    pub(super) fn set(&self) -> Set<'_> {
+        let rows = self.0.iter().map(|(i, order)| {
+            row![
+                &i.merchant_id,
+                &i.id,
+                &i.payment_id,
+                &i.kind,
+                i.generation,
+                &i.invoicing_account_id,
+                &i.external_key,
+                order,
+                i.state.word(),
+                i.created_at
+            ]
+        });
+        Set::new(
+            &[
+                "merchant_id", "id", "payment_id", "kind", "generation", "invoicing_account_id", "external_key", "order_body", "state",
+                "created_at",
+            ],
+            rows,
+            "INSERT INTO invoices (merchant_id, id, payment_id, kind, generation, invoicing_account_id, external_key, order_body, state,
+                 attempts, clean_looks, last_fields, created_at, updated_at)
+             SELECT merchant_id, id, payment_id, kind, generation, invoicing_account_id, external_key, order_body, state, 0, 0, '[]',
+                 created_at, created_at FROM r WHERE true
+             ON CONFLICT (merchant_id, payment_id, kind) DO NOTHING",
+        )
     }
 }
 

@@ -5,8 +5,8 @@
 //! holds an old fence and can write nothing (F42).
 
 use super::Page;
-use super::dialect::{Arg, Row, StoreError, Tx, args};
-use super::set::row;
+use super::dialect::{Row, StoreError, Tx, args};
+use super::set::{Set, row};
 use crate::domain::words;
 
 words! {
@@ -60,6 +60,34 @@ pub struct Job {
     pub created_at: i64,
 }
 
+/// Work to be enqueued.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// Owner.
+    pub merchant_id: String,
+    /// `job_…`
+    pub id: String,
+    /// What is to be done.
+    pub kind: JobKind,
+    /// To which row: its id.
+    pub subject: String,
+    /// Not before, microseconds.
+    pub run_at: i64,
+    /// Microseconds.
+    pub created_at: i64,
+}
+
+/// Work to be enqueued; where a live job of a kind is there for a subject already, nothing is.
+pub(super) fn new_set(new: &[NewJob]) -> Set<'_> {
+    Set::new(
+        &["merchant_id", "id", "kind", "subject", "run_at", "created_at"],
+        new.iter().map(|j| row![&j.merchant_id, &j.id, j.kind.word(), &j.subject, j.run_at, j.created_at]),
+        "INSERT INTO jobs (merchant_id, id, kind, subject, state, run_at, attempts, crashes, fence, created_at)
+         SELECT merchant_id, id, kind, subject, 'ready', run_at, 0, 0, 0, created_at FROM r WHERE true
+         ON CONFLICT (merchant_id, kind, subject) WHERE state <> 'done' AND state <> 'failed' DO NOTHING",
+    )
+}
+
 /// One line of the queue's depth.
 #[derive(Debug, Clone)]
 pub struct QueueDepth {
@@ -90,20 +118,18 @@ impl Tx {
         run_at: i64,
         now: i64,
     ) -> Result<(), StoreError> {
-        let row = row![merchant, id, kind.word(), subject, run_at, now];
-        self.enqueue_all(&[row]).await
-    }
-
-    /// Like [`Tx::enqueue`], for many: merchant, id, kind, subject, due instant, now.
-    pub(super) async fn enqueue_all(&mut self, rows: &[[Arg<'_>; 6]]) -> Result<(), StoreError> {
-        self.run_set(
-            ["merchant_id", "id", "kind", "subject", "run_at", "created_at"],
-            rows,
-            "INSERT INTO jobs (merchant_id, id, kind, subject, state, run_at, attempts, crashes, fence, created_at)
-             SELECT merchant_id, id, kind, subject, 'ready', run_at, 0, 0, 0, created_at FROM r WHERE true
-             ON CONFLICT (merchant_id, kind, subject) WHERE state <> 'done' AND state <> 'failed' DO NOTHING",
-        )
-        .await?;
+        let new = NewJob {
+            merchant_id: merchant.to_owned(),
+            id: id.to_owned(),
+            kind,
+            subject: subject.to_owned(),
+            run_at,
+            created_at: now,
+        };
+        match &mut self.book {
+            Some(book) => book.new.jobs.push(new),
+            None => drop(self.run_sets(&[new_set(&[new])]).await?),
+        }
         Ok(())
     }
 

@@ -1,7 +1,9 @@
 //! What client apps are told: messages, endpoints, and who was told what.
 
 use super::Page;
+use super::book::booked;
 use super::dialect::{Row, StoreError, Tx, args, to_json};
+use super::set::{Set, row};
 
 /// One message of the feed.
 #[derive(Debug, Clone)]
@@ -77,11 +79,10 @@ macro_rules! endpoint_columns {
 impl Tx {
     /// Writes a message to the feed.
     pub async fn add_message(&mut self, m: &Message) -> Result<(), StoreError> {
-        self.run(
-            "INSERT INTO messages (merchant_id, id, type, subject, body, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
-            args![&m.merchant_id, &m.id, &m.kind, &m.subject, &m.body, m.created_at],
-        )
-        .await?;
+        match &mut self.book {
+            Some(book) => book.new.messages.push(m.clone()),
+            None => drop(self.run_sets(&[new_set(std::slice::from_ref(m))]).await?),
+        }
         Ok(())
     }
 
@@ -186,19 +187,19 @@ impl Tx {
     pub async fn endpoints(&mut self, merchant: &str) -> Result<Vec<Endpoint>, StoreError> {
         let sql =
             concat!("SELECT ", endpoint_columns!(), " FROM endpoints WHERE merchant_id = $1 ORDER BY id LIMIT 1000");
-        self.rows(sql, args![merchant]).await?.iter().map(endpoint).collect()
+        booked!(self.endpoints[merchant.to_owned()], {
+            self.rows(sql, args![merchant]).await?.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?
+        })
     }
 
     /// Adds a message's way to one endpoint.
     pub async fn add_telling(&mut self, t: &Telling) -> Result<bool, StoreError> {
-        let touched = self
-            .run(
-                "INSERT INTO tellings (merchant_id, id, message_id, endpoint_id, state, attempts, created_at) VALUES ($1, $2, $3, $4, $5, 0, $6)
-                 ON CONFLICT (merchant_id, message_id, endpoint_id) DO NOTHING",
-                args![&t.merchant_id, &t.id, &t.message_id, &t.endpoint_id, &t.state, t.created_at],
-            )
-            .await?;
-        Ok(touched == 1)
+        if let Some(book) = &mut self.book {
+            // Its message is new too, so nobody has told it.
+            book.new.tellings.push(t.clone());
+            return Ok(true);
+        }
+        Ok(self.run_sets(&[tellings_set(std::slice::from_ref(t))]).await? == [1])
     }
 
     /// One message's way to one endpoint.
@@ -263,6 +264,27 @@ impl Tx {
         .await?;
         Ok(())
     }
+}
+
+/// Messages to be added.
+pub(super) fn new_set(new: &[Message]) -> Set<'_> {
+    Set::new(
+        &["merchant_id", "id", "type", "subject", "body", "created_at"],
+        new.iter().map(|m| row![&m.merchant_id, &m.id, &m.kind, &m.subject, &m.body, m.created_at]),
+        "INSERT INTO messages (merchant_id, id, type, subject, body, created_at)
+         SELECT merchant_id, id, type, subject, body, created_at FROM r",
+    )
+}
+
+/// Ways of messages to endpoints to be added; those that are there are left out.
+pub(super) fn tellings_set(new: &[Telling]) -> Set<'_> {
+    Set::new(
+        &["merchant_id", "id", "message_id", "endpoint_id", "state", "created_at"],
+        new.iter().map(|t| row![&t.merchant_id, &t.id, &t.message_id, &t.endpoint_id, &t.state, t.created_at]),
+        "INSERT INTO tellings (merchant_id, id, message_id, endpoint_id, state, attempts, created_at)
+         SELECT merchant_id, id, message_id, endpoint_id, state, 0, created_at FROM r WHERE true
+         ON CONFLICT (merchant_id, message_id, endpoint_id) DO NOTHING",
+    )
 }
 
 fn message(r: &Row) -> Result<Message, StoreError> {

@@ -3,6 +3,8 @@
 //! the few look-ups that begin a request (key, webhook address, payment link), which answer with the merchant.
 
 mod accounts;
+mod attempts;
+mod book;
 mod cases;
 mod deliveries;
 mod dialect;
@@ -15,20 +17,24 @@ mod migrate;
 mod payments;
 mod people;
 mod records;
+mod refunds;
 mod set;
 
 pub use accounts::{ApiKey, InvoicingAccount, Merchant, ProviderAccount};
+pub use attempts::{Attempt, Capture};
+pub use book::Sought;
 pub use cases::{Case, CaseLine};
 pub use deliveries::{DeliveryFilter, EventRow, RecordedDelivery, StoredDelivery};
 pub use dialect::{Store, StoreError, StoreSettings, Tx};
-pub use idempotency::StoredAnswer;
+pub use idempotency::{NewAnswer, StoredAnswer};
 pub use invoices::{Attachment, InvoiceGlance, InvoiceRow};
-pub use jobs::{Job, JobKind, QueueDepth};
+pub use jobs::{Job, JobKind, NewJob, QueueDepth};
 pub use messages::{Endpoint, Message, Telling};
-pub(crate) use payments::refund_word;
-pub use payments::{Attempt, Capture, Dispute, Payment, PaymentFilter, Refund, Transition};
+pub use payments::{Payment, PaymentFilter, Transition};
 pub use people::{Expert, Payer, Profile, ProfileBody};
 pub use records::{Alert, Notice};
+pub(crate) use refunds::refund_word;
+pub use refunds::{Dispute, Refund};
 
 /// Where a page of a list begins and how long it is. Lists run from the newest to the oldest.
 #[derive(Debug, Clone, Default)]

@@ -3,7 +3,8 @@
 use grosz_providers::invoicer::Buyer;
 
 use super::Page;
-use super::dialect::{Row, StoreError, Tx, args, to_json};
+use super::book::{booked, name};
+use super::dialect::{Arg, Row, StoreError, Tx, args, to_json};
 
 /// Who handles cases and hears about failures.
 #[derive(Debug, Clone)]
@@ -130,14 +131,23 @@ impl Tx {
 
     /// One payer.
     pub async fn payer(&mut self, merchant: &str, id: &str) -> Result<Option<Payer>, StoreError> {
-        self.row(
-            "SELECT merchant_id, id, name, email, language, portal_token, created_at
-             FROM payers WHERE merchant_id = $1 AND id = $2",
-            args![merchant, id],
-        )
-        .await?
-        .map(|r| payer(&r))
-        .transpose()
+        let sql = "SELECT merchant_id, id, name, email, language, portal_token, created_at FROM payers WHERE merchant_id = $1 AND id = $2";
+        booked!(self.payers[name(merchant, id)], {
+            self.row(sql, args![merchant, id]).await?.map(|r| payer(&r)).transpose()?
+        })
+    }
+
+    /// These payers. `r`: merchant, payer.
+    pub(super) async fn payers_of_set(&mut self, of: &[[Arg<'_>; 2]]) -> Result<Vec<Payer>, StoreError> {
+        let rows = self
+            .rows_of_set(
+                &["of_merchant", "of_payer"],
+                of,
+                "SELECT merchant_id, id, name, email, language, portal_token, created_at
+                 FROM payers WHERE (merchant_id, id) IN (SELECT of_merchant, of_payer FROM r)",
+            )
+            .await?;
+        rows.iter().map(payer).collect()
     }
 
     /// The payer whose list has that address: begins a request.
@@ -224,14 +234,11 @@ impl Tx {
 
     /// All profiles of a payer, the default first.
     pub async fn profiles(&mut self, merchant: &str, payer: &str) -> Result<Vec<Profile>, StoreError> {
-        let rows = self
-            .rows(
-                "SELECT merchant_id, id, payer_id, version, body, is_default, created_at FROM profiles
-                 WHERE merchant_id = $1 AND payer_id = $2 AND deleted_at IS NULL ORDER BY is_default DESC, id LIMIT 200",
-                args![merchant, payer],
-            )
-            .await?;
-        rows.iter().map(profile).collect()
+        let sql = "SELECT merchant_id, id, payer_id, version, body, is_default, created_at FROM profiles
+                   WHERE merchant_id = $1 AND payer_id = $2 AND deleted_at IS NULL ORDER BY is_default DESC, id LIMIT 200";
+        booked!(self.profiles[name(merchant, payer)], {
+            self.rows(sql, args![merchant, payer]).await?.iter().map(profile).collect::<Result<Vec<_>, _>>()?
+        })
     }
 
     /// Profiles of this merchant with that tax number, oldest first; a few are enough to warn (R-OKI-12).

@@ -1,14 +1,15 @@
 //! One statement for many rows: its cost does not depend on how many calls share a transaction.
 //!
 //! The rows are the table `r` of the statement. On PostgreSQL they are arrays, one parameter a column, unnested: one
-//! round trip, one prepared statement for every length. On SQLite they are `VALUES`, cut into pieces of a few fixed
-//! lengths, so that the prepared statements can be kept.
+//! round trip, one prepared statement for every length; several sets even share one round trip. On SQLite they are
+//! `VALUES`, cut into pieces of a few fixed lengths, so that the prepared statements can be kept.
 
 use std::fmt::Write as _;
 
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Row as _};
 
-use super::dialect::{Arg, Conn, Row, StoreError, Tx, ask, bind};
+use super::dialect::{Arg, Conn, Row, StoreError, Tx, bind};
+use super::link::Link;
 
 /// Lengths of the pieces on SQLite, longest first; the last is one.
 const PIECES: [usize; 4] = [64, 16, 4, 1];
@@ -19,100 +20,185 @@ macro_rules! row {
 }
 pub(super) use row;
 
-impl Tx {
-    /// Runs `statement` once for all rows of `r`, whose columns are `names`; answers how many rows it touched.
-    /// Nothing happens for no rows.
-    pub(super) async fn run_set<const N: usize>(
-        &mut self,
-        names: [&'static str; N],
-        rows: &[[Arg<'_>; N]],
+/// Rows and the statement to be run over them.
+pub(super) struct Set<'a> {
+    /// The columns of `r`.
+    names: &'static [&'static str],
+    /// Its rows, one after another.
+    values: Vec<Arg<'a>>,
+    /// Reads `r`. A statement that changes rows must not have a `RETURNING` of its own in [`Tx::run_sets`].
+    statement: &'static str,
+}
+
+impl<'a> Set<'a> {
+    /// `names` are the columns of `r` in the rows' order.
+    pub(super) fn new<const N: usize>(
+        names: &'static [&'static str; N],
+        rows: impl IntoIterator<Item = [Arg<'a>; N]>,
         statement: &'static str,
-    ) -> Result<u64, StoreError> {
-        if rows.is_empty() {
-            return Ok(0);
-        }
-        let mut touched = 0;
-        match &mut self.conn {
-            Conn::Postgres(c, link) => {
-                let query = unnest!(sqlx::query(AssertSqlSafe(over_arrays(names, rows, statement))), rows);
-                touched += ask!(link, query, execute, c).rows_affected();
-            }
-            Conn::PostgresRead(c, link) => {
-                let query = unnest!(sqlx::query(AssertSqlSafe(over_arrays(names, rows, statement))), rows);
-                touched += ask!(link, query, execute, c).rows_affected();
-            }
-            Conn::Sqlite(c) => {
-                for piece in pieces(rows) {
-                    let query = bind!(AssertSqlSafe(over_values(names, piece.len(), statement)), piece.as_flattened());
-                    touched += query.execute(&mut **c).await?.rows_affected();
-                }
-            }
-            Conn::SqliteRead(c) => {
-                for piece in pieces(rows) {
-                    let query = bind!(AssertSqlSafe(over_values(names, piece.len(), statement)), piece.as_flattened());
-                    touched += query.execute(&mut **c).await?.rows_affected();
-                }
-            }
-        }
-        Ok(touched)
+    ) -> Set<'a> {
+        Set { names, values: rows.into_iter().flatten().collect(), statement }
     }
 
-    /// Like [`Tx::run_set`], for a statement that answers rows; in no promised order.
-    pub(super) async fn rows_of_set<const N: usize>(
-        &mut self,
-        names: [&'static str; N],
-        rows: &[[Arg<'_>; N]],
-        statement: &'static str,
-    ) -> Result<Vec<Row>, StoreError> {
-        let mut found = vec![];
-        if rows.is_empty() {
-            return Ok(found);
+    /// How many rows there are.
+    pub(super) fn len(&self) -> u64 {
+        (self.values.len() / self.names.len()) as u64
+    }
+
+    fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// For PostgreSQL; its parameters begin at `first`.
+    fn over_arrays(&self, first: usize, out: &mut String) {
+        let _ = write!(out, "WITH r ({}) AS (SELECT * FROM UNNEST(", self.names.join(", "));
+        for (n, arg) in self.values.iter().take(self.names.len()).enumerate() {
+            let kind = match arg {
+                Arg::Text(_) | Arg::MaybeText(_) => "text",
+                Arg::Int(_) | Arg::MaybeInt(_) => "bigint",
+                Arg::Blob(_) => "bytea",
+            };
+            let comma = if n == 0 { "" } else { ", " };
+            let _ = write!(out, "{comma}${}::{kind}[]", first + n);
         }
-        match &mut self.conn {
-            Conn::Postgres(c, link) => {
-                let query = unnest!(sqlx::query(AssertSqlSafe(over_arrays(names, rows, statement))), rows);
-                found.extend(ask!(link, query, fetch_all, c).into_iter().map(Row::Postgres));
-            }
-            Conn::PostgresRead(c, link) => {
-                let query = unnest!(sqlx::query(AssertSqlSafe(over_arrays(names, rows, statement))), rows);
-                found.extend(ask!(link, query, fetch_all, c).into_iter().map(Row::Postgres));
-            }
-            Conn::Sqlite(c) => {
-                for piece in pieces(rows) {
-                    let query = bind!(AssertSqlSafe(over_values(names, piece.len(), statement)), piece.as_flattened());
-                    found.extend(query.fetch_all(&mut **c).await?.into_iter().map(Row::Sqlite));
-                }
-            }
-            Conn::SqliteRead(c) => {
-                for piece in pieces(rows) {
-                    let query = bind!(AssertSqlSafe(over_values(names, piece.len(), statement)), piece.as_flattened());
-                    found.extend(query.fetch_all(&mut **c).await?.into_iter().map(Row::Sqlite));
-                }
-            }
-        }
-        Ok(found)
+        out.push_str(")) ");
+        out.push_str(self.statement);
+    }
+
+    /// For SQLite: pieces of few lengths with their statements.
+    fn over_values(&self) -> impl Iterator<Item = (String, &[Arg<'a>])> {
+        pieces(&self.values, self.names.len()).map(|piece| {
+            let one = format!("({})", vec!["?"; self.names.len()].join(", "));
+            let all = vec![one.as_str(); piece.len() / self.names.len()].join(", ");
+            (format!("WITH r ({}) AS (VALUES {all}) {}", self.names.join(", "), self.statement), piece)
+        })
     }
 }
 
-/// Binds the rows column by column. A column's type is that of its first value; all values of a column are of one kind.
-macro_rules! unnest {
-    ($query:expr, $rows:expr) => {{
+/// Binds a set's rows column by column. A column's type is that of its first value; all values of a column are of one
+/// kind.
+macro_rules! bind_columns {
+    ($query:expr, $set:expr) => {{
         let mut query = $query;
-        for n in 0..$rows[0].len() {
-            query = match $rows[0][n] {
-                Arg::Text(_) | Arg::MaybeText(_) => {
-                    query.bind($rows.iter().map(|row| text_of(&row[n])).collect::<Vec<_>>())
-                }
-                Arg::Int(_) | Arg::MaybeInt(_) => {
-                    query.bind($rows.iter().map(|row| int_of(&row[n])).collect::<Vec<_>>())
-                }
-                Arg::Blob(_) => query.bind($rows.iter().map(|row| blob_of(&row[n])).collect::<Vec<_>>()),
+        let width = $set.names.len();
+        for n in 0..width {
+            let column = $set.values.iter().skip(n).step_by(width);
+            query = match $set.values[n] {
+                Arg::Text(_) | Arg::MaybeText(_) => query.bind(column.map(text_of).collect::<Vec<_>>()),
+                Arg::Int(_) | Arg::MaybeInt(_) => query.bind(column.map(int_of).collect::<Vec<_>>()),
+                Arg::Blob(_) => query.bind(column.map(blob_of).collect::<Vec<_>>()),
             };
         }
         query
     }};
 }
-use unnest;
+
+impl Tx {
+    /// Runs a set's statement once for all its rows; answers how many rows it touched. Nothing happens for no rows.
+    pub(super) async fn run_set<const N: usize>(
+        &mut self,
+        names: &'static [&'static str; N],
+        rows: &[[Arg<'_>; N]],
+        statement: &'static str,
+    ) -> Result<u64, StoreError> {
+        let touched = self.run_sets(&[Set::new(names, rows.iter().copied(), statement)]).await?;
+        Ok(touched.first().copied().unwrap_or(0))
+    }
+
+    /// Runs several sets that do not see each other's changes; answers how many rows each touched.
+    pub(super) async fn run_sets(&mut self, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
+        match &mut self.conn {
+            Conn::Postgres(c, link) => run_at_once(link, &mut **c, sets).await,
+            Conn::PostgresRead(c, link) => run_at_once(link, &mut **c, sets).await,
+            Conn::Sqlite(c) => run_by_pieces(&mut **c, sets).await,
+            Conn::SqliteRead(c) => run_by_pieces(&mut **c, sets).await,
+        }
+    }
+
+    /// Runs a statement that answers rows, once for all rows of a set; the answer is in no promised order.
+    pub(super) async fn rows_of_set<const N: usize>(
+        &mut self,
+        names: &'static [&'static str; N],
+        rows: &[[Arg<'_>; N]],
+        statement: &'static str,
+    ) -> Result<Vec<Row>, StoreError> {
+        let set = Set::new(names, rows.iter().copied(), statement);
+        if set.is_empty() {
+            return Ok(vec![]);
+        }
+        match &mut self.conn {
+            Conn::Postgres(c, link) => rows_at_once(link, &mut **c, &set).await,
+            Conn::PostgresRead(c, link) => rows_at_once(link, &mut **c, &set).await,
+            Conn::Sqlite(c) => rows_by_pieces(&mut **c, &set).await,
+            Conn::SqliteRead(c) => rows_by_pieces(&mut **c, &set).await,
+        }
+    }
+}
+
+/// All sets in one statement, each as a `WITH` of its own: one round trip.
+async fn run_at_once(link: &Link, c: &mut sqlx::PgConnection, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
+    let mut sql = String::from("WITH ");
+    let mut counts = String::new();
+    let mut first = 1;
+    for (n, set) in sets.iter().enumerate().filter(|(_, set)| !set.is_empty()) {
+        let comma = if first == 1 { "" } else { ", " };
+        let _ = write!(sql, "{comma}w{n} AS (");
+        set.over_arrays(first, &mut sql);
+        sql.push_str(" RETURNING 1)");
+        let _ = write!(counts, "{comma}(SELECT COUNT(*) FROM w{n})");
+        first += set.names.len();
+    }
+    if first == 1 {
+        return Ok(vec![0; sets.len()]);
+    }
+    let _ = write!(sql, " SELECT {counts}");
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for set in sets.iter().filter(|set| !set.is_empty()) {
+        query = bind_columns!(query, set);
+    }
+    let row = link.answer(query.persistent(link.keeps_statements).fetch_one(c)).await?;
+    let mut touched = vec![];
+    let mut column = 0;
+    for set in sets {
+        touched.push(match set.is_empty() {
+            true => 0,
+            false => {
+                let count: i64 = row.try_get(column)?;
+                column += 1;
+                u64::try_from(count).unwrap_or(0)
+            }
+        });
+    }
+    Ok(touched)
+}
+
+async fn run_by_pieces(c: &mut sqlx::SqliteConnection, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
+    let mut touched = vec![];
+    for set in sets {
+        let mut count = 0;
+        for (sql, piece) in set.over_values() {
+            count += bind!(AssertSqlSafe(sql), piece).execute(&mut *c).await?.rows_affected();
+        }
+        touched.push(count);
+    }
+    Ok(touched)
+}
+
+async fn rows_at_once(link: &Link, c: &mut sqlx::PgConnection, set: &Set<'_>) -> Result<Vec<Row>, StoreError> {
+    let mut sql = String::new();
+    set.over_arrays(1, &mut sql);
+    let query = bind_columns!(sqlx::query(AssertSqlSafe(sql)), set).persistent(link.keeps_statements);
+    let found = link.answer(query.fetch_all(c)).await?;
+    Ok(found.into_iter().map(Row::Postgres).collect())
+}
+
+async fn rows_by_pieces(c: &mut sqlx::SqliteConnection, set: &Set<'_>) -> Result<Vec<Row>, StoreError> {
+    let mut found = vec![];
+    for (sql, piece) in set.over_values() {
+        found.extend(bind!(AssertSqlSafe(sql), piece).fetch_all(&mut *c).await?.into_iter().map(Row::Sqlite));
+    }
+    Ok(found)
+}
 
 fn text_of<'a>(arg: &Arg<'a>) -> Option<&'a str> {
     match *arg {
@@ -137,32 +223,13 @@ fn blob_of<'a>(arg: &Arg<'a>) -> Option<&'a [u8]> {
     }
 }
 
-fn over_arrays<const N: usize>(names: [&str; N], rows: &[[Arg<'_>; N]], statement: &str) -> String {
-    let mut sql = format!("WITH r ({}) AS (SELECT * FROM UNNEST(", names.join(", "));
-    for (n, arg) in rows.iter().take(1).flatten().enumerate() {
-        let kind = match arg {
-            Arg::Text(_) | Arg::MaybeText(_) => "text",
-            Arg::Int(_) | Arg::MaybeInt(_) => "bigint",
-            Arg::Blob(_) => "bytea",
-        };
-        let comma = if n == 0 { "" } else { ", " };
-        let _ = write!(sql, "{comma}${}::{kind}[]", n + 1);
-    }
-    sql + ")) " + statement
-}
-
-fn over_values<const N: usize>(names: [&str; N], length: usize, statement: &str) -> String {
-    let one = format!("({})", vec!["?"; N].join(", "));
-    let all = vec![one.as_str(); length].join(", ");
-    format!("WITH r ({}) AS (VALUES {all}) {statement}", names.join(", "))
-}
-
-/// Cuts rows into pieces of the fixed lengths.
-fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+/// Cuts rows of `width` values into pieces of the fixed lengths.
+fn pieces<T>(mut values: &[T], width: usize) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
-        let length = *PIECES.iter().find(|p| **p <= rows.len())?;
-        let (piece, rest) = rows.split_at(length);
-        rows = rest;
+        let rows = values.len() / width;
+        let length = *PIECES.iter().find(|p| **p <= rows)?;
+        let (piece, rest) = values.split_at(length * width);
+        values = rest;
         Some(piece)
     })
 }
@@ -174,24 +241,21 @@ mod tests {
     #[test]
     fn pieces_have_few_lengths_and_lose_nothing() {
         for length in 0..300 {
-            let rows: Vec<usize> = (0..length).collect();
-            let cut: Vec<&[usize]> = pieces(&rows).collect();
-            assert!(cut.iter().all(|p| PIECES.contains(&p.len())));
-            assert_eq!(cut.concat(), rows);
+            let values: Vec<usize> = (0..length * 3).collect();
+            let cut: Vec<&[usize]> = pieces(&values, 3).collect();
+            assert!(cut.iter().all(|p| PIECES.contains(&(p.len() / 3))));
+            assert_eq!(cut.concat(), values);
         }
     }
 
     #[test]
     fn a_statement_is_spelled_for_each_engine() {
         let rows = [row!["mer_1", 2], row!["mer_1", 3]];
-        let statement = "DELETE FROM t USING r";
-        assert_eq!(
-            over_arrays(["merchant_id", "n"], &rows, statement),
-            "WITH r (merchant_id, n) AS (SELECT * FROM UNNEST($1::text[], $2::bigint[])) DELETE FROM t USING r"
-        );
-        assert_eq!(
-            over_values(["merchant_id", "n"], 2, statement),
-            "WITH r (merchant_id, n) AS (VALUES (?, ?), (?, ?)) DELETE FROM t USING r"
-        );
+        let set = Set::new(&["merchant_id", "n"], rows, "SELECT * FROM r");
+        let mut sql = String::new();
+        set.over_arrays(4, &mut sql);
+        assert_eq!(sql, "WITH r (merchant_id, n) AS (SELECT * FROM UNNEST($4::text[], $5::bigint[])) SELECT * FROM r");
+        let lines: Vec<String> = set.over_values().map(|(sql, _)| sql).collect();
+        assert_eq!(lines, ["WITH r (merchant_id, n) AS (VALUES (?, ?)) SELECT * FROM r"; 2]);
     }
 }

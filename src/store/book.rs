@@ -1,0 +1,343 @@
+//! A transaction with a book: rows that a slice of calls will need are read ahead, all at once; what the calls write is
+//! kept in the book and written behind, all at once, by the commit. The flows above read and write as if they were
+//! alone; the number of statements does not depend on how many calls share the transaction.
+//!
+//! What the book holds, the methods of [`Tx`] answer from it and change in it. What it does not hold they read and
+//! write in the database at once, so a rare road costs statements of its own, never a wrong answer: a method that
+//! changes rows of a payment past the book has the book written and forgets that payment first ([`Tx::set_down`]).
+
+use std::collections::HashMap;
+
+use grosz_providers::Reference;
+
+use super::attempts::{Attempt, Capture};
+use super::cases::Case;
+use super::deliveries::{EventRow, NewDelivery};
+use super::dialect::{StoreError, Tx};
+use super::idempotency::NewAnswer;
+use super::invoices::{InvoiceRow, NewInvoices};
+use super::jobs::NewJob;
+use super::messages::{Message, Telling};
+use super::payments::{NewPayments, Payment, Transition};
+use super::people::{Payer, Profile};
+use super::set::row;
+use super::{Endpoint, InvoicingAccount, Merchant, ProviderAccount, StoredAnswer};
+
+/// What is read ahead and written behind.
+#[derive(Default)]
+pub(super) struct Book {
+    /// Payments by id, locked, with what hangs on them.
+    payments: HashMap<String, Folder>,
+    /// Our references at gateways that were looked for, with payment and attempt.
+    references: HashMap<String, Option<(String, String)>>,
+    /// Cases by id, locked.
+    cases: HashMap<String, CaseFolder>,
+    /// Event keys that were looked for.
+    pub(super) events: HashMap<String, Seen>,
+    /// Rows that nothing here changes, by owner or id.
+    pub(super) endpoints: HashMap<String, Vec<Endpoint>>,
+    pub(super) invoicing_accounts: HashMap<String, Vec<InvoicingAccount>>,
+    pub(super) provider_accounts: HashMap<String, Vec<ProviderAccount>>,
+    pub(super) merchants: HashMap<String, Option<Merchant>>,
+    pub(super) payers: HashMap<String, Option<Payer>>,
+    pub(super) profiles: HashMap<String, Vec<Profile>>,
+    pub(super) answers: HashMap<String, Option<StoredAnswer>>,
+    /// Rows to be added, in the order in which they came.
+    pub(super) new: New,
+}
+
+/// Rows to be added.
+#[derive(Default)]
+pub(super) struct New {
+    pub(super) payments: Vec<Payment>,
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) deliveries: Vec<NewDelivery>,
+    pub(super) repeats: HashMap<(String, String), (i64, i64)>,
+    pub(super) events: Vec<EventRow>,
+    pub(super) transitions: Vec<(String, String, Transition)>,
+    pub(super) invoices: Vec<InvoiceRow>,
+    pub(super) messages: Vec<Message>,
+    pub(super) tellings: Vec<Telling>,
+    pub(super) jobs: Vec<NewJob>,
+    pub(super) answers: Vec<NewAnswer>,
+}
+
+/// A payment with its attempts and captures.
+pub(super) struct Folder {
+    pub(super) payment: Payment,
+    /// The version in the database; another one in `payment` says that it has to be written.
+    version_read: i64,
+    pub(super) attempts: Vec<(Attempt, bool)>,
+    pub(super) captures: Vec<(Capture, Option<i64>)>,
+}
+
+/// A case, and how many of its payments are completed.
+pub(super) struct CaseFolder {
+    pub(super) case: Case,
+    pub(super) is_changed: bool,
+    pub(super) completed: i64,
+}
+
+/// An event key that was looked for.
+pub(super) enum Seen {
+    Never,
+    Before(Box<EventRow>),
+    /// In this very transaction: its place in `new.events`.
+    Now(usize),
+}
+
+/// An event that a call is going to bring, and whose rows are wanted ahead.
+#[derive(Debug, Clone, Copy)]
+pub struct Sought<'a> {
+    /// Owner.
+    pub merchant: &'a str,
+    /// The account it comes from.
+    pub account: &'a str,
+    /// Its identity.
+    pub key: &'a str,
+    /// The attempt it names.
+    pub reference: &'a Reference,
+}
+
+/// Answers a method from the book; else reads, and keeps what was read in the book.
+macro_rules! booked {
+    ($tx:ident . $shelf:ident [ $name:expr ], $read:expr) => {{
+        let name = $name;
+        if let Some(known) = $tx.book.as_ref().and_then(|book| book.$shelf.get(&name)) {
+            return Ok(known.clone());
+        }
+        let found = $read;
+        if let Some(book) = &mut $tx.book {
+            book.$shelf.insert(name, found.clone());
+        }
+        Ok(found)
+    }};
+}
+pub(super) use booked;
+
+/// One name of two parts; the first never holds a line break.
+pub(super) fn name(owner: &str, own: &str) -> String {
+    [owner, "\n", own].concat()
+}
+
+impl Tx {
+    /// Opens the book and reads ahead what applying these events is going to need.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn read_ahead(&mut self, sought: &[Sought<'_>]) -> Result<(), StoreError> {
+        let mut book = Book::default();
+        let keys: Vec<_> = sought.iter().map(|s| row![s.merchant, s.account, s.key]).collect();
+        for s in sought {
+            book.events.insert(name(s.account, s.key), Seen::Never);
+        }
+        for found in self.events_of_keys(&keys).await? {
+            let key = name(&found.account_id, &found.event.key);
+            book.events.insert(key, Seen::Before(Box::new(found)));
+        }
+        // A repeat needs no payment.
+        let unseen = |s: &&Sought<'_>| matches!(book.events.get(&name(s.account, s.key)), Some(Seen::Never));
+        let mut ours = vec![];
+        for s in sought.iter().filter(unseen) {
+            if let Reference::Ours(reference) = s.reference {
+                ours.push(row![s.merchant, s.account, reference]);
+                book.references.insert(name(s.account, reference), None);
+            }
+        }
+        for payment in self.payments_of_references(&ours).await? {
+            book.payments.insert(payment.id.clone(), Folder::of(payment));
+        }
+        let payments: Vec<_> =
+            book.payments.values().map(|f| [f.payment.merchant_id.clone(), f.payment.id.clone()]).collect();
+        let payments: Vec<_> = payments.iter().map(|[merchant, id]| row![merchant, id]).collect();
+        for attempt in self.attempts_of_payments(&payments).await? {
+            let at = name(&attempt.provider_account_id, &attempt.reference);
+            book.references.insert(at, Some((attempt.payment_id.clone(), attempt.id.clone())));
+            if let Some(folder) = book.payments.get_mut(&attempt.payment_id) {
+                folder.attempts.push((attempt, false));
+            }
+        }
+        for (payment, capture) in self.captures_of_payments(&payments).await? {
+            if let Some(folder) = book.payments.get_mut(&payment) {
+                folder.captures.push((capture, None));
+            }
+        }
+        self.read_cases_ahead(&mut book).await?;
+        self.book = Some(Box::new(book));
+        Ok(())
+    }
+
+    /// The cases of the payments, and the payers of those that will have an invoice.
+    async fn read_cases_ahead(&mut self, book: &mut Book) -> Result<(), StoreError> {
+        let mut cases = vec![];
+        let mut payers = vec![];
+        for Folder { payment, .. } in book.payments.values() {
+            if let Some(case) = &payment.case_id {
+                cases.push(row![&payment.merchant_id, case]);
+            }
+            if payment.buyer.is_some() {
+                payers.push(row![&payment.merchant_id, &payment.payer_id]);
+            }
+        }
+        for case in self.cases_for_update(&cases).await? {
+            book.cases.insert(case.id.clone(), CaseFolder { case, is_changed: false, completed: 0 });
+        }
+        for (case, completed) in self.completed_payments_of_cases(&cases).await? {
+            if let Some(folder) = book.cases.get_mut(&case) {
+                folder.completed = completed;
+            }
+        }
+        for payer in self.payers_of_set(&payers).await? {
+            book.payers.insert(name(&payer.merchant_id, &payer.id), Some(payer));
+        }
+        Ok(())
+    }
+
+    /// The book's folder of a payment.
+    pub(super) fn folder(&mut self, merchant: &str, payment: &str) -> Option<&mut Folder> {
+        let folder = self.book.as_mut()?.payments.get_mut(payment)?;
+        (folder.payment.merchant_id == merchant).then_some(folder)
+    }
+
+    /// The book's folder of the payment that has this attempt.
+    pub(super) fn folder_of_attempt(&mut self, merchant: &str, attempt: &str) -> Option<&mut Folder> {
+        let folders = self.book.as_mut()?.payments.values_mut();
+        folders.filter(|f| f.payment.merchant_id == merchant).find(|f| f.attempts.iter().any(|(a, _)| a.id == attempt))
+    }
+
+    /// All folders of the book.
+    pub(super) fn folders(&self) -> impl Iterator<Item = &Folder> {
+        self.book.iter().flat_map(|book| book.payments.values())
+    }
+
+    /// The book's folder of a case.
+    pub(super) fn case_folder(&mut self, merchant: &str, case: &str) -> Option<&mut CaseFolder> {
+        let folder = self.book.as_mut()?.cases.get_mut(case)?;
+        (folder.case.merchant_id == merchant).then_some(folder)
+    }
+
+    /// The attempt that our reference names at an account, as far as the book knows: `None` when it was not looked for.
+    pub(super) fn booked_attempt(&mut self, merchant: &str, account: &str, reference: &str) -> Option<Option<Attempt>> {
+        let book = self.book.as_ref()?;
+        let Some((payment, attempt)) = book.references.get(&name(account, reference))? else { return Some(None) };
+        let folder = book.payments.get(payment).filter(|f| f.payment.merchant_id == merchant)?;
+        folder.attempts.iter().find(|(a, _)| a.id == *attempt).map(|(a, _)| Some(a.clone()))
+    }
+
+    /// Writes the book and forgets a payment, before rows of it are changed past the book.
+    pub(super) async fn set_down(&mut self, payment: &str) -> Result<(), StoreError> {
+        self.write_behind().await?;
+        if let Some(book) = &mut self.book
+            && let Some(folder) = book.payments.remove(payment)
+        {
+            book.references.retain(|_, at| at.as_ref().is_none_or(|(p, _)| *p != folder.payment.id));
+        }
+        Ok(())
+    }
+
+    /// Writes what the book holds: a handful of statements, on PostgreSQL one.
+    ///
+    /// # Errors
+    /// The database, or somebody changed a payment although it was locked (never seen).
+    pub(super) async fn write_behind(&mut self) -> Result<(), StoreError> {
+        let Some(mut book) = self.book.take() else { return Ok(()) };
+        let new = std::mem::take(&mut book.new);
+        let payments = NewPayments::of(&new.payments)?;
+        let events: Vec<String> =
+            new.events.iter().map(|e| super::dialect::to_json(&e.event)).collect::<Result<_, _>>()?;
+        let invoices = NewInvoices::of(&new.invoices)?;
+        let changed: Vec<(&Payment, i64)> = book
+            .payments
+            .values()
+            .filter(|f| f.payment.version != f.version_read)
+            .map(|f| (&f.payment, f.version_read))
+            .collect();
+        let folders = || book.payments.values();
+        let attempts: Vec<&Attempt> =
+            folders().flat_map(|f| &f.attempts).filter(|(_, is_changed)| *is_changed).map(|(a, _)| a).collect();
+        let captures: Vec<(&str, &str, &Capture, i64)> = folders()
+            .flat_map(|f| {
+                let put = f.captures.iter().filter_map(|(c, at)| Some((c, (*at)?)));
+                put.map(|(c, at)| (f.payment.merchant_id.as_str(), f.payment.id.as_str(), c, at))
+            })
+            .collect();
+        let cases: Vec<&Case> = book.cases.values().filter(|c| c.is_changed).map(|c| &c.case).collect();
+        let cases_lines: Vec<String> =
+            cases.iter().map(|c| super::dialect::to_json(&c.lines)).collect::<Result<_, _>>()?;
+        let moved = super::payments::moved_set(&changed);
+        let wanted = moved.len();
+        let sets = [
+            moved,
+            payments.set(),
+            super::attempts::new_set(&new.attempts),
+            super::deliveries::new_set(&new.deliveries),
+            super::deliveries::repeats_set(&new.repeats),
+            super::deliveries::events_set(&new.events, &events),
+            super::attempts::captures_set(&captures),
+            super::attempts::states_set(&attempts),
+            super::payments::transitions_set(&new.transitions),
+            super::cases::changed_set(&cases, &cases_lines),
+            invoices.set(),
+            super::messages::new_set(&new.messages),
+            super::messages::tellings_set(&new.tellings),
+            super::jobs::new_set(&new.jobs),
+            super::idempotency::new_set(&new.answers),
+        ];
+        let touched = self.run_sets(&sets).await?;
+        drop(sets);
+        if touched.first() != Some(&wanted) {
+            return Err(StoreError::Conflict);
+        }
+        // Events and keys are what makes a call count once: somebody who was faster is found by doing all again.
+        for (set, wanted) in [(5, new.events.len()), (14, new.answers.len())] {
+            if touched.get(set) != Some(&(wanted as u64)) {
+                return Err(StoreError::Conflict);
+            }
+        }
+        book.is_written(&new);
+        self.book = Some(book);
+        Ok(())
+    }
+}
+
+impl Book {
+    /// After writing: what is in the database now is what the book says.
+    fn is_written(&mut self, new: &New) {
+        for folder in self.payments.values_mut() {
+            folder.version_read = folder.payment.version;
+            folder.attempts.iter_mut().for_each(|(_, is_changed)| *is_changed = false);
+            folder.captures.iter_mut().for_each(|(_, at)| *at = None);
+        }
+        self.cases.values_mut().for_each(|c| c.is_changed = false);
+        for event in &new.events {
+            self.events.insert(name(&event.account_id, &event.event.key), Seen::Before(Box::new(event.clone())));
+        }
+    }
+}
+
+impl Folder {
+    fn of(payment: Payment) -> Folder {
+        Folder { version_read: payment.version, payment, attempts: vec![], captures: vec![] }
+    }
+
+    /// Marks the payment as changed at `now`.
+    pub(super) fn change(&mut self, now: i64) -> &mut Payment {
+        self.payment.version += 1;
+        self.payment.updated_at = now;
+        &mut self.payment
+    }
+
+    /// As the statement does: a paid capture stays as it is.
+    pub(super) fn put_capture(&mut self, c: &Capture, now: i64) {
+        let same = |known: &Capture| known.attempt_id == c.attempt_id && known.gateway_ref == c.gateway_ref;
+        match self.captures.iter_mut().find(|(known, _)| same(known)) {
+            Some((known, at)) => {
+                if known.state != "paid" {
+                    *known = Capture { id: known.id.clone(), ..c.clone() };
+                }
+                *at = Some(now);
+            }
+            None => self.captures.push((c.clone(), Some(now))),
+        }
+    }
+}
