@@ -12,7 +12,7 @@ use sqlx::postgres::{PgPool, PgRow};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Postgres, Row as _, Sqlite, Transaction};
+use sqlx::{ConnectOptions, Connection as _, Postgres, Row as _, Sqlite, Transaction};
 
 use super::book::Book;
 use super::link::Link;
@@ -154,8 +154,14 @@ impl Store {
             .foreign_keys(false)
             .statement_cache_capacity(256)
             .disable_statement_logging();
-        let writer =
-            SqlitePoolOptions::new().max_connections(1).acquire_timeout(wait).connect_with(options.clone()).await?;
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(wait)
+            // A commit that finds no room takes its transaction back by itself, which the driver does not notice: it
+            // would refuse every further one (F52). Such a connection is replaced.
+            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
+            .connect_with(options.clone())
+            .await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(settings.connections.max(2))
             .acquire_timeout(wait)
@@ -248,7 +254,10 @@ impl Store {
     /// What stands in the way.
     pub async fn probe(&self) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        tx.run("UPDATE schema_versions SET version = version WHERE version = $1", &[Arg::Int(-1)]).await?;
+        // A row is really written: only that shows a full disk.
+        let newest =
+            "UPDATE schema_versions SET version = version WHERE version = (SELECT MAX(version) FROM schema_versions)";
+        tx.run(newest, &[]).await?;
         tx.commit().await
     }
 
@@ -306,7 +315,7 @@ async fn read_at(link: &Arc<Link>, pool: &PgPool) -> Result<Tx, StoreError> {
         let tx = link.begin(pool, "BEGIN READ ONLY").await?;
         return Ok(Tx::on(Conn::Postgres(tx, Arc::clone(link))));
     }
-    let connection = link.answer(pool.acquire()).await?;
+    let connection = link.connection(pool).await?;
     Ok(Tx::on(Conn::PostgresRead(connection, Arc::clone(link))))
 }
 

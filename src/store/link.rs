@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Postgres, Row as _, Transaction};
 use tokio::sync::{Notify, watch};
@@ -121,7 +122,7 @@ impl Link {
     ) -> Result<Transaction<'static, Postgres>, StoreError> {
         let began = Instant::now();
         loop {
-            match timeout(self.answer, pool.begin_with(statement)).await {
+            match timeout(self.answer, self.watched(pool.begin_with(statement))).await {
                 Ok(Ok(tx)) => return Ok(tx),
                 Ok(Err(e)) if is_lost(&e) && began.elapsed() < self.wait => {
                     self.doubt.weigh(&e);
@@ -145,6 +146,23 @@ impl Link {
                 Err(e.into())
             }
             Err(_) => Err(self.no_answer()),
+        }
+    }
+
+    /// A connection of a pool.
+    pub(super) async fn connection(&self, pool: &PgPool) -> Result<PoolConnection<Postgres>, StoreError> {
+        self.answer(self.watched(pool.acquire())).await
+    }
+
+    /// A connection that is long in coming raises a doubt: the pool itself would go on calling a host that is gone.
+    async fn watched<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        match timeout(LOOK_PAUSE, &mut work).await {
+            Ok(done) => done,
+            Err(_) => {
+                self.doubt.raise(false);
+                work.await
+            }
         }
     }
 
@@ -362,13 +380,16 @@ fn pool(connections: u32, wait: Duration, answer: Duration, host: PgConnectOptio
         // Our own look below spares a round trip on each transaction.
         .test_before_acquire(false)
         .before_acquire(move |connection, meta| {
-            let is_stale = on_take.is_stale(meta.age);
+            let (is_stale, doubt) = (on_take.is_stale(meta.age), Arc::clone(&on_take));
             Box::pin(async move {
                 if is_stale || meta.idle_for < FRESH {
                     return Ok(!is_stale);
                 }
-                timeout(answer, connection.ping()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
-                Ok(true)
+                let lives = timeout(answer, connection.ping()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+                if lives.is_err() {
+                    doubt.raise(true);
+                }
+                lives.map(|()| true)
             })
         })
         .after_release(move |connection, meta| {

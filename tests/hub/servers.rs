@@ -4,10 +4,11 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection, Row as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -244,7 +245,7 @@ async fn pass(
 
 /// The first column of what a statement answers.
 pub async fn rows(url: &str, sql: &str) -> sqlx::Result<Vec<String>> {
-    let mut connection = PgConnection::connect(url).await?;
+    let mut connection = PgConnection::connect_with(&PgConnectOptions::from_str(url)?.extra_float_digits(None)).await?;
     let found = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await?;
     connection.close().await?;
     found.iter().map(|row| Ok(row.try_get_unchecked::<Option<String>, _>(0)?.unwrap_or_default())).collect()
