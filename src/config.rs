@@ -66,8 +66,8 @@ settings! {
     fallback_email: String = String::new();
     /// Connections to PostgreSQL, or readers of SQLite.
     db_connections: u32 = 10;
-    /// Further connections to PostgreSQL that only webhooks use, so that a crowd elsewhere cannot turn them away.
-    db_reserved: u32 = 3;
+    /// Further connections to PostgreSQL that only webhooks use, so that a crowd elsewhere cannot turn them away: one for each of `intake_lanes`, and two.
+    db_reserved: u32 = 4;
     /// Longest wait for a database connection, in seconds; then the answer is 503.
     db_wait_s: u64 = 5;
     /// Longest wait for an answer of PostgreSQL, in seconds; then the connection is given up and the answer is 503.
@@ -90,6 +90,10 @@ settings! {
     intake_queue: usize = 8192;
     /// Webhooks that share one commit at most.
     intake_batch: usize = 256;
+    /// Commits of webhooks under way at the same time on PostgreSQL; SQLite has one.
+    intake_lanes: usize = 2;
+    /// Longest wait of a webhook for its turn, in milliseconds; then the answer is 503.
+    intake_wait_ms: u64 = 700;
     /// How long a checkout can be paid, in seconds, unless the gateway's own default is shorter.
     link_lifetime_s: i64 = 86_400;
     /// Pauses before the gateway is asked about a started attempt, in seconds; the last one repeats.
@@ -242,11 +246,14 @@ impl Config {
             return bad("db_connections, db_reserved, db_wait_s and db_answer_s must be above zero");
         }
         if self.intake_batch == 0
+            || self.intake_lanes == 0
             || self.intake_queue == 0
             || self.job_concurrency == 0
             || self.invoicing_concurrency == 0
         {
-            return bad("intake_batch, intake_queue, job_concurrency and invoicing_concurrency must be above zero");
+            return bad(
+                "intake_batch, intake_lanes, intake_queue, job_concurrency and invoicing_concurrency must be above zero",
+            );
         }
         if self.live {
             if self.master_key.0.is_empty() {

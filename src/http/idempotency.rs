@@ -15,7 +15,7 @@ use super::auth::Caller;
 use crate::app::App;
 use crate::idempotency_key::idempotency_key;
 use crate::problem::Problem;
-use crate::store::{StoreError, StoredAnswer, Tx};
+use crate::store::{NewAnswer, StoreError, StoredAnswer, Tx};
 
 /// What makes two POSTs the same: whose key it is, and what was asked under it.
 #[derive(Debug, Clone)]
@@ -60,8 +60,19 @@ impl Mark {
     /// # Errors
     /// The key was used for something else, or the database.
     pub async fn answered(&self, app: &App) -> Result<Option<Response>, Problem> {
+        if self.0.is_none() {
+            return Ok(None);
+        }
+        self.answered_in(app, &mut app.store.read().await?).await
+    }
+
+    /// Like [`Mark::answered`], within a transaction.
+    ///
+    /// # Errors
+    /// The key was used for something else, or the database.
+    pub async fn answered_in(&self, app: &App, tx: &mut Tx) -> Result<Option<Response>, Problem> {
         let Some(claim) = &self.0 else { return Ok(None) };
-        let stored = app.store.read().await?.stored_answer(&claim.merchant, &claim.key).await?;
+        let stored = tx.stored_answer(&claim.merchant, &claim.key).await?;
         let Some(StoredAnswer { fingerprint, status, body }) = stored else { return Ok(None) };
         if fingerprint != claim.fingerprint {
             let detail = "this Idempotency-Key was used with another method, address, body or mode; use a new one";
@@ -73,6 +84,23 @@ impl Mark {
         let name = HeaderName::from_static("idempotent-replayed");
         answer.headers_mut().insert(name, HeaderValue::from_static("true"));
         Ok(Some(answer))
+    }
+
+    /// The key with its merchant, for reading ahead.
+    pub fn key(&self) -> Option<&str> {
+        self.0.as_ref().map(|claim| claim.key.as_str())
+    }
+
+    /// Keeps the answer in the transaction of its effect, which has a book.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn keep(&self, tx: &mut Tx, answer: &Answer, now: i64) -> Result<(), StoreError> {
+        let Some(claim) = &self.0 else { return Ok(()) };
+        let status = i64::from(answer.status.as_u16());
+        let kept = StoredAnswer { fingerprint: claim.fingerprint.clone(), status, body: answer.body.clone() };
+        let (merchant_id, key) = (claim.merchant.clone(), claim.key.clone());
+        tx.add_answer(NewAnswer { merchant_id, key, answer: kept, created_at: now }).await
     }
 
     /// Begins the transaction of a POST's effect and claims its key there.
@@ -161,6 +189,12 @@ impl Answer {
     pub fn secret(mut self) -> Self {
         self.is_secret = true;
         self
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        respond(self.status, self.body)
     }
 }
 

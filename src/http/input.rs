@@ -26,6 +26,14 @@ pub struct Post<T> {
     pub mark: Mark,
 }
 
+/// The JSON body of a POST that is done in a slice with others: whether it was answered before is looked up there.
+pub struct SlicedPost<T> {
+    /// The body.
+    pub input: T,
+    /// The idempotency key and the fingerprint of the parameters.
+    pub mark: Mark,
+}
+
 /// The parameters of a query. A name that is not known is refused: a misspelt filter would show everything.
 pub struct Params<T>(pub T);
 
@@ -68,6 +76,17 @@ impl<T: DeserializeOwned + Send> FromRequest<Web> for Post<T> {
             Ok((_, Some(before))) => Err(before),
             Err(problem) => Err(problem.into_response()),
         }
+    }
+}
+
+impl<T: DeserializeOwned + Send> FromRequest<Web> for SlicedPost<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, web: &Web) -> Result<Self, Problem> {
+        let (mut parts, bytes) = read_json(request, web).await?;
+        let caller = Caller::from_request_parts(&mut parts, web).await?;
+        let mark = Mark::of(&caller, &parts, &bytes)?;
+        Ok(SlicedPost { input: parse(&bytes)?, mark })
     }
 }
 

@@ -26,7 +26,11 @@ pub struct Web {
     /// The hub.
     pub app: SharedApp,
     /// The way in for webhooks.
-    pub intake: Intake,
+    pub intake: Intake<webhooks::Webhooks>,
+    /// The way in for orders of payments.
+    pub orders: Intake<api::Orders>,
+    /// Accounts that webhook addresses named a moment ago.
+    pub accounts: std::sync::Arc<webhooks::Accounts>,
     /// Samples refused webhook calls.
     pub refusals: std::sync::Arc<webhooks::Refusals>,
     /// API keys seen a moment ago.
@@ -39,11 +43,13 @@ pub struct Web {
 
 impl Web {
     /// The handlers' side of a hub.
-    pub fn new(app: SharedApp, intake: Intake) -> Self {
+    pub fn new(app: SharedApp, intake: Intake<webhooks::Webhooks>, orders: Intake<api::Orders>) -> Self {
         let sandbox = app.config.sandbox.then(|| std::sync::Arc::new(Host::of_hub(app.clone())));
         Web {
             app,
             intake,
+            orders,
+            accounts: std::sync::Arc::default(),
             refusals: std::sync::Arc::default(),
             keys: std::sync::Arc::default(),
             guards: std::sync::Arc::default(),

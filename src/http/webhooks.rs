@@ -1,6 +1,7 @@
 //! Where gateways report: raw bytes in, verified, committed, acknowledged in the gateway's own words.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -9,11 +10,14 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use grosz_providers::wire::Headers;
-use grosz_providers::{Delivery, ReadError, Reply, Verdict, registry, sign};
+use grosz_providers::{Delivery, Outcome, Provider, ReadError, Reference, Reply, Settings, Verdict, registry, sign};
 
 use super::Web;
+use crate::app::App;
+use crate::clock::seconds;
 use crate::flows::FlowError;
-use crate::flows::receive_webhook::Inbound;
+use crate::flows::receive_webhook::{Inbound, receive as record};
+use crate::intake::Sliced;
 use crate::store::{ProviderAccount, RecordedDelivery};
 
 /// Headers that are kept with a delivery; others may hold what is none of our business.
@@ -61,23 +65,22 @@ async fn read_and_record(
     body: Bytes,
 ) -> Result<Response, FlowError> {
     let app = &web.app;
-    let found = app.store.read_reserved().await?.provider_account_by_id(account).await?;
-    let known = found.filter(|a| a.provider == provider).and_then(|a| Some((registry::provider(&a.provider)?, a)));
-    let Some((gateway, account)) = known else { return Ok(StatusCode::NOT_FOUND.into_response()) };
-    let settings = app.provider_settings(&account)?;
+    let known = web.accounts.find(app, account).await?.filter(|known| known.account.provider == provider);
+    let Some(known) = known else { return Ok(StatusCode::NOT_FOUND.into_response()) };
+    let Known { account, gateway, settings } = &*known;
 
     let pairs = headers.iter().filter_map(|(n, v)| Some((n.as_str(), v.to_str().ok()?)));
     let wire_headers = Headers::from_pairs(pairs);
     let delivery = Delivery { headers: &wire_headers, query: &query, body: &body, received_at: app.clock.outside() };
-    let reading = match gateway.read(&settings, &delivery) {
+    let reading = match gateway.read(settings, &delivery) {
         Ok(reading) => reading,
         Err(refusal) => {
-            note_refusal(web, &account, &refusal, body.len()).await;
-            return Ok(respond(gateway.reply(&settings, &Verdict::Refused(&refusal))));
+            note_refusal(web, account, &refusal, body.len()).await;
+            return Ok(respond(gateway.reply(settings, &Verdict::Refused(&refusal))));
         }
     };
     let echo = reading.echo.clone();
-    let record = RecordedDelivery {
+    let recorded = RecordedDelivery {
         merchant_id: account.merchant_id.clone(),
         id: app.ids.make("dlv"),
         account_id: account.id.clone(),
@@ -89,16 +92,85 @@ async fn read_and_record(
         body: body.to_vec(),
         received_at: app.now(),
     };
-    let inbound = Inbound { account: Arc::new(account), delivery: record, reading };
+    let inbound = Inbound { account: Arc::clone(account), delivery: recorded, reading };
     match web.intake.submit(inbound).await {
         Ok(outcomes) => {
             app.metrics.count(&app.metrics.deliveries, provider, "verified");
-            Ok(respond(gateway.reply(&settings, &Verdict::Committed { echo: &echo, outcomes: &outcomes })))
+            Ok(respond(gateway.reply(settings, &Verdict::Committed { echo: &echo, outcomes: &outcomes })))
         }
         Err(_) => {
             app.metrics.count(&app.metrics.deliveries, provider, "turned_away");
             Ok(later())
         }
+    }
+}
+
+/// Webhook calls are recorded in slices.
+pub struct Webhooks;
+
+impl Sliced for Webhooks {
+    type Call = Inbound;
+    type Answer = Vec<Outcome>;
+    const NAME: &'static str = "intake";
+
+    fn about(call: &Inbound) -> &str {
+        call.reading.events.first().map_or(&call.delivery.id, |event| match &event.reference {
+            Reference::Ours(name) | Reference::Gateway(name) => name,
+        })
+    }
+
+    async fn commit(app: &App, slice: &[Inbound]) -> Result<Vec<Vec<Outcome>>, FlowError> {
+        record(app, slice).await
+    }
+}
+
+/// How long an account is believed without asking the database, in microseconds: a change made by another process is
+/// seen within two seconds.
+const BELIEVED: i64 = seconds(2);
+
+/// Accounts in the cache at most; beyond that it is emptied.
+const MAX_CACHED: usize = 10_000;
+
+/// An account with its settings opened.
+struct Known {
+    account: Arc<ProviderAccount>,
+    gateway: &'static dyn Provider,
+    settings: Settings,
+}
+
+/// Accounts that webhook addresses named a moment ago.
+#[derive(Default)]
+pub struct Accounts(Mutex<HashMap<String, (Arc<Known>, i64)>>);
+
+impl Accounts {
+    /// The account of an address; `None` when there is none, or its provider is not one of ours.
+    async fn find(&self, app: &App, id: &str) -> Result<Option<Arc<Known>>, FlowError> {
+        let now = app.now();
+        // A clock that was set back ends the belief too.
+        let fresh = |(known, at): &(Arc<Known>, i64)| (0..BELIEVED).contains(&(now - at)).then(|| Arc::clone(known));
+        if let Some(known) = self.map().get(id).and_then(fresh) {
+            return Ok(Some(known));
+        }
+        let Some(account) = app.store.read_reserved().await?.provider_account_by_id(id).await? else { return Ok(None) };
+        let Some(gateway) = registry::provider(&account.provider) else { return Ok(None) };
+        let settings = app.provider_settings(&account)?;
+        let known = Arc::new(Known { account: Arc::new(account), gateway, settings });
+        let mut map = self.map();
+        // Only accounts that exist are kept, so a flood of wrong addresses cannot push them out.
+        if map.len() >= MAX_CACHED {
+            map.clear();
+        }
+        map.insert(id.to_owned(), (Arc::clone(&known), now));
+        Ok(Some(known))
+    }
+
+    /// After a change in this process, which is seen at once.
+    pub fn forget(&self, id: &str) {
+        self.map().remove(id);
+    }
+
+    fn map(&self) -> MutexGuard<'_, HashMap<String, (Arc<Known>, i64)>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

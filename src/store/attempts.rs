@@ -91,6 +91,15 @@ impl Tx {
 
     /// Attempts of several payments, for a page of a list; each payment's first first.
     pub async fn attempts_of(&mut self, merchant: &str, payments: &[String]) -> Result<Vec<Attempt>, StoreError> {
+        let mut new = vec![];
+        if let Some(book) = &self.book {
+            let wanted = |a: &&Attempt| a.merchant_id == merchant && payments.contains(&a.payment_id);
+            new.extend(book.new.attempts.iter().filter(wanted).cloned());
+        }
+        // A payment's attempts are all new, or none is.
+        if !new.is_empty() && payments.iter().all(|p| new.iter().any(|a| a.payment_id == *p)) {
+            return Ok(new);
+        }
         let sql = self.pick(
             concat!(
                 "SELECT ",

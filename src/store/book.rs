@@ -13,7 +13,7 @@ use grosz_providers::Reference;
 use super::attempts::{Attempt, Capture};
 use super::cases::Case;
 use super::deliveries::{EventRow, NewDelivery};
-use super::dialect::{StoreError, Tx};
+use super::dialect::{Arg, StoreError, Tx};
 use super::idempotency::NewAnswer;
 use super::invoices::{InvoiceRow, NewInvoices};
 use super::jobs::NewJob;
@@ -120,7 +120,72 @@ pub(super) fn name(owner: &str, own: &str) -> String {
     [owner, "\n", own].concat()
 }
 
+/// An order of a payment that a call is going to bring, and whose rows are wanted ahead.
+#[derive(Debug, Clone, Copy)]
+pub struct SoughtOrder<'a> {
+    /// Owner.
+    pub merchant: &'a str,
+    /// The caller's idempotency key.
+    pub key: Option<&'a str>,
+    /// Who pays, where the order says it.
+    pub payer: Option<&'a str>,
+    /// The case it pays.
+    pub case: Option<&'a str>,
+}
+
+/// How much was in the book at some moment.
+pub struct BookMark([usize; 5]);
+
 impl Tx {
+    /// Opens the book and reads ahead what these orders are going to need.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn read_orders_ahead(&mut self, sought: &[SoughtOrder<'_>]) -> Result<(), StoreError> {
+        let mut book = Book::default();
+        let keys: Vec<_> = sought.iter().filter_map(|s| Some(row![s.merchant, s.key?])).collect();
+        for s in sought {
+            if let Some(key) = s.key {
+                book.answers.insert(name(s.merchant, key), None);
+            }
+        }
+        for (merchant, key, answer) in self.stored_answers(&keys).await? {
+            book.answers.insert(name(&merchant, &key), Some(answer));
+        }
+        let cases: Vec<_> = sought.iter().filter_map(|s| Some(row![s.merchant, s.case?])).collect();
+        let cases = self.cases_ahead(&cases).await?;
+        let mut payers: Vec<_> = sought.iter().filter_map(|s| Some((s.merchant, s.payer?))).collect();
+        payers.extend(cases.values().map(|c| (c.case.merchant_id.as_str(), c.case.payer_id.as_str())));
+        payers.sort_unstable();
+        payers.dedup();
+        for (merchant, payer) in &payers {
+            book.payers.insert(name(merchant, payer), None);
+            book.profiles.insert(name(merchant, payer), vec![]);
+        }
+        let payers: Vec<_> = payers.iter().map(|(merchant, payer)| row![*merchant, *payer]).collect();
+        for payer in self.payers_of_set(&payers).await? {
+            book.payers.insert(name(&payer.merchant_id, &payer.id), Some(payer));
+        }
+        for profile in self.profiles_of_payers(&payers).await? {
+            book.profiles.entry(name(&profile.merchant_id, &profile.payer_id)).or_default().push(profile);
+        }
+        book.cases = cases;
+        self.book = Some(Box::new(book));
+        Ok(())
+    }
+
+    /// Remembers how much is in the book.
+    pub fn mark(&self) -> BookMark {
+        BookMark(self.book.as_ref().map_or([0; 5], |b| b.new.lengths()))
+    }
+
+    /// Takes what was added since `mark` out of the book: the call that added it is refused.
+    pub fn take_back(&mut self, mark: &BookMark) {
+        if let Some(book) = &mut self.book {
+            book.new.truncate(mark.0);
+        }
+    }
+
     /// Opens the book and reads ahead what applying these events is going to need.
     ///
     /// # Errors
@@ -179,18 +244,24 @@ impl Tx {
                 payers.push(row![&payment.merchant_id, &payment.payer_id]);
             }
         }
-        for case in self.cases_for_update(&cases).await? {
-            book.cases.insert(case.id.clone(), CaseFolder { case, is_changed: false, completed: 0 });
-        }
-        for (case, completed) in self.completed_payments_of_cases(&cases).await? {
-            if let Some(folder) = book.cases.get_mut(&case) {
-                folder.completed = completed;
-            }
-        }
+        book.cases = self.cases_ahead(&cases).await?;
         for payer in self.payers_of_set(&payers).await? {
             book.payers.insert(name(&payer.merchant_id, &payer.id), Some(payer));
         }
         Ok(())
+    }
+
+    async fn cases_ahead(&mut self, of: &[[Arg<'_>; 2]]) -> Result<HashMap<String, CaseFolder>, StoreError> {
+        let mut cases = HashMap::new();
+        for case in self.cases_for_update(of).await? {
+            cases.insert(case.id.clone(), CaseFolder { case, is_changed: false, completed: 0 });
+        }
+        for (case, completed) in self.completed_payments_of_cases(of).await? {
+            if let Some(folder) = cases.get_mut(&case) {
+                folder.completed = completed;
+            }
+        }
+        Ok(cases)
     }
 
     /// The book's folder of a payment.
@@ -312,6 +383,23 @@ impl Book {
         for event in &new.events {
             self.events.insert(name(&event.account_id, &event.event.key), Seen::Before(Box::new(event.clone())));
         }
+    }
+}
+
+impl New {
+    /// Of what an order adds.
+    fn lengths(&self) -> [usize; 5] {
+        [self.payments.len(), self.attempts.len(), self.transitions.len(), self.messages.len(), self.jobs.len()]
+    }
+
+    fn truncate(&mut self, [payments, attempts, transitions, messages, jobs]: [usize; 5]) {
+        self.payments.truncate(payments);
+        self.attempts.truncate(attempts);
+        self.transitions.truncate(transitions);
+        self.messages.truncate(messages);
+        self.jobs.truncate(jobs);
+        let messages = &self.messages;
+        self.tellings.retain(|t| messages.iter().any(|m| m.id == t.message_id));
     }
 }
 

@@ -122,7 +122,7 @@ impl Default for StoreSettings {
     fn default() -> Self {
         StoreSettings {
             connections: 10,
-            reserved: 3,
+            reserved: 4,
             wait_s: 5,
             answer_s: 10,
             pooler: false,

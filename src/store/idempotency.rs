@@ -1,6 +1,7 @@
 //! Idempotency keys: the answer is stored in the same transaction as the effect.
 
-use super::dialect::{StoreError, Tx, args};
+use super::book::name;
+use super::dialect::{Arg, Row, StoreError, Tx, args};
 use super::set::{Set, row};
 
 /// An answer given before.
@@ -17,6 +18,9 @@ pub struct StoredAnswer {
 impl Tx {
     /// The answer stored under a merchant's key.
     pub async fn stored_answer(&mut self, merchant: &str, key: &str) -> Result<Option<StoredAnswer>, StoreError> {
+        if let Some(known) = self.book.as_ref().and_then(|book| book.answers.get(&name(merchant, key))) {
+            return Ok(known.clone());
+        }
         let row = self
             .row(
                 "SELECT fingerprint, status, body FROM idempotency_keys WHERE merchant_id = $1 AND idempotency_key = $2",
@@ -27,6 +31,41 @@ impl Tx {
             Ok(StoredAnswer { fingerprint: r.text("fingerprint")?, status: r.int("status")?, body: r.text("body")? })
         })
         .transpose()
+    }
+
+    /// The answers stored under these keys, with merchant and key. `r`: merchant, key.
+    pub(super) async fn stored_answers(
+        &mut self,
+        of: &[[Arg<'_>; 2]],
+    ) -> Result<Vec<(String, String, StoredAnswer)>, StoreError> {
+        let rows = self
+            .rows_of_set(
+                &["of_merchant", "of_key"],
+                of,
+                "SELECT merchant_id, idempotency_key, fingerprint, status, body FROM r CROSS JOIN idempotency_keys
+                 WHERE merchant_id = of_merchant AND idempotency_key = of_key",
+            )
+            .await?;
+        let read = |r: &Row| {
+            let answer =
+                StoredAnswer { fingerprint: r.text("fingerprint")?, status: r.int("status")?, body: r.text("body")? };
+            Ok((r.text("merchant_id")?, r.text("idempotency_key")?, answer))
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// Stores a key with its answer at once, in a transaction that has a book: when the book is written, a key that
+    /// somebody else took meanwhile is a conflict.
+    ///
+    /// # Errors
+    /// The database; `Conflict` when the key is taken.
+    pub async fn add_answer(&mut self, new: NewAnswer) -> Result<(), StoreError> {
+        if let Some(book) = &mut self.book {
+            book.answers.insert(name(&new.merchant_id, &new.key), Some(new.answer.clone()));
+            book.new.answers.push(new);
+            return Ok(());
+        }
+        if self.run_sets(&[new_set(&[new])]).await? == [1] { Ok(()) } else { Err(StoreError::Conflict) }
     }
 
     /// Claims a key for this transaction. On PostgreSQL a second caller waits here until the first one ends; on

@@ -22,7 +22,7 @@ mod set;
 
 pub use accounts::{ApiKey, InvoicingAccount, Merchant, ProviderAccount};
 pub use attempts::{Attempt, Capture};
-pub use book::Sought;
+pub use book::{BookMark, Sought, SoughtOrder};
 pub use cases::{Case, CaseLine};
 pub use deliveries::{DeliveryFilter, EventRow, RecordedDelivery, StoredDelivery};
 pub use dialect::{Store, StoreError, StoreSettings, Tx};

@@ -234,6 +234,10 @@ impl Tx {
 
     /// The unfinished payment of a case.
     pub async fn started_payment_of_case(&mut self, merchant: &str, case: &str) -> Result<Option<Payment>, StoreError> {
+        let mut new = self.book.iter().flat_map(|book| &book.new.payments);
+        if let Some(new) = new.find(|p| p.merchant_id == merchant && p.case_id.as_deref() == Some(case)) {
+            return Ok(Some(new.clone()));
+        }
         let sql = concat!(
             "SELECT ",
             payment_columns!(),

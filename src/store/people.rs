@@ -241,6 +241,21 @@ impl Tx {
         })
     }
 
+    /// The profiles of these payers, each payer's default first. `r`: merchant, payer.
+    pub(super) async fn profiles_of_payers(&mut self, of: &[[Arg<'_>; 2]]) -> Result<Vec<Profile>, StoreError> {
+        let rows = self
+            .rows_of_set(
+                &["of_merchant", "of_payer"],
+                of,
+                "SELECT merchant_id, id, payer_id, version, body, is_default, created_at FROM r CROSS JOIN profiles
+                 WHERE merchant_id = of_merchant AND payer_id = of_payer AND deleted_at IS NULL",
+            )
+            .await?;
+        let mut profiles = rows.iter().map(profile).collect::<Result<Vec<_>, _>>()?;
+        profiles.sort_by(|a, b| (!a.is_default, &a.id).cmp(&(!b.is_default, &b.id)));
+        Ok(profiles)
+    }
+
     /// Profiles of this merchant with that tax number, oldest first; a few are enough to warn (R-OKI-12).
     pub async fn profiles_by_tax_id(&mut self, merchant: &str, tax_id: &str) -> Result<Vec<Profile>, StoreError> {
         let rows = self

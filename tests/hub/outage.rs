@@ -128,9 +128,12 @@ async fn crowded(scene: &mut Scene, program: &Program, database: &str) {
     assert_eq!(program.get("/healthz").await.unwrap().0, 200);
     assert!(began.elapsed() < WITHIN, "{:?}", began.elapsed());
     let acknowledged = scene.gateway.acknowledged.len();
-    let under_way = scene.send_out();
-    assert!(scene.hear(under_way).await > 0);
-    assert!(scene.gateway.acknowledged.len() > acknowledged, "webhooks have connections of their own");
+    // A busy machine may turn a call away; the lock is held all the time.
+    while scene.gateway.acknowledged.len() == acknowledged {
+        let under_way = scene.send_out();
+        scene.hear(under_way).await;
+        assert!(began.elapsed() < WITHIN, "webhooks have connections of their own");
+    }
     while let Some(answer) = crowd.join_next().await {
         let (status, again, took) = answer.unwrap();
         assert_eq!((status, again), (503, true));

@@ -15,6 +15,7 @@ mod jobs;
 mod lists;
 mod merchant;
 mod notices;
+mod orders;
 mod payers;
 mod payments;
 mod profiles;
@@ -38,6 +39,8 @@ use utoipa::__dev::{SchemaReferences, Tags};
 use utoipa::Path;
 use utoipa::openapi::path::{HttpMethod, Operation};
 use utoipa::openapi::{RefOr, Schema};
+
+pub use orders::Orders;
 
 use super::Web;
 use super::input::Stash;

@@ -11,17 +11,18 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Part;
 use super::lists::{List, list as page_of, page};
+use super::orders::Called;
 use super::views::{NewLine, PricesWord, check_lines};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::domain::invoice::{CellFacts, State as InvoiceState, cell};
 use crate::domain::payment::{Reason, Status};
 use crate::flows::retry_payment::{ask_first, retry_payment};
-use crate::flows::start_checkout::{NewPayment as Order, create_payment};
+use crate::flows::start_checkout::NewPayment as Order;
 use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
-use crate::http::input::{Fields, Params, Post};
+use crate::http::input::{Fields, Params, Post, SlicedPost};
 use crate::problem::{Problem, ProblemBody};
 use crate::store::{InvoiceGlance, Payment as Row, PaymentFilter, Tx};
 
@@ -191,28 +192,9 @@ pub struct PaymentQuery {
     request_body = NewPayment,
     responses((status = 201, body = Payment), (status = 200, body = Payment, description = "The case's unfinished payment"),
         (status = "4XX", body = ProblemBody)))]
-async fn create(State(web): State<Web>, caller: Caller, post: Post<NewPayment>) -> Result<Response, Problem> {
-    let app = &*web.app;
-    let order = read_order(post.input)?;
-    let mut turn = post.mark.begin(&web.app).await?;
-    let tx = &mut turn.tx;
-    let merchant = tx.merchant(&caller.merchant).await?.ok_or_else(Problem::not_found)?;
-    let running = match &order.case {
-        Some(case) => {
-            // Locked before the look, so that what is found is what the flow finds.
-            tx.case_for_update(&caller.merchant, case).await?;
-            tx.started_payment_of_case(&caller.merchant, case).await?
-        }
-        None => None,
-    };
-    if running.as_ref().is_some_and(|p| p.live != caller.live) {
-        let detail = "the case has an unfinished payment of the other mode (live, test)";
-        return Err(Problem::conflict("payment_of_other_mode", detail));
-    }
-    let payment = create_payment(app, tx, &merchant, caller.live, order.clone()).await?;
-    let is_old = running.is_some_and(|p| p.id == payment.id);
-    let shown = view(app, tx, payment).await?;
-    turn.end(&web.app, if is_old { Answer::ok(&shown) } else { Answer::created(&shown) }).await
+async fn create(State(web): State<Web>, caller: Caller, post: SlicedPost<NewPayment>) -> Result<Response, Problem> {
+    let order = Called { caller, order: read_order(post.input)?, mark: post.mark };
+    web.orders.submit(order).await.map_err(|_| Problem::later())?
 }
 
 /// Lists payments

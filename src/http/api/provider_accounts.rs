@@ -158,6 +158,7 @@ async fn change(
     }
     tx.update_provider_account(&row).await?;
     tx.commit().await?;
+    web.accounts.forget(&row.id);
     Ok(Json(view(app, row)))
 }
 

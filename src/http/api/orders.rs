@@ -1,0 +1,118 @@
+//! Payments are started in slices: calls that wait at the same time share one commit, each with its own effect, its own
+//! answer and its own idempotency key.
+
+use axum::response::{IntoResponse, Response};
+
+use super::payments::view;
+use crate::app::App;
+use crate::flows::FlowError;
+use crate::flows::start_checkout::{NewPayment, create_payment};
+use crate::http::auth::Caller;
+use crate::http::idempotency::{Answer, Mark};
+use crate::intake::Sliced;
+use crate::problem::Problem;
+use crate::store::{SoughtOrder, StoreError, Tx};
+
+/// One call that starts a payment.
+pub struct Called {
+    /// Who calls.
+    pub(super) caller: Caller,
+    /// What is wanted.
+    pub(super) order: NewPayment,
+    /// Its idempotency key.
+    pub(super) mark: Mark,
+}
+
+/// Orders of payments are done in slices.
+pub struct Orders;
+
+impl Sliced for Orders {
+    type Call = Called;
+    type Answer = Result<Response, Problem>;
+    const NAME: &'static str = "orders";
+
+    fn about(call: &Called) -> &str {
+        // One case, or one key, one lane.
+        call.order.case.as_deref().or(call.mark.key()).unwrap_or_default()
+    }
+
+    async fn commit(app: &App, slice: &[Called]) -> Result<Vec<Self::Answer>, FlowError> {
+        let mut tx = app.store.begin().await?;
+        let sought = slice.iter().map(|Called { caller, order, mark }| SoughtOrder {
+            merchant: &caller.merchant,
+            key: mark.key(),
+            payer: order.payer.as_deref(),
+            case: order.case.as_deref(),
+        });
+        tx.read_orders_ahead(&sought.collect::<Vec<_>>()).await?;
+        let mut answers = Vec::with_capacity(slice.len());
+        for order in slice {
+            let before = tx.mark();
+            let answer = start(app, &mut tx, order).await;
+            match answer {
+                // The whole slice begins anew, or fails.
+                Err(Refusal::Store(error)) => return Err(error.into()),
+                Err(Refusal::Problem(problem)) => {
+                    tx.take_back(&before);
+                    answers.push(Err(problem));
+                }
+                Ok(answer) => answers.push(Ok(answer)),
+            }
+        }
+        tx.commit().await?;
+        Ok(answers)
+    }
+}
+
+/// Why an order was not done.
+enum Refusal {
+    Store(StoreError),
+    Problem(Problem),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Refusal::Store(error)
+    }
+}
+
+impl From<FlowError> for Refusal {
+    fn from(error: FlowError) -> Self {
+        match error {
+            FlowError::Store(error) => Refusal::Store(error),
+            other => Refusal::Problem(other.into()),
+        }
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Refusal::Problem(problem)
+    }
+}
+
+/// One order of a slice.
+async fn start(app: &App, tx: &mut Tx, Called { caller, order, mark }: &Called) -> Result<Response, Refusal> {
+    if let Some(before) = mark.answered_in(app, tx).await? {
+        return Ok(before);
+    }
+    let merchant = tx.merchant(&caller.merchant).await?.ok_or_else(Problem::not_found)?;
+    let running = match &order.case {
+        Some(case) => {
+            // Locked before the look, so that what is found is what the flow finds.
+            tx.case_for_update(&caller.merchant, case).await?;
+            tx.started_payment_of_case(&caller.merchant, case).await?
+        }
+        None => None,
+    };
+    if running.as_ref().is_some_and(|p| p.live != caller.live) {
+        let detail = "the case has an unfinished payment of the other mode (live, test)";
+        return Err(Problem::conflict("payment_of_other_mode", detail).into());
+    }
+    let payment = create_payment(app, tx, &merchant, caller.live, order.clone()).await?;
+    let is_old = running.is_some_and(|p| p.id == payment.id);
+    let shown = view(app, tx, payment).await?;
+    let answer = if is_old { Answer::ok(&shown) } else { Answer::created(&shown) };
+    mark.keep(tx, &answer, app.now()).await?;
+    Ok(answer.into_response())
+}
