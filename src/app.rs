@@ -14,6 +14,7 @@ use crate::clock::{Carried, Clock, Reading};
 use crate::config::{Config, ConfigError};
 use crate::flows::FlowError;
 use crate::ids::Ids;
+use crate::jobs::Settling;
 use crate::mail::Mailer;
 use crate::metrics::Metrics;
 use crate::outbound::{CallKind, Observe, Outbound, OutboundSettings, SystemResolver, TargetPolicy};
@@ -48,6 +49,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Rung when a job was enqueued, so that the worker need not wait for its next look.
     pub job_bell: Bell,
+    /// Ends of jobs that wait to be written together.
+    pub settling: Settling,
 }
 
 /// Rung when a job was enqueued. Heard by the worker of this process; where it has none, by those of other processes.
@@ -115,11 +118,17 @@ impl App {
         let store = open_patiently(&config.database_url.0, &settings)
             .await
             .map_err(|e| bad("database_url", &with_cause(&e)))?;
-        store.migrate().await.map_err(|e| bad("the database schema", &with_cause(&e)))?;
+        let clock = shared_clock(&store, clock).await.map_err(|e| bad("the database's clock", &with_cause(&e)))?;
+        let now = clock.micros();
+        store.migrate(now).await.map_err(|e| bad("the database schema", &with_cause(&e)))?;
+        // The months ahead are there before their first call comes. Failing here is no reason not to start: a call whose
+        // month is missing is kept all the same.
+        if let Err(error) = store.make_partitions(now).await {
+            tracing::warn!(error = %error, "The partitions of the coming months could not be made");
+        }
         for warning in store.durability_warnings().await.unwrap_or_default() {
             tracing::error!("{warning}");
         }
-        let clock = shared_clock(&store, clock).await.map_err(|e| bad("the database's clock", &with_cause(&e)))?;
         let sealer = sealer(&config)?;
         let extra_ca_pem = match config.extra_ca_file.as_str() {
             "" => None,
@@ -134,6 +143,7 @@ impl App {
             limits.total = Duration::from_secs(config.call_s);
             limits.total_once = Duration::from_secs(config.once_call_s);
         }
+        settings.calls_per_host = settings.calls_per_host.max(config.tell_concurrency);
         settings.client_hook.total = Duration::from_secs(config.tell_timeout_s);
         settings.client_hook.total_once = Duration::from_secs(config.tell_timeout_s);
         let resolver = SystemResolver { limit: settings.provider.connect };
@@ -152,6 +162,7 @@ impl App {
             mailer,
             metrics,
             job_bell: Bell { here: Notify::new(), elsewhere: (config.role == "web").then(|| store.clone()) },
+            settling: Settling::default(),
             store,
             config,
         })

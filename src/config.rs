@@ -130,6 +130,10 @@ settings! {
     tell_waits_s: Vec<i64> = vec![0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400];
     /// Time a client's endpoint has to answer, in seconds.
     tell_timeout_s: u64 = 15;
+    /// Calls to one client's endpoint at the same time, of one worker.
+    tell_concurrency: usize = 32;
+    /// Messages to clients that one worker has claimed at the same time, on their way or waiting for a place.
+    tell_in_flight: usize = 1024;
     /// An endpoint that failed for so long, in seconds, with at least three messages, is disabled.
     endpoint_disable_s: i64 = 432_000;
     /// Pauses before a refund is asked about again, in seconds; the last one repeats.
@@ -144,6 +148,16 @@ settings! {
     job_concurrency: usize = 32;
     /// A job during which the worker died so many times is set aside.
     job_max_crashes: i64 = 5;
+    /// Months for which inbound webhook calls are kept as received, whole months; 0 for ever.
+    keep_deliveries_months: i32 = 13;
+    /// Months for which applied events keep their details; their keys and outcomes stay for ever. 0 for ever.
+    keep_events_months: i32 = 13;
+    /// Months for which messages to client apps, the feed, and the record of their deliveries are kept; 0 for ever.
+    keep_messages_months: i32 = 6;
+    /// Months for which the answer to a POST is kept under its idempotency key; 0 for ever.
+    keep_idempotency_keys_months: i32 = 3;
+    /// Months for which mails keep their address and text; 0 for ever.
+    keep_notices_months: i32 = 13;
     /// Time to connect to an outside host, in seconds.
     connect_s: u64 = 5;
     /// Time for an outside call, in seconds.
@@ -239,8 +253,9 @@ impl Config {
         if !(0..=50).contains(&self.invoice_jitter_percent) {
             return bad("invoice_jitter_percent must be from 0 to 50");
         }
-        if self.job_lease_s <= i64::try_from(self.once_call_s.max(self.call_s)).unwrap_or(i64::MAX) {
-            return bad("job_lease_s must be longer than once_call_s and call_s");
+        let longest_s = self.once_call_s.max(self.call_s).max(self.tell_timeout_s);
+        if self.job_lease_s <= i64::try_from(longest_s).unwrap_or(i64::MAX) {
+            return bad("job_lease_s must be longer than once_call_s, call_s and tell_timeout_s");
         }
         if self.db_connections == 0 || self.db_reserved == 0 || self.db_wait_s == 0 || self.db_answer_s == 0 {
             return bad("db_connections, db_reserved, db_wait_s and db_answer_s must be above zero");
@@ -250,10 +265,24 @@ impl Config {
             || self.intake_queue == 0
             || self.job_concurrency == 0
             || self.invoicing_concurrency == 0
+            || self.tell_concurrency == 0
+            || self.tell_in_flight == 0
         {
             return bad(
-                "intake_batch, intake_lanes, intake_queue, job_concurrency and invoicing_concurrency must be above zero",
+                "intake_batch, intake_lanes, intake_queue, job_concurrency, invoicing_concurrency, tell_concurrency and \
+                 tell_in_flight must be above zero",
             );
+        }
+        for (name, months) in [
+            ("keep_deliveries_months", self.keep_deliveries_months),
+            ("keep_events_months", self.keep_events_months),
+            ("keep_messages_months", self.keep_messages_months),
+            ("keep_idempotency_keys_months", self.keep_idempotency_keys_months),
+            ("keep_notices_months", self.keep_notices_months),
+        ] {
+            if !(0..=1200).contains(&months) {
+                return bad(&format!("{name} must be from 0 (for ever) to 1200"));
+            }
         }
         if self.live {
             if self.master_key.0.is_empty() {

@@ -61,6 +61,12 @@ pub fn made_at(id: &str) -> Option<i64> {
     i64::try_from(ulid.timestamp_ms()).ok()?.checked_mul(1000)
 }
 
+/// The smallest id of a kind that can be made at `micros` or later: the place in an index where an instant begins.
+pub fn first_of(kind: &str, micros: i64) -> String {
+    let ms = u64::try_from(micros / 1000).unwrap_or(0);
+    format!("{kind}_{}", Ulid::from_parts(ms, 0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +79,16 @@ mod tests {
         assert!(made.windows(2).all(|w| w[0] < w[1]));
         assert_eq!(made_at(&made[0]).unwrap() / 1000, clock.micros() / 1000);
         assert_eq!(made_at("pay_zzz"), None);
+    }
+
+    #[test]
+    fn an_instant_has_a_place_among_ids() {
+        let clock = Clock::manual("2026-11-30T23:59:59.999999Z".parse().unwrap());
+        let before = Ids::new(clock.clone()).make("dlv");
+        clock.advance(std::time::Duration::from_micros(1));
+        let after = Ids::new(clock.clone()).make("dlv");
+        let bound = first_of("dlv", clock.micros());
+        assert!(before < bound && bound <= after);
+        assert_eq!(made_at(&bound), Some(clock.micros()));
     }
 }

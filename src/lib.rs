@@ -17,6 +17,7 @@ pub mod intake;
 pub mod jobs;
 pub mod mail;
 pub mod metrics;
+pub mod months;
 pub mod outbound;
 pub mod problem;
 pub mod run;

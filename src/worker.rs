@@ -1,94 +1,214 @@
 //! Runs jobs: claims what is due, runs it beside others, gives back what it holds when it stops.
+//!
+//! There are two lanes. Deliveries to client apps go in large claims through `lines`, everything else in small ones
+//! that wait on other people's interfaces; neither takes the other's places. One loop serves both: it sleeps until the
+//! bell rings, a place gets free, or the next job is due, and writes nothing while there is nothing to do.
+
+mod lines;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use self::lines::Lines;
 use crate::app::{App, SharedApp};
 use crate::clock::seconds;
 use crate::flows::FlowError;
+use crate::flows::keep_house::{self, Kept};
 use crate::flows::notify::{Raise, raise};
 use crate::jobs;
-use crate::store::Job;
+use crate::store::{Job, JobEnd, Lane};
+
+/// Deliveries of one claim at most.
+const CLAIM: usize = 256;
+
+/// Fewer free places for deliveries are not worth a claim.
+const WORTH: usize = 64;
+
+/// How long a job that is due may be held by somebody else's claim before we look again.
+const CONTENDED: Duration = Duration::from_millis(10);
 
 /// Runs jobs until `stop` says true; then waits for those that run.
 pub async fn work(app: SharedApp, mut stop: watch::Receiver<bool>) {
-    let slots = Arc::new(Semaphore::new(app.config.job_concurrency));
-    let mut running = JoinSet::new();
-    let swept_at = AtomicI64::new(0);
+    let house = tokio::spawn(keep_house_by_the_hour(Arc::clone(&app), stop.clone()));
+    let mut worker = Worker::new(Arc::clone(&app));
     while !*stop.borrow() {
-        while running.try_join_next().is_some() {}
-        let claimed = match claim(&app, &slots, &swept_at).await {
-            Ok(claimed) => claimed,
+        let seen = match worker.look().await {
+            Ok(seen) => seen,
             Err(error) => {
                 tracing::warn!(error = %error, "Jobs cannot be claimed");
-                vec![]
+                Seen::default()
             }
         };
-        let busy = !claimed.is_empty();
-        for job in claimed {
-            let (app, slots) = (Arc::clone(&app), Arc::clone(&slots));
-            running.spawn(async move {
-                let _slot = slots.acquire_owned().await;
-                jobs::run(&app, &job).await;
-            });
-        }
-        if busy {
-            // Yields to the runs that were just spawned; more may be due at once.
+        if seen.more {
+            // Yields to the runs that were just begun; more may be due at once.
             tokio::task::yield_now().await;
-            if slots.available_permits() > 0 {
-                continue;
+            continue;
+        }
+        let tick = Duration::from_millis(app.config.job_tick_ms);
+        tokio::select! {
+            () = app.job_bell.notified() => {}
+            () = tokio::time::sleep(seen.next.map_or(tick, |next| next.min(tick))) => {}
+            _ = worker.slots.acquire(), if seen.rest_is_full => {}
+            _ = worker.places.acquire_many(worker.worth()), if seen.telling_is_full => {}
+            changed = stop.changed() => if changed.is_err() { break },
+        }
+    }
+    worker.end().await;
+    if let Err(error) = house.await {
+        tracing::error!(error = %error, "The housekeeping ended abnormally");
+    }
+}
+
+/// One worker's places.
+struct Worker {
+    app: SharedApp,
+    /// For everything but deliveries.
+    slots: Arc<Semaphore>,
+    running: JoinSet<()>,
+    /// For deliveries, from the claim until their ends are written.
+    places: Arc<Semaphore>,
+    lines: Lines,
+}
+
+/// What a look at the queue says about the next one.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Something was claimed; there may be more.
+    more: bool,
+    /// Until the next job is due.
+    next: Option<Duration>,
+    /// Work is due, and all places for it are taken.
+    rest_is_full: bool,
+    telling_is_full: bool,
+}
+
+impl Worker {
+    fn new(app: SharedApp) -> Worker {
+        Worker {
+            slots: Arc::new(Semaphore::new(app.config.job_concurrency)),
+            running: JoinSet::new(),
+            places: Arc::new(Semaphore::new(app.config.tell_in_flight)),
+            lines: Lines::open(Arc::clone(&app)),
+            app,
+        }
+    }
+
+    /// So many free places for deliveries are worth a claim.
+    fn worth(&self) -> u32 {
+        u32::try_from(WORTH.min(self.app.config.tell_in_flight / 4).max(1)).unwrap_or(1)
+    }
+
+    /// Claims and begins what is due in each lane, as far as there are places. Looks without a lock first: an idle
+    /// worker must not write.
+    async fn look(&mut self) -> Result<Seen, FlowError> {
+        while self.running.try_join_next().is_some() {}
+        self.lines.give_back_stale();
+        let mut seen = Seen::default();
+        if self.app.config.hold {
+            return Ok(seen);
+        }
+        let now = self.app.now();
+        let due = self.app.store.read().await?.next_due().await?;
+        let until = |at: i64| Duration::from_micros(u64::try_from(at - now).unwrap_or(0));
+        seen.next = [due.rest, due.telling].into_iter().flatten().filter(|at| *at > now).min().map(until);
+        if due.rest.is_some_and(|at| at <= now) {
+            match self.slots.available_permits() {
+                0 => seen.rest_is_full = true,
+                free => self.begin(Lane::Rest, free, &mut seen).await?,
+            }
+        }
+        if due.telling.is_some_and(|at| at <= now) {
+            match self.places.available_permits() {
+                free if free < self.worth() as usize => seen.telling_is_full = true,
+                free => self.begin(Lane::Telling, free.min(CLAIM), &mut seen).await?,
+            }
+        }
+        Ok(seen)
+    }
+
+    async fn begin(&mut self, lane: Lane, most: usize, seen: &mut Seen) -> Result<(), FlowError> {
+        let claimed = claim(&self.app, lane, most).await?;
+        if claimed.jobs.is_empty() && !claimed.set_some_aside {
+            seen.next = Some(CONTENDED);
+            return Ok(());
+        }
+        seen.more = true;
+        match lane {
+            Lane::Rest => {
+                for job in claimed.jobs {
+                    let (app, slots) = (Arc::clone(&self.app), Arc::clone(&self.slots));
+                    let slot = slots.try_acquire_owned().ok();
+                    self.running.spawn(async move {
+                        let _slot = slot;
+                        jobs::run(&app, &job).await;
+                    });
+                }
+            }
+            Lane::Telling => {
+                let count = u32::try_from(claimed.jobs.len()).unwrap_or(0);
+                if let Ok(places) = Arc::clone(&self.places).try_acquire_many_owned(count) {
+                    self.lines.take(claimed.jobs, places).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for what runs; what waits for its turn is given back.
+    async fn end(mut self) {
+        while self.running.join_next().await.is_some() {}
+        self.lines.close().await;
+    }
+}
+
+/// Looks every minute whether a new turn of the housekeeping has begun. A held hub keeps its hands off the data.
+async fn keep_house_by_the_hour(app: SharedApp, mut stop: watch::Receiver<bool>) {
+    let mut seen = None;
+    while !*stop.borrow() {
+        let turn = Some(app.now() / keep_house::TURN);
+        if seen != turn && !app.config.hold {
+            match keep_house::keep_house(&app, &stop).await {
+                Ok(kept) => {
+                    seen = turn;
+                    if let Some(k) = kept.filter(|k| *k != Kept::default()) {
+                        tracing::info!(made = ?k.made, dropped = ?k.dropped, rows = k.rows, "Kept house");
+                    }
+                }
+                Err(error) => tracing::error!(error = %error, "The housekeeping came to nothing"),
             }
         }
         tokio::select! {
-            () = app.job_bell.notified() => {}
-            () = tokio::time::sleep(Duration::from_millis(app.config.job_tick_ms)) => {}
+            () = tokio::time::sleep(Duration::from_secs(60)) => {}
             _ = stop.changed() => {}
         }
     }
-    while running.join_next().await.is_some() {}
 }
 
-/// Claims as many due jobs as there are free slots; once a lease frees what dead workers held.
-async fn claim(app: &App, slots: &Semaphore, swept_at: &AtomicI64) -> Result<Vec<Job>, FlowError> {
-    if app.config.hold {
-        return Ok(vec![]);
-    }
+/// What a claim brought.
+struct Claimed {
+    jobs: Vec<Job>,
+    set_some_aside: bool,
+}
+
+/// Claims due jobs. One that killed its workers again and again is set aside with an alert (F41).
+async fn claim(app: &App, lane: Lane, most: usize) -> Result<Claimed, FlowError> {
     let now = app.now();
-    if now - swept_at.load(Ordering::Relaxed) > seconds(1) {
-        swept_at.store(now, Ordering::Relaxed);
-        free_lapsed(app).await?;
-    }
-    let free = i64::try_from(slots.available_permits()).unwrap_or(1);
-    if free == 0 {
-        return Ok(vec![]);
-    }
-    // A look without a lock first: an idle worker must not write.
-    let due = app.store.read().await?.next_job_at().await?;
-    if due.is_none_or(|at| at > now) {
-        return Ok(vec![]);
-    }
+    let most = i64::try_from(most).unwrap_or(1);
     let mut tx = app.store.begin().await?;
-    let claimed = tx.claim_jobs(now, now + seconds(app.config.job_lease_s), free).await?;
-    tx.commit().await?;
-    Ok(claimed)
-}
-
-/// Frees jobs whose worker died; one that killed its workers again and again is set aside with an alert (F41).
-///
-/// # Errors
-/// The database.
-pub async fn free_lapsed(app: &App) -> Result<(), FlowError> {
-    let mut tx = app.store.begin().await?;
-    for job in tx.free_lapsed_jobs(app.now(), app.config.job_max_crashes).await? {
+    let claimed = tx.claim_jobs(lane, now, now + seconds(app.config.job_lease_s), most).await?;
+    let (poison, jobs): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|j| j.crashes >= app.config.job_max_crashes);
+    for job in &poison {
+        let why = JobEnd::SetAside("the worker died or stalled too often on this job");
+        tx.end_job(job, why, now).await?;
         let why = format!("the worker died or stalled {} times on job {} ({})", job.crashes, job.id, job.kind);
         let key = format!("job.poison:{}", job.id);
         raise(app, &mut tx, Raise::about_account("job.poison", key, &job.merchant_id, why)).await?;
     }
-    Ok(tx.commit().await?)
+    tx.commit().await?;
+    Ok(Claimed { jobs, set_some_aside: !poison.is_empty() })
 }
 
 /// Runs, one after another, every job that is due, and those that become due by them; answers how many runs there were.
@@ -99,13 +219,11 @@ pub async fn free_lapsed(app: &App) -> Result<(), FlowError> {
 pub async fn run_due(app: &App) -> Result<usize, FlowError> {
     let mut runs = 0;
     loop {
-        free_lapsed(app).await?;
-        let now = app.now();
-        let mut tx = app.store.begin().await?;
-        let claimed = tx.claim_jobs(now, now + seconds(app.config.job_lease_s), 1).await?;
-        tx.commit().await?;
-        let Some(job) = claimed.first() else { return Ok(runs) };
-        jobs::run(app, job).await;
-        runs += 1;
+        let next = app.store.read().await?.next_due().await?.earlier();
+        let Some((lane, _)) = next.filter(|(_, at)| *at <= app.now()) else { return Ok(runs) };
+        for job in claim(app, lane, 1).await?.jobs {
+            jobs::run(app, &job).await;
+            runs += 1;
+        }
     }
 }

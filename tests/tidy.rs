@@ -129,6 +129,7 @@ fn the_top_level_is_complete() {
         "src",
         "providers",
         "tests",
+        "benches",
         "openapi.yaml",
         "README.md",
         "ARCHITECTURE.md",
@@ -139,6 +140,7 @@ fn the_top_level_is_complete() {
         ".ci/run",
         "docs/adr",
         "docs/operate.md",
+        "docs/performance.md",
         "docs/add-a-gateway.md",
     ] {
         assert!(root().join(name).exists(), "{name} is missing");

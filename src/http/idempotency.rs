@@ -2,7 +2,7 @@
 //!
 //! The effect and the stored answer are written in one transaction, so a crash between them is impossible. Of two
 //! calls at once with one key the second waits in the database and is then given the first one's answer. Keys belong to
-//! a merchant and live as long as what they made. Refusals are not kept: the corrected request may use the same key.
+//! a merchant and live for `keep_idempotency_keys_months`. Refusals are not kept: the corrected request may use the same key.
 
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};

@@ -26,7 +26,7 @@ use super::target::{Resolve, SystemResolver, Target, TargetPolicy};
 pub enum CallKind {
     /// A gateway or an invoicing API.
     Provider,
-    /// A webhook to a client's own address: always over a fresh connection, and only the head of the answer is read.
+    /// A webhook to a client's own address: only the head of the answer is of interest.
     ClientHook,
     /// A document to be fetched, such as an invoice's PDF.
     Document,
@@ -78,8 +78,9 @@ pub struct OutboundSettings {
     pub client_hook: Limits,
     /// Limits for documents: 30 s, 20 MiB.
     pub document: Limits,
-    /// Calls to one host at the same time, for each kind of call. More wait, and are turned away after the connect
-    /// limit, so that a gateway that hangs holds neither all sockets nor all memory.
+    /// Calls to one host at the same time, for each kind of call; to one address, where it is a client's. More wait,
+    /// and are turned away after the connect limit, so that a gateway that hangs holds neither all sockets nor all
+    /// memory.
     pub calls_per_host: usize,
     /// Further certificate authorities to trust, as PEM text. The public ones are built in.
     pub extra_ca_pem: Option<Vec<u8>>,
@@ -208,15 +209,18 @@ impl Outbound {
     async fn exchange(&self, target: &Target, request: HttpRequest) -> Result<HttpResponse, CallError> {
         let Shared { settings, resolver, connections, slots, .. } = &*self.shared;
         let limits = settings.limits(self.kind);
-        let key = (self.kind, target.authority());
+        // Many receivers live at one host, each behind a path of its own.
+        let key = match self.kind {
+            CallKind::ClientHook => (self.kind, target.url().as_str().to_owned()),
+            CallKind::Provider | CallKind::Document => (self.kind, target.authority()),
+        };
         let _slot = timeout(limits.connect, slots.take(key)).await.map_err(|_| CallError::Busy)?;
         let addresses = match timeout(limits.connect, settings.policy.vet(target, &**resolver)).await {
             Ok(vetted) => vetted.map_err(CallError::Refused)?,
             Err(_) => return Err(CallError::Refused(super::Refusal::LookUpFailed)),
         };
-        let fresh = request.once || self.kind == CallKind::ClientHook;
         let total = if request.once { limits.total_once } else { limits.total };
-        let client = connections.client(target, addresses, limits.connect, fresh)?;
+        let client = connections.client(target, addresses, limits.connect, request.once)?;
         let exchange = async {
             let answer = client.execute(prepare(target, request)?).await.map_err(CallError::from_sending)?;
             self.read(answer, limits.answer_bytes).await

@@ -41,6 +41,16 @@ pub struct Case {
 
 const COLUMNS_BY_ID: &str = "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at FROM cases WHERE merchant_id = $1 AND id = $2";
 
+/// A page of the cases that a filter over the payer `$2` wants.
+macro_rules! case_page {
+    ($filter:expr) => {
+        concat!(
+            "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at
+             FROM cases WHERE merchant_id = $1 AND ", $filter, " AND ($3 IS NULL OR id < $3) ORDER BY id DESC LIMIT $4"
+        )
+    };
+}
+
 impl Tx {
     /// Adds a case; `Taken` when the number is used.
     pub async fn add_case(&mut self, c: &Case) -> Result<(), StoreError> {
@@ -120,14 +130,11 @@ impl Tx {
 
     /// A page of cases.
     pub async fn cases(&mut self, merchant: &str, payer: Option<&str>, page: &Page) -> Result<Vec<Case>, StoreError> {
-        let rows = self
-            .rows(
-                "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at
-                 FROM cases WHERE merchant_id = $1 AND ($2 IS NULL OR payer_id = $2) AND ($3 IS NULL OR id < $3)
-                 ORDER BY id DESC LIMIT $4",
-                args![merchant, payer, &page.before, page.limit],
-            )
-            .await?;
+        let sql = match payer {
+            Some(_) => case_page!("payer_id = $2"),
+            None => case_page!("$2 IS NULL"),
+        };
+        let rows = self.rows(sql, args![merchant, payer, &page.before, page.limit]).await?;
         rows.iter().map(case).collect()
     }
 }

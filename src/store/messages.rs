@@ -255,11 +255,46 @@ impl Tx {
         rows.iter().map(telling).collect()
     }
 
-    /// Writes the result of a try.
-    pub async fn update_telling(&mut self, t: &Telling, done_at: Option<i64>) -> Result<(), StoreError> {
-        self.run(
-            "UPDATE tellings SET state = $3, attempts = $4, last_status = $5, last_error = $6, done_at = $7 WHERE merchant_id = $1 AND id = $2",
-            args![&t.merchant_id, &t.id, &t.state, t.attempts, t.last_status, &t.last_error, done_at],
+    /// Tellings of many merchants, each with its message's text; in no promised order. One whose message is gone is left
+    /// out.
+    pub async fn tellings_with_texts(&mut self, ids: &[(&str, &str)]) -> Result<Vec<(Telling, String)>, StoreError> {
+        let rows: Vec<_> = ids.iter().map(|(merchant, id)| row![*merchant, *id]).collect();
+        let found = self
+            .rows_of_set(
+                &["owner", "way"],
+                &rows,
+                "SELECT t.merchant_id, t.id, t.message_id, t.endpoint_id, t.state, t.attempts, t.last_status, t.last_error, t.created_at, m.body
+                 FROM r CROSS JOIN tellings AS t CROSS JOIN messages AS m
+                 WHERE t.merchant_id = r.owner AND t.id = r.way AND m.merchant_id = t.merchant_id AND m.id = t.message_id",
+            )
+            .await?;
+        found.iter().map(|r| Ok((telling(r)?, r.text("body")?))).collect()
+    }
+
+    /// Endpoints of many merchants; in no promised order.
+    pub async fn endpoints_by_id(&mut self, ids: &[(&str, &str)]) -> Result<Vec<Endpoint>, StoreError> {
+        let rows: Vec<_> = ids.iter().map(|(merchant, id)| row![*merchant, *id]).collect();
+        let sql = concat!(
+            "SELECT ",
+            endpoint_columns!(),
+            " FROM r CROSS JOIN endpoints WHERE merchant_id = owner AND id = way"
+        );
+        self.rows_of_set(&["owner", "way"], &rows, sql).await?.iter().map(endpoint).collect()
+    }
+
+    /// Writes the results of tries: the tellings as they are now, and when they came to their end, if they did.
+    pub async fn update_tellings(&mut self, tellings: &[(&Telling, Option<i64>)]) -> Result<(), StoreError> {
+        let rows: Vec<_> = tellings
+            .iter()
+            .map(|(t, done_at)| {
+                row![&t.merchant_id, &t.id, &t.state, t.attempts, t.last_status, &t.last_error, *done_at]
+            })
+            .collect();
+        self.run_set(
+            &["owner", "way", "new_state", "tries", "answer", "error", "ended_at"],
+            &rows,
+            "UPDATE tellings SET state = new_state, attempts = tries, last_status = answer, last_error = error, done_at = ended_at
+             FROM r WHERE merchant_id = owner AND id = way",
         )
         .await?;
         Ok(())

@@ -1,18 +1,36 @@
-//! Schema changes: numbered, additive, each in one transaction, the same text for both engines.
+//! Schema changes: numbered, additive, all in one transaction, one text for both engines.
+//!
+//! What only one engine understands stands after a line `--- postgres` or `--- sqlite`, up to a line `--- both`.
+//! `{blob}` is the engine's type for bytes, `{generated}` how it keeps a column that is made from others, `{time:column}` an instant for people, `{next_month:kind}` the first id of
+//! that kind in the month after the one in which the change is made.
 
 use sqlx::AssertSqlSafe;
 
 use super::dialect::{Engine, Store, StoreError};
+use crate::ids::first_of;
+use crate::months::month_start;
 
 /// All migrations in order. Add, move, later drop: an older program must go on working beside a newer one (F49).
-const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("migrations/0001_main_path.sql"))];
+const MIGRATIONS: &[(i64, &str)] = &[
+    (1, include_str!("migrations/0001_main_path.sql")),
+    (2, include_str!("migrations/0002_growth.sql")),
+    (3, include_str!("migrations/0003_jobs.sql")),
+    (4, include_str!("migrations/0004_hot_rows.sql")),
+];
 
 impl Store {
-    /// Brings the schema up to this program's version. Safe to run from several processes at once.
+    /// Brings the schema up to this program's version, as of `now` (microseconds). Safe to run from several processes
+    /// at once.
     ///
     /// # Errors
     /// A migration failed; nothing of it stays.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
+    pub async fn migrate(&self, now: i64) -> Result<(), StoreError> {
+        self.migrate_up_to(i64::MAX, now).await
+    }
+
+    /// Like [`Store::migrate`], but not beyond `last`: the schema of an older program, for tests of upgrades.
+    #[doc(hidden)]
+    pub async fn migrate_up_to(&self, last: i64, now: i64) -> Result<(), StoreError> {
         match &self.engine {
             Engine::Sqlite { writer, .. } => {
                 let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
@@ -22,8 +40,8 @@ impl Store {
                 let done: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM schema_versions")
                     .fetch_one(&mut *tx)
                     .await?;
-                for (version, text) in MIGRATIONS.iter().filter(|(v, _)| *v > done) {
-                    sqlx::raw_sql(AssertSqlSafe(for_sqlite(text))).execute(&mut *tx).await?;
+                for (version, text) in MIGRATIONS.iter().filter(|(v, _)| *v > done && *v <= last) {
+                    sqlx::raw_sql(AssertSqlSafe(for_sqlite(text, now))).execute(&mut *tx).await?;
                     sqlx::query("INSERT INTO schema_versions (version) VALUES ($1)")
                         .bind(version)
                         .execute(&mut *tx)
@@ -42,8 +60,8 @@ impl Store {
                     .persistent(link.keeps_statements)
                     .fetch_one(&mut *tx)
                     .await?;
-                for (version, text) in MIGRATIONS.iter().filter(|(v, _)| *v > done) {
-                    sqlx::raw_sql(AssertSqlSafe(for_postgres(text))).execute(&mut *tx).await?;
+                for (version, text) in MIGRATIONS.iter().filter(|(v, _)| *v > done && *v <= last) {
+                    sqlx::raw_sql(AssertSqlSafe(for_postgres(text, now))).execute(&mut *tx).await?;
                     sqlx::query("INSERT INTO schema_versions (version) VALUES ($1)")
                         .bind(version)
                         .persistent(link.keeps_statements)
@@ -57,26 +75,58 @@ impl Store {
     }
 }
 
-fn for_sqlite(text: &str) -> String {
-    readable_times(&text.replace("{blob}", "BLOB"), |c| {
-        format!("strftime('%Y-%m-%dT%H:%M:%SZ', {c} / 1000000, 'unixepoch')")
+fn for_sqlite(text: &str, now: i64) -> String {
+    let text = section(text, "sqlite").replace("{blob}", "BLOB").replace("{generated}", "VIRTUAL");
+    fill(
+        &fill(&text, "time", |c| format!("strftime('%Y-%m-%dT%H:%M:%SZ', {c} / 1000000, 'unixepoch')")),
+        "next_month",
+        |k| first_of(k, month_start(now, 1)),
+    )
+}
+
+fn for_postgres(text: &str, now: i64) -> String {
+    let text = section(text, "postgres").replace("{blob}", "BYTEA").replace("{generated}", "STORED");
+    fill(&fill(&text, "time", |c| format!("to_timestamp({c} / 1000000.0)")), "next_month", |k| {
+        first_of(k, month_start(now, 1))
     })
 }
 
-fn for_postgres(text: &str) -> String {
-    readable_times(&text.replace("{blob}", "BYTEA"), |c| format!("to_timestamp({c} / 1000000.0)"))
+/// The lines for both engines and those for `engine`.
+fn section(text: &str, engine: &str) -> String {
+    let mut wanted = true;
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        match line.strip_prefix("--- ") {
+            Some(name) => wanted = name == engine || name == "both",
+            None if wanted => out.extend([line, "\n"]),
+            None => {}
+        }
+    }
+    out
 }
 
-/// Replaces `{time:column}`.
-fn readable_times(text: &str, spell: impl Fn(&str) -> String) -> String {
+/// Replaces `{name:argument}`.
+fn fill(text: &str, name: &str, spell: impl Fn(&str) -> String) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some((before, after)) = rest.split_once("{time:") {
-        let (column, after) = after.split_once('}').unwrap_or((after, ""));
+    while let Some((before, after)) = rest.split_once(&format!("{{{name}:")) {
+        let (argument, after) = after.split_once('}').unwrap_or((after, ""));
         out.push_str(before);
-        out.push_str(&spell(column));
+        out.push_str(&spell(argument));
         rest = after;
     }
     out.push_str(rest);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_engine_is_given_its_own_lines() {
+        let text = "a {blob}\n--- postgres\nb\n--- sqlite\nc {time:at}\n--- both\nd '{next_month:dlv}'\n";
+        assert_eq!(for_postgres(text, 0), "a BYTEA\nb\nd 'dlv_0002FS7YR00000000000000000'\n");
+        assert!(for_sqlite(text, 0).contains("c strftime(") && !for_sqlite(text, 0).contains('b'));
+    }
 }

@@ -27,9 +27,9 @@ pub struct Job {
     kind: String,
     /// To which row: its id.
     subject: String,
-    /// `ready`, `running`, `done` or `failed`.
+    /// `ready`, `running` or `failed`.
     state: String,
-    /// Not before (RFC 3339).
+    /// Not before (RFC 3339); of a running job: until when its run owns it.
     run_at: String,
     /// Runs begun so far.
     attempts: i64,
@@ -46,7 +46,7 @@ pub struct Job {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct JobQuery {
-    /// `ready`, `running`, `done` or `failed`.
+    /// `ready`, `running` or `failed`.
     state: Option<String>,
     /// Rows on a page.
     #[param(minimum = 1, maximum = 100, default = 20)]
@@ -64,8 +64,8 @@ async fn list(
     Params(query): Params<JobQuery>,
 ) -> Result<Json<List<Job>>, Problem> {
     let page = page("job", query.limit, query.cursor.as_deref())?;
-    if query.state.as_deref().is_some_and(|s| !["ready", "running", "done", "failed"].contains(&s)) {
-        return Err(Problem::field("state", "must be one of: ready, running, done, failed"));
+    if query.state.as_deref().is_some_and(|s| !["ready", "running", "failed"].contains(&s)) {
+        return Err(Problem::field("state", "must be one of: ready, running, failed"));
     }
     let rows = web.app.store.read().await?.jobs(&caller.merchant, query.state.as_deref(), &page).await?;
     Ok(Json(lists::list(rows, &page, |j| &j.id, view)))

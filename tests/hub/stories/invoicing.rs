@@ -336,7 +336,7 @@ on_both!(an_invoice_made_before_a_crash_is_found_after_it, async |engine: Engine
     tx.update_invoice(&invoice, stage.hub.app.now()).await.unwrap();
     tx.hasten(&payment.merchant_id, JobKind::IssueInvoice, &invoice.id, stage.hub.app.now()).await.unwrap();
     let lease = stage.hub.app.now() + 1_000_000;
-    assert_eq!(tx.claim_jobs(stage.hub.app.now(), lease, 1).await.unwrap().len(), 1);
+    assert_eq!(tx.claim_jobs(grosz::store::Lane::Rest, stage.hub.app.now(), lease, 1).await.unwrap().len(), 1);
     tx.commit().await.unwrap();
     stage.let_pass(10, 5).await;
     stage.expect_paid_and_invoiced(&payment).await;

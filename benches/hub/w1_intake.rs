@@ -1,0 +1,275 @@
+//! W1: one signed webhook in: verified, deduplicated, payment moved, committed, answered.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::load::{Load, Outcome, Pace, Requests, Written, request};
+use crate::program::{Process, Usage};
+use crate::references;
+use crate::report::{Figure, Floor};
+use crate::seed::{Batch, Template};
+use crate::signing::{AutopayCalls, StripeCalls, with_repeats};
+use crate::stage::{Stage, Target, WARM_UP};
+
+/// What is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Stripe events.
+    Stripe,
+    /// Stripe events, one in ten a repeat.
+    Repeats,
+    /// Autopay notifications.
+    Autopay,
+}
+
+/// Payments in the table before the first webhook.
+const SMALL: u64 = 10_000;
+
+/// Payments made for one load at most; it ends early when they are used up.
+const MOST: u64 = 250_000;
+
+/// The measured loads, hub first, then the references.
+pub async fn run(stage: &mut Stage<'_>) {
+    let process = stage.hub.start(&[]).await;
+    let templates = Templates::make(stage, &process).await;
+    let _sink = endpoint(stage, &process).await;
+    seed_background(stage, &templates, SMALL).await;
+    let (_, first) = intake(stage, &process, &templates, Kind::Stripe, Pace::Saturate, 2500.0).await;
+
+    let (figure, stripe) = intake(stage, &process, &templates, Kind::Stripe, Pace::Saturate, first.rate()).await;
+    stage.figure("W1", "hub, Stripe body", figure);
+    let rate = stripe.rate();
+    stage.small_rate = Some(rate);
+    let (figure, half) = intake(stage, &process, &templates, Kind::Stripe, Pace::Rate(rate / 2.0), rate / 2.0).await;
+    stage.figure("W1", "hub, half of that rate (open loop)", figure);
+    stage.judge("W1 p50 at half the rate, ms", half.quantile_ms(0.5), Floor::Most(2.0));
+    stage.judge("W1 p99 at half the rate, ms", half.quantile_ms(0.99), Floor::Most(10.0));
+    let (figure, autopay) = intake(stage, &process, &templates, Kind::Autopay, Pace::Saturate, rate).await;
+    stage.figure("W1", "hub, Autopay body", figure);
+    stage.judge("W1 Autopay body / Stripe body", autopay.rate() / rate, Floor::Least(0.8));
+    let (figure, repeats) = intake(stage, &process, &templates, Kind::Repeats, Pace::Saturate, rate).await;
+    stage.figure("W1", "hub, one in ten repeated", figure);
+    stage.judge("W1 one in ten repeated / without", repeats.rate() / rate, Floor::Least(0.85));
+    if stage.engine == crate::cluster::Engine::Sqlite && rate > 6000.0 {
+        let (figure, steady) = intake(stage, &process, &templates, Kind::Stripe, Pace::Rate(6000.0), 6000.0).await;
+        stage.figure("W1", "hub, 6,000 a second (open loop)", figure);
+        stage.judge("W1 p99 at 6,000/s, ms", steady.quantile_ms(0.99), Floor::Most(30.0));
+    }
+    overload(stage, &process, &templates, rate).await;
+    growth(stage, &process, &templates, rate).await;
+    drop(process);
+    compare(stage, rate).await;
+}
+
+/// The saturated load alone, for a profiler.
+pub async fn hold(stage: &mut Stage<'_>, seconds: u64) {
+    let process = stage.hub.start(&[]).await;
+    let templates = Templates::make(stage, &process).await;
+    seed_background(stage, &templates, SMALL).await;
+    let (_, first) = intake(stage, &process, &templates, Kind::Stripe, Pace::Saturate, 2500.0).await;
+    let count = ((first.rate() * (seconds + 1) as f64 * 1.3) as u64).min(4 * MOST);
+    let batch = templates.payments(stage, Kind::Stripe, count).await;
+    let requests = templates.calls(stage, Kind::Stripe, &batch);
+    let pid = process.child.pid;
+    println!("\nUnder load for {seconds} s. The hub is process {pid}.");
+    if let Some(server) = stage.site.server() {
+        println!("PostgreSQL is process {server}; `ps --ppid {server}` names its backends.");
+    }
+    println!("  perf record -g -p {pid} -- sleep {}\n  perf report --no-children\n", seconds.saturating_sub(2).max(1));
+    let target = stage.target(&process);
+    let load = load(target, Pace::Saturate, stage.options.connections, seconds);
+    let (figure, _) = stage.measure_load(target, requests, load).await;
+    stage.figure("W1", "hub, Stripe body, held", figure);
+}
+
+/// One payment of each gateway, made by the hub itself; all others are copies.
+pub struct Templates {
+    payments: [String; 2],
+}
+
+impl Templates {
+    /// Makes them.
+    pub async fn make(stage: &Stage<'_>, process: &Process) -> Templates {
+        let [stripe, autopay] = &stage.hub.accounts;
+        Templates { payments: [stage.hub.payment(process, stripe).await, stage.hub.payment(process, autopay).await] }
+    }
+
+    fn of(&self, kind: Kind) -> &str {
+        &self.payments[usize::from(kind == Kind::Autopay)]
+    }
+
+    /// Payments that wait for their money.
+    async fn payments(&self, stage: &mut Stage<'_>, kind: Kind, count: u64) -> Batch {
+        let template = Template { merchant: &stage.hub.merchant, payment: self.of(kind) };
+        let batch = stage.seeder.payments(&mut stage.db, &template, count, None).await;
+        stage.db.settle().await;
+        batch
+    }
+
+    /// A signed call for each of them.
+    fn calls(&self, stage: &Stage<'_>, kind: Kind, batch: &Batch) -> Box<dyn Requests> {
+        let [stripe, autopay] = &stage.hub.accounts;
+        let count = u32::try_from(batch.count).expect("fewer than 2^32");
+        let (path, event) = (format!("/webhooks/stripe/{stripe}"), &stage.options.event);
+        match kind {
+            Kind::Stripe => Box::new(StripeCalls::new(&path, event, batch.names(), (0..count).collect())),
+            Kind::Repeats => Box::new(StripeCalls::new(&path, event, batch.names(), with_repeats(count))),
+            Kind::Autopay => Box::new(AutopayCalls::new(&format!("/webhooks/autopay/{autopay}"), &batch.names())),
+        }
+    }
+}
+
+/// Seeds what the load will need at the expected rate, runs it, and checks that every acknowledged webhook moved its
+/// payment, once.
+pub async fn intake(
+    stage: &mut Stage<'_>,
+    process: &Process,
+    templates: &Templates,
+    kind: Kind,
+    pace: Pace,
+    expected: f64,
+) -> (Figure, Outcome) {
+    let seconds = WARM_UP.as_secs_f64() + stage.options.seconds() as f64;
+    let count = ((expected * seconds * 1.4) as u64).clamp(1000, MOST);
+    let batch = templates.payments(stage, kind, count).await;
+    let requests = templates.calls(stage, kind, &batch);
+    let (mut figure, outcome) = stage.measure(stage.target(process), requests, pace).await;
+    let sent: Vec<u32> =
+        if kind == Kind::Repeats { with_repeats(batch.count as u32) } else { (0..batch.count as u32).collect() };
+    let paid: HashSet<u32> = outcome.accepted.iter().map(|n| sent[*n as usize]).collect();
+    check_effects(stage, &batch, paid.len()).await;
+    if outcome.accepted.is_empty() {
+        figure.note.push_str(&process.child.last_words());
+    }
+    (figure, outcome)
+}
+
+/// Exactly one transition for each payment of the batch that was paid, and no other was touched.
+async fn check_effects(stage: &mut Stage<'_>, batch: &Batch, paid: usize) {
+    let (merchant, from, to) = (&stage.hub.merchant, batch.name(0), batch.name(batch.count - 1));
+    let range = |column: &str| format!("merchant_id = '{merchant}' AND {column} BETWEEN 'pay_{from}' AND 'pay_{to}'");
+    let completed = format!("SELECT COUNT(*) FROM payments WHERE {} AND status = 'completed'", range("id"));
+    let moves = format!("SELECT COUNT(*) FROM transitions WHERE {} AND to_status = 'completed'", range("payment_id"));
+    let counts = [stage.db.number(&completed).await, stage.db.number(&moves).await];
+    let paid = i64::try_from(paid).unwrap_or(i64::MAX);
+    // A call whose answer was lost may have been recorded: at least is what was promised.
+    assert!(counts[0] >= paid && counts[0] == counts[1], "{paid} acknowledged, {counts:?} completed and moved");
+    if stage.options.with_invoices {
+        let ordered = format!(
+            "SELECT COUNT(*) FROM invoices i JOIN jobs j ON j.merchant_id = i.merchant_id AND j.subject = i.id
+             WHERE i.{} AND j.kind = 'issue_invoice'",
+            range("payment_id")
+        );
+        assert_eq!(stage.db.number(&ordered).await, counts[0], "one invoice and one job for each payment");
+    }
+}
+
+fn load(target: Target, pace: Pace, connections: usize, seconds: u64) -> Load {
+    Load { to: target.address, connections, pace, warm_up: WARM_UP, time: Duration::from_secs(seconds) }
+}
+
+async fn seed_background(stage: &mut Stage<'_>, templates: &Templates, count: u64) {
+    templates.payments(stage, Kind::Stripe, count).await;
+}
+
+/// With `--with-endpoint`: a client app that is told of each payment.
+async fn endpoint(stage: &Stage<'_>, process: &Process) -> Option<crate::w3_deliver::Sink> {
+    if !stage.options.with_endpoint {
+        return None;
+    }
+    let sink = crate::w3_deliver::Sink::open(1, 0).await;
+    let endpoint = serde_json::json!({"url": sink.urls[0]});
+    stage.hub.post(process, "/v1/webhook-endpoints", &endpoint).await;
+    Some(sink)
+}
+
+/// Twice the saturated rate: every answer is 200 or 503, and comes within a second.
+async fn overload(stage: &mut Stage<'_>, process: &Process, templates: &Templates, rate: f64) {
+    let seconds = stage.options.overload_s.unwrap_or(if stage.options.quick { 3 } else { 15 });
+    if seconds == 0 {
+        return;
+    }
+    // Sent is what is answered and what waits; refused calls use payments up too.
+    let count = ((rate * 2.2 * (seconds + 1) as f64) as u64).clamp(1000, MOST);
+    let batch = templates.payments(stage, Kind::Stripe, count).await;
+    let requests = templates.calls(stage, Kind::Stripe, &batch);
+    let target = stage.target(process);
+    let load = load(target, Pace::Rate(rate * 2.0), stage.options.overload_connections, seconds);
+    let (mut figure, outcome) = stage.measure_load(target, requests, load).await;
+    check_effects(stage, &batch, outcome.accepted.len()).await;
+    let strange = outcome.statuses.iter().filter(|(s, _)| !matches!(s, 200 | 503)).map(|(_, n)| n).sum::<u64>();
+    let slowest_ms = f64::from(outcome.slowest) / 1000.0;
+    figure.note = format!("slowest answer {slowest_ms:.0} ms; {}", figure.note);
+    stage.figure("W1", "hub, twice the saturated rate", figure);
+    stage.judge("W1 overload: answers other than 200 and 503", (strange + outcome.broken) as f64, Floor::Most(0.0));
+    stage.judge("W1 overload: slowest answer, ms", slowest_ms, Floor::Most(1000.0));
+}
+
+/// Memory after many webhooks, against memory after the first tenth of them.
+async fn growth(stage: &mut Stage<'_>, process: &Process, templates: &Templates, rate: f64) {
+    let webhooks = stage.options.webhooks.unwrap_or(if stage.options.quick { 0 } else { 100_000 });
+    let target = stage.target(process);
+    let (mut done, mut early, mut late) = (0, 0, 0);
+    // Half a minute at most, unless a number was asked for.
+    let most = if stage.options.webhooks.is_some() { webhooks } else { webhooks.min((rate * 30.0) as u64) };
+    while done < most {
+        let count = (most / 10).clamp(1, MOST);
+        let batch = templates.payments(stage, Kind::Stripe, count).await;
+        let requests = templates.calls(stage, Kind::Stripe, &batch);
+        let load = load(target, Pace::Saturate, stage.options.connections, 600);
+        let outcome = load.run(requests, || {}).await;
+        assert!(!outcome.accepted.is_empty(), "nothing was accepted");
+        done += count;
+        late = Usage::of(target.pid, None).resident_kib;
+        early = if early == 0 { late } else { early };
+    }
+    if early > 0 {
+        let what = format!("W1 memory after {done} webhooks / after a tenth of them");
+        stage.judge(&what, late as f64 / early as f64, Floor::Most(1.1));
+    }
+}
+
+/// The same with the least code, and the hub's ratios to it.
+async fn compare(stage: &mut Stage<'_>, hub: f64) {
+    let (_child, target) = stage.start_references().await;
+    let bare = request("POST", "/bare", &[("Content-Type", "application/json")], &[b'x'; 1700]);
+    let requests = Box::new(Written(move |_, into: &mut Vec<u8>| into.extend_from_slice(&bare)));
+    let (figure, _) = stage.measure(target, requests, Pace::Saturate).await;
+    stage.figure("W1", "reference: a handler that answers", figure);
+    let (mut each, mut grouped) = (2500.0, 2500.0);
+    for warm in [true, false] {
+        let (figure, outcome) = reference(stage, target, "/each", Pace::Saturate, each).await;
+        each = outcome.rate();
+        if !warm {
+            stage.figure("W1", "reference: one commit each", figure);
+        }
+        let (figure, outcome) = reference(stage, target, "/grouped", Pace::Saturate, grouped).await;
+        grouped = outcome.rate();
+        if !warm {
+            stage.figure("W1", "reference: grouped", figure);
+        }
+    }
+    let (figure, _) = reference(stage, target, "/grouped", Pace::Rate(grouped / 2.0), grouped / 2.0).await;
+    stage.figure("W1", "reference: grouped, half of that rate", figure);
+    let factor = if stage.options.flush_ms > 0 { 4.0 } else { 2.0 };
+    stage.judge("W1 hub / grouped reference", hub / grouped, Floor::Least(0.7));
+    stage.judge("W1 hub / reference with one commit each", hub / each, Floor::Least(factor));
+}
+
+async fn reference(stage: &mut Stage<'_>, target: Target, path: &str, pace: Pace, expected: f64) -> (Figure, Outcome) {
+    let seconds = WARM_UP.as_secs_f64() + stage.options.seconds() as f64;
+    let count = ((expected * seconds * 1.4) as u64).clamp(1000, MOST);
+    let batch = stage.seeder.reserve(count);
+    references::seed(&mut stage.reference_db, &batch, crate::seed::PAYMENTS_A_PAYER).await;
+    stage.reference_db.settle().await;
+    let order = (0..u32::try_from(count).expect("fewer than 2^32")).collect();
+    let calls = StripeCalls::new(path, &stage.options.event, batch.names(), order);
+    let (figure, outcome) = stage.measure(target, Box::new(calls), pace).await;
+    let (from, to) = (batch.name(0), batch.name(count - 1));
+    let moved =
+        format!("SELECT COUNT(*) FROM payments WHERE reference BETWEEN '{from}' AND '{to}' AND status = 'completed'");
+    let moved = stage.reference_db.number(&moved).await;
+    let accepted = i64::try_from(outcome.accepted.len()).unwrap_or(i64::MAX);
+    assert!(moved >= accepted, "the reference lost some: {accepted} acknowledged, {moved} moved");
+    (figure, outcome)
+}

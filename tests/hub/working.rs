@@ -1,0 +1,383 @@
+//! The job table and the worker in batches: claimed, ended and told many at a time, as carefully as one by one.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use grosz::flows::deliver;
+use grosz::flows::tell_client::tell;
+use grosz::store::{Job, JobEnd, JobKind, Lane, NewJob, Store, StoreSettings, Telling};
+use grosz::worker;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use wiremock::matchers::{method, path};
+use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate};
+
+use crate::harness::{Engine, Hub};
+use crate::on_both;
+use crate::raw::Raw;
+
+/// Work about `count` attempts, due now.
+fn polls(hub: &Hub, count: usize) -> Vec<NewJob> {
+    let now = hub.app.now();
+    let new = |_| NewJob {
+        merchant_id: hub.merchant.id.clone(),
+        id: hub.app.ids.make("job"),
+        kind: JobKind::PollStatus,
+        subject: hub.app.ids.make("att"),
+        run_at: now,
+        created_at: now,
+    };
+    (0..count).map(new).collect()
+}
+
+async fn enqueue(hub: &Hub, new: &[NewJob]) {
+    let mut tx = hub.tx().await;
+    tx.enqueue_jobs(new).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn claim(hub: &Hub, lane: Lane, most: i64) -> Vec<Job> {
+    let mut tx = hub.tx().await;
+    let now = hub.app.now();
+    let jobs = tx.claim_jobs(lane, now, now + 60_000_000, most).await.unwrap();
+    tx.commit().await.unwrap();
+    jobs
+}
+
+/// Messages to all endpoints of the merchant.
+async fn messages(hub: &Hub, count: usize) {
+    let mut tx = hub.tx().await;
+    for n in 0..count {
+        let data = json!({"n": n});
+        tell(&hub.app, &mut tx, &hub.merchant.id, "payment.started", "pay_1", false, data).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    hub.app.job_bell.notify_one();
+}
+
+async fn endpoint(hub: &Hub, url: &str) -> String {
+    let made = hub.post("/v1/webhook-endpoints", json!({"url": url})).await.expect(201).json();
+    made["id"].as_str().expect("an id").to_owned()
+}
+
+async fn told(hub: &Hub, endpoint: &str, state: &str) -> usize {
+    let page = grosz::store::Page { before: None, limit: 10_000 };
+    let tellings = hub.app.store.read().await.unwrap().tellings(&hub.merchant.id, endpoint, &page).await.unwrap();
+    tellings.iter().filter(|t: &&Telling| t.state == state).count()
+}
+
+/// A worker beside the hub; it ends with its handle.
+struct Worker(watch::Sender<bool>, Option<JoinHandle<()>>);
+
+impl Worker {
+    fn start(hub: &Hub) -> Worker {
+        let (stop, stopped) = watch::channel(false);
+        Worker(stop, Some(tokio::spawn(worker::work(Arc::clone(&hub.app), stopped))))
+    }
+
+    async fn stop(mut self) {
+        self.0.send(true).unwrap();
+        self.1.take().unwrap().await.unwrap();
+    }
+}
+
+/// Looks until it is so; half a minute at most.
+async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
+    let began = Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < Duration::from_secs(30), "never: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Lets time pass when all that is due was done, so that no lease runs out under a run.
+async fn pass(hub: &Hub, raw: &Raw, seconds: u64) {
+    let busy = format!(
+        "SELECT COUNT(*) FROM jobs WHERE kind = 'tell_client' AND (state = 'running' OR run_at <= {})",
+        hub.app.now()
+    );
+    if raw.number(&busy).await == 0 {
+        hub.advance(seconds);
+        hub.app.job_bell.notify_one();
+    }
+}
+
+on_both!(a_thousand_jobs_end_in_one_statement, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let raw = Raw::of(&hub.app).await;
+    let new = polls(&hub, 1000);
+    enqueue(&hub, &new).await;
+    enqueue(&hub, &new).await;
+    assert_eq!(raw.number("SELECT COUNT(*) FROM jobs").await, 1000, "enqueueing twice is one piece of work");
+    let claimed = claim(&hub, Lane::Rest, 5000).await;
+    let subjects = |jobs: &[Job]| jobs.iter().map(|j| j.subject.clone()).collect::<Vec<_>>();
+    assert_eq!(subjects(&claimed), new.iter().map(|j| j.subject.clone()).collect::<Vec<_>>(), "oldest first");
+    let (again, done) = claimed.split_at(100);
+    let (returned, again) = again.split_at(50);
+    let at = hub.app.now() + 7;
+    let mut ends: Vec<_> = done.iter().map(|j| (j, JobEnd::Done)).collect();
+    ends.extend(again.iter().map(|j| (j, JobEnd::Again(at, Some("later")))));
+    ends.extend(returned.iter().map(|j| (j, JobEnd::Returned(at))));
+    let mut tx = hub.tx().await;
+    assert_eq!(tx.end_jobs(&ends, hub.app.now()).await.unwrap().len(), 1000);
+    assert!(tx.end_jobs(&ends, hub.app.now()).await.unwrap().is_empty(), "an end is written once");
+    tx.commit().await.unwrap();
+    let left = "SELECT COUNT(*) FROM jobs WHERE state = 'ready' AND";
+    assert_eq!(raw.number(&format!("{left} attempts = 1 AND last_error = 'later' AND run_at = {at}")).await, 50);
+    assert_eq!(raw.number(&format!("{left} attempts = 0 AND last_error IS NULL AND run_at = {at}")).await, 50);
+    assert_eq!(raw.number("SELECT COUNT(*) FROM jobs").await, 100);
+});
+
+on_both!(each_job_is_claimed_by_one_of_many, async |engine: Engine| {
+    let hub = Arc::new(Hub::start(engine).await);
+    enqueue(&hub, &polls(&hub, 500)).await;
+    let mut workers = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let hub = Arc::clone(&hub);
+        workers.spawn(async move {
+            let mut mine = vec![];
+            // On PostgreSQL a claim passes over what another one holds at this very moment.
+            while hub
+                .app
+                .store
+                .read()
+                .await
+                .unwrap()
+                .next_due()
+                .await
+                .unwrap()
+                .rest
+                .is_some_and(|at| at <= hub.app.now())
+            {
+                mine.extend(claim(&hub, Lane::Rest, 16).await);
+            }
+            mine
+        });
+    }
+    let all: Vec<Job> = workers.join_all().await.into_iter().flatten().collect();
+    assert_eq!(all.len(), 500);
+    assert_eq!(all.iter().map(|j| &j.id).collect::<HashSet<_>>().len(), 500);
+});
+
+// The table is as large as the work that waits, however much was done.
+on_both!(the_table_returns_to_its_live_size, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let raw = Raw::of(&hub.app).await;
+    let size = if raw.is_postgres() { "SELECT pg_total_relation_size('jobs')" } else { "PRAGMA page_count" };
+    let mut first = None;
+    for _ in 0..20 {
+        enqueue(&hub, &polls(&hub, 1000)).await;
+        let live = *first.get_or_insert(raw.number(size).await);
+        let claimed = claim(&hub, Lane::Rest, 1000).await;
+        let mut tx = hub.tx().await;
+        assert_eq!(tx.finish_jobs(&claimed.iter().collect::<Vec<_>>()).await.unwrap().len(), 1000);
+        tx.commit().await.unwrap();
+        if raw.is_postgres() {
+            raw.run("VACUUM jobs").await;
+        }
+        assert!(raw.number(size).await <= 2 * live, "{} bytes or pages, {live} live", raw.number(size).await);
+    }
+    assert_eq!(raw.number("SELECT COUNT(*) FROM jobs").await, 0);
+});
+
+// F49: work that waits, runs or was set aside survives the change of the table; what was done goes.
+on_both!(jobs_survive_the_change_of_their_table, async |engine: Engine| {
+    let dir = crate::harness::TempDir::new();
+    let url = match engine {
+        Engine::Sqlite => format!("sqlite:{}", dir.path().join("hub.db").display()),
+        Engine::Postgres => crate::cluster::cluster().unwrap().database(),
+    };
+    let store = Store::open(&url, &StoreSettings::default()).await.unwrap();
+    store.migrate_up_to(2, 0).await.unwrap();
+    let raw = Raw::at(&url).await;
+    for (n, state, lease) in [(1, "ready", "NULL"), (2, "running", "77"), (3, "done", "NULL"), (4, "failed", "NULL")] {
+        raw.run(format!(
+            "INSERT INTO jobs (merchant_id, id, kind, subject, state, run_at, attempts, crashes, lease_until, fence, last_error, created_at)
+             VALUES ('mer_1', 'job_{n}', 'fetch_pdf', 'ivc_{n}', '{state}', 50, 2, 1, {lease}, 3, 'why', 1)"
+        ))
+        .await;
+    }
+    raw.run("INSERT INTO jobs (merchant_id, id, kind, subject, state, run_at, attempts, crashes, fence, created_at) VALUES ('mer_1', 'job_5', 'fetch_pdf', 'ivc_4', 'ready', 60, 0, 0, 0, 1)")
+        .await;
+    store.migrate(0).await.unwrap();
+    let there = raw.column("SELECT id || ' ' || state || ' ' || run_at FROM jobs ORDER BY id").await;
+    assert_eq!(there, ["job_1 ready 50", "job_2 running 77", "job_4 failed 50", "job_5 ready 60"]);
+    let mut tx = store.begin().await.unwrap();
+    let claimed = tx.claim_jobs(Lane::Rest, 76, 500, 10).await.unwrap();
+    assert_eq!(claimed.iter().map(|j| j.id.as_str()).collect::<Vec<_>>(), ["job_1", "job_5"], "one is still owned");
+    assert_eq!((claimed[0].attempts, claimed[0].crashes, claimed[0].fence), (3, 1, 4));
+    let claimed = tx.claim_jobs(Lane::Rest, 77, 500, 10).await.unwrap();
+    assert_eq!((claimed[0].id.as_str(), claimed[0].crashes), ("job_2", 2), "its lease ran out");
+    tx.commit().await.unwrap();
+    assert_eq!(raw.number("SELECT COUNT(*) FROM jobs_readable WHERE state = 'failed'").await, 1);
+});
+
+// F42: of many deliveries recorded together one lost its lease. It writes nothing, the others do.
+on_both!(a_lost_lease_in_a_batch_writes_nothing, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let server = MockServer::start().await;
+    Mock::given(method("POST")).respond_with(ResponseTemplate::new(200)).mount(&server).await;
+    let id = endpoint(&hub, &server.uri()).await;
+    messages(&hub, 10).await;
+    let jobs = claim(&hub, Lane::Telling, 100).await;
+    let loaded = deliver::load(&hub.app, jobs).await.unwrap();
+    let mut batch = vec![];
+    for delivery in loaded.deliveries {
+        batch.push(deliver::send(&hub.app, delivery).await);
+    }
+    let lost = batch[3].job().clone();
+    let raw = Raw::of(&hub.app).await;
+    raw.run(format!("UPDATE jobs SET run_at = 1 WHERE id = '{}'", lost.id)).await;
+    let owner = claim(&hub, Lane::Telling, 100).await;
+    assert_eq!(owner.iter().map(|j| &j.id).collect::<Vec<_>>(), [&lost.id]);
+    deliver::record(&hub.app, &batch).await.unwrap();
+    assert_eq!((told(&hub, &id, "delivered").await, told(&hub, &id, "pending").await), (9, 1));
+    let attempts = format!("SELECT attempts FROM tellings WHERE id = '{}'", lost.subject);
+    assert_eq!(raw.number(&attempts).await, 0, "as if it had not been tried");
+    deliver::run(&hub.app, &owner[0]).await.unwrap();
+    assert_eq!(told(&hub, &id, "delivered").await, 10);
+    assert_eq!(raw.number("SELECT COUNT(*) FROM jobs").await, 0);
+    let sent = server.received_requests().await.unwrap();
+    assert_eq!(sent.len(), 11);
+    assert_eq!(sent.iter().map(|r| r.headers["webhook-id"].clone()).collect::<HashSet<_>>().len(), 10);
+});
+
+/// Refuses every twentieth call.
+#[derive(Clone, Default)]
+struct Moody(Arc<AtomicUsize>, Arc<Mutex<BTreeMap<String, usize>>>);
+
+impl Respond for Moody {
+    fn respond(&self, request: &Request) -> ResponseTemplate {
+        if self.0.fetch_add(1, Ordering::SeqCst) % 20 == 7 {
+            return ResponseTemplate::new(500);
+        }
+        let id = request.headers["webhook-id"].to_str().unwrap().to_owned();
+        *self.1.lock().unwrap().entry(id).or_default() += 1;
+        ResponseTemplate::new(204)
+    }
+}
+
+// F43: one call in twenty fails; nothing is lost, and nothing that was taken comes again.
+on_both!(a_flood_is_told_without_a_loss, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let (server, moody) = (MockServer::start().await, Moody::default());
+    Mock::given(method("POST")).respond_with(moody.clone()).mount(&server).await;
+    let id = endpoint(&hub, &server.uri()).await;
+    let worker = Worker::start(&hub);
+    messages(&hub, 600).await;
+    let raw = Raw::of(&hub.app).await;
+    until("all are told", async || {
+        // Past the pauses of those that failed.
+        pass(&hub, &raw, 400).await;
+        told(&hub, &id, "delivered").await == 600
+    })
+    .await;
+    worker.stop().await;
+    let taken = moody.1.lock().unwrap().clone();
+    assert_eq!(taken.len(), 600);
+    assert!(taken.values().all(|times| *times == 1), "{taken:?}");
+    assert_eq!(raw.number("SELECT COUNT(*) FROM jobs").await, 0);
+    let health = hub.app.store.read().await.unwrap().endpoint(&hub.merchant.id, &id).await.unwrap().unwrap();
+    assert_eq!((health.state.as_str(), health.failed_messages), ("enabled", 0), "the last one was taken");
+});
+
+// F43: an endpoint that never answers holds its own places only; another one, other work, and the stop go on.
+on_both!(a_hanging_endpoint_holds_nobody_else, async |engine: Engine| {
+    let hub = Hub::start_with(engine, |c| (c.tell_concurrency, c.tell_in_flight, c.tell_timeout_s) = (4, 64, 6)).await;
+    // Accepts connections, by the system's queue, and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hanging = endpoint(&hub, &format!("http://{}/", silent.local_addr().unwrap())).await;
+    messages(&hub, 300).await;
+    let server = MockServer::start().await;
+    Mock::given(path("/hook")).respond_with(ResponseTemplate::new(200)).mount(&server).await;
+    let healthy = endpoint(&hub, &format!("{}/hook", server.uri())).await;
+    let mut tx = hub.tx().await;
+    let mut off = tx.endpoint(&hub.merchant.id, &hanging).await.unwrap().unwrap();
+    off.types = vec!["endpoint.test".into()];
+    tx.update_endpoint(&off).await.unwrap();
+    tx.commit().await.unwrap();
+    messages(&hub, 50).await;
+    let worker = Worker::start(&hub);
+    until("the healthy one is told", async || told(&hub, &healthy, "delivered").await == 50).await;
+    assert_eq!(told(&hub, &hanging, "pending").await, 300);
+    worker.stop().await;
+    let mut tx = hub.app.store.read().await.unwrap();
+    assert_eq!(tx.queue_depth().await.unwrap().iter().map(|d| d.count).sum::<i64>(), 300);
+    let raw = Raw::of(&hub.app).await;
+    assert_eq!(raw.number("SELECT COUNT(*) FROM jobs WHERE state = 'running'").await, 0, "a stop gives back");
+    let tried = raw.number("SELECT COUNT(*) FROM tellings WHERE attempts > 0").await;
+    assert!((50 + 1..=50 + 12).contains(&tried), "{tried} were tried");
+    assert_eq!(raw.number("SELECT COUNT(*) FROM jobs WHERE attempts > 1").await, 0, "a wait is not an attempt");
+});
+
+// A flood in one lane does not stand before the work of the other.
+on_both!(deliveries_do_not_stand_before_other_work, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let raw = Raw::of(&hub.app).await;
+    let server = MockServer::start().await;
+    Mock::given(method("POST")).respond_with(ResponseTemplate::new(200)).mount(&server).await;
+    let id = endpoint(&hub, &server.uri()).await;
+    messages(&hub, 300).await;
+    hub.advance(1);
+    let new = polls(&hub, 1);
+    enqueue(&hub, &new).await;
+    assert_eq!(claim(&hub, Lane::Rest, 1).await[0].id, new[0].id, "though 300 are due before it");
+    let worker = Worker::start(&hub);
+    until("all are told", async || {
+        pass(&hub, &raw, 2).await;
+        told(&hub, &id, "delivered").await == 300
+    })
+    .await;
+    worker.stop().await;
+    assert_eq!(raw.column("SELECT kind FROM jobs").await, ["poll_status"]);
+});
+
+// An idle worker writes nothing, however often it looks.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_worker_writes_nothing() {
+    let hub = Hub::start_with(Engine::Sqlite, |c| c.job_tick_ms = 1).await;
+    let worker = Worker::start(&hub);
+    let raw = Raw::of(&hub.app).await;
+    until("the turn of the housekeeping is over", async || {
+        raw.number("SELECT COUNT(*) FROM scheduled_runs WHERE done_at IS NOT NULL").await == 1
+    })
+    .await;
+    let mut later = polls(&hub, 1);
+    later[0].run_at += 1;
+    enqueue(&hub, &later).await;
+    let Raw::Sqlite(pool) = &raw else { unreachable!() };
+    let mut one = pool.acquire().await.unwrap();
+    let mut version = async || sqlx::query_scalar::<_, i64>("PRAGMA data_version").fetch_one(&mut *one).await.unwrap();
+    let before = version().await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(300) {
+        hub.app.job_bell.notify_one();
+        assert_eq!(version().await, before);
+    }
+    hub.advance(1);
+    hub.app.job_bell.notify_one();
+    until("the job that is due now runs", async || raw.number("SELECT COUNT(*) FROM jobs").await == 0).await;
+    worker.stop().await;
+}
+
+// An endpoint that is given up in the middle of a batch: one alert, and what waits for it is let go.
+on_both!(gone_in_a_batch_is_told_once, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let server = MockServer::start().await;
+    Mock::given(method("POST")).respond_with(ResponseTemplate::new(410)).mount(&server).await;
+    let id = endpoint(&hub, &server.uri()).await;
+    messages(&hub, 40).await;
+    let worker = Worker::start(&hub);
+    let raw = Raw::of(&hub.app).await;
+    until("no delivery is left", async || {
+        raw.number("SELECT COUNT(*) FROM jobs WHERE kind = 'tell_client'").await == 0
+    })
+    .await;
+    worker.stop().await;
+    let row = hub.app.store.read().await.unwrap().endpoint(&hub.merchant.id, &id).await.unwrap().unwrap();
+    assert_eq!((row.state.as_str(), row.state_reason.as_deref()), ("disabled", Some("answered 410 Gone")));
+    assert_eq!(raw.number("SELECT COUNT(*) FROM alerts WHERE code = 'endpoint.disabled'").await, 1);
+});
