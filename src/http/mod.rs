@@ -3,6 +3,7 @@
 pub mod api;
 pub mod auth;
 mod docs;
+mod guests;
 pub mod idempotency;
 pub mod input;
 pub mod openapi;
@@ -84,8 +85,7 @@ async fn readyz(State(web): State<Web>) -> Response {
         Ok(()) => "ready\n".into_response(),
         Err(error) => {
             tracing::warn!(error = %error, "Not ready");
-            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "2")], "the database cannot be written to\n")
-                .into_response()
+            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "2")], format!("{error}\n")).into_response()
         }
     }
 }
