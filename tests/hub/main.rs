@@ -17,6 +17,7 @@ mod property;
 mod raw;
 mod readme;
 mod sandbox;
+mod slices;
 mod statements;
 mod store;
 mod stories;
