@@ -38,6 +38,7 @@ impl Program {
             ("CONNECT_S", "1"),
             ("CALL_S", "2"),
             ("ONCE_CALL_S", "2"),
+            ("TELL_TIMEOUT_S", "2"),
             ("JOB_LEASE_S", "3"),
             ("JOB_TICK_MS", "50"),
             ("JOB_MAX_CRASHES", "1000"),
@@ -95,8 +96,11 @@ impl Program {
 
     /// Waits until it answers.
     pub async fn answers(&self) {
-        until("the program answers", async || self.http.get(format!("{}/healthz", self.url)).send().await.is_ok())
-            .await;
+        until("the program answers", async || {
+            assert!(!self.log().lines().any(|line| line.starts_with("grosz: ")), "it ended at once: {}", self.log());
+            self.http.get(format!("{}/healthz", self.url)).send().await.is_ok()
+        })
+        .await;
     }
 
     /// Status and text of a page, `None` when there is no answer.
