@@ -484,7 +484,11 @@ on_both!(a_checkout_that_nobody_opened_expires, async |engine: Engine| {
         let over = stage.payment(&payment).await;
         assert_eq!((over.status, over.reason), (Status::Error, Some(Reason::Expired)), "{gateway}");
         assert!(stage.alerts().await.is_empty());
-        assert_eq!(stage.hub.app.store.read().await.unwrap().next_due().await.unwrap().earlier(), None, "asking has ended");
+        assert_eq!(
+            stage.hub.app.store.read().await.unwrap().next_due().await.unwrap().earlier(),
+            None,
+            "asking has ended"
+        );
     }
 });
 
