@@ -123,7 +123,7 @@ async fn enqueue(store: &Store, from: usize, count: usize) -> Result<(), StoreEr
 async fn claim(store: &Store, limit: usize) -> Result<Vec<Job>, StoreError> {
     let now = now_us();
     let mut tx = store.begin().await?;
-    let jobs = tx.claim_jobs(Lane::Tell, now, now + LEASE_US, i64::try_from(limit).unwrap_or(1)).await?;
+    let jobs = tx.claim_jobs(Lane::Telling, now, now + LEASE_US, i64::try_from(limit).unwrap_or(1)).await?;
     tx.commit().await?;
     Ok(jobs)
 }

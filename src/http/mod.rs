@@ -113,6 +113,8 @@ async fn metrics(State(web): State<Web>) -> Response {
         let age = (now - line.oldest_run_at).max(0) / 1_000_000;
         text.push_str(&format!("grosz_job_age_seconds{{kind=\"{}\"}} {age}\n", line.kind));
     }
+    text.push_str("# HELP grosz_db_statements Statements asked of the database.\n# TYPE grosz_db_statements counter\n");
+    text.push_str(&format!("grosz_db_statements_total {}\n", web.app.store.statements()));
     text.push_str("# EOF\n");
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }

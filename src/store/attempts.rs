@@ -36,6 +36,42 @@ pub struct Attempt {
     pub created_at: i64,
 }
 
+/// What lists show of an attempt.
+#[derive(Debug, Clone)]
+pub struct AttemptGlance {
+    /// `att_…`
+    pub id: String,
+    /// 1 for the first.
+    pub no: i64,
+    /// As of [`Attempt`].
+    pub state: String,
+    /// Our name for it at the gateway.
+    pub reference: String,
+    /// The gateway's name for the checkout.
+    pub gateway_ref: Option<String>,
+    /// At which account.
+    pub provider_account_id: String,
+    /// Microseconds.
+    pub expires_at: i64,
+    /// Microseconds.
+    pub created_at: i64,
+}
+
+impl From<Attempt> for AttemptGlance {
+    fn from(a: Attempt) -> Self {
+        AttemptGlance {
+            id: a.id,
+            no: a.no,
+            state: a.state,
+            reference: a.reference,
+            gateway_ref: a.gateway_ref,
+            provider_account_id: a.provider_account_id,
+            expires_at: a.expires_at,
+            created_at: a.created_at,
+        }
+    }
+}
+
 impl Attempt {
     /// True when the gateway was asked for a link and gave none: nobody was ever sent there.
     pub fn start_failed(&self) -> bool {
@@ -81,39 +117,20 @@ impl Tx {
         if let Some(folder) = self.folder(merchant, payment) {
             return Ok(folder.attempts.iter().map(|(a, _)| a.clone()).collect());
         }
+        if let Some(book) = &self.book {
+            let mine = |a: &&Attempt| a.merchant_id == merchant && a.payment_id == payment;
+            let new: Vec<Attempt> = book.new.attempts.iter().filter(mine).cloned().collect();
+            // A payment that is not in the book's folders has all its attempts there, or none.
+            if !new.is_empty() {
+                return Ok(new);
+            }
+        }
         let sql = concat!(
             "SELECT ",
             attempt_columns!(),
             " FROM attempts WHERE merchant_id = $1 AND payment_id = $2 ORDER BY no LIMIT 1000"
         );
         self.rows(sql, args![merchant, payment]).await?.iter().map(attempt).collect()
-    }
-
-    /// Attempts of several payments, for a page of a list; each payment's first first.
-    pub async fn attempts_of(&mut self, merchant: &str, payments: &[String]) -> Result<Vec<Attempt>, StoreError> {
-        let mut new = vec![];
-        if let Some(book) = &self.book {
-            let wanted = |a: &&Attempt| a.merchant_id == merchant && payments.contains(&a.payment_id);
-            new.extend(book.new.attempts.iter().filter(wanted).cloned());
-        }
-        // A payment's attempts are all new, or none is.
-        if !new.is_empty() && payments.iter().all(|p| new.iter().any(|a| a.payment_id == *p)) {
-            return Ok(new);
-        }
-        let sql = self.pick(
-            concat!(
-                "SELECT ",
-                attempt_columns!(),
-                " FROM attempts WHERE merchant_id = $1 AND payment_id IN (SELECT value FROM json_each($2)) ORDER BY payment_id, no"
-            ),
-            concat!(
-                "SELECT ",
-                attempt_columns!(),
-                " FROM attempts WHERE merchant_id = $1 AND payment_id = ANY(ARRAY(SELECT jsonb_array_elements_text(CAST($2 AS jsonb))))
-                 ORDER BY payment_id, no"
-            ),
-        );
-        self.rows(sql, args![merchant, &to_json(&payments)?]).await?.iter().map(attempt).collect()
     }
 
     /// Attempts of these payments, each payment's first first. `r`: merchant, payment.

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -21,6 +22,7 @@ use super::link::Link;
 #[derive(Clone)]
 pub struct Store {
     pub(super) engine: Engine,
+    asked: Arc<AtomicU64>,
 }
 
 #[derive(Clone)]
@@ -138,7 +140,7 @@ impl Store {
     /// The address is of neither kind, or the database cannot be reached.
     pub async fn open(url: &str, settings: &StoreSettings) -> Result<Store, StoreError> {
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return Ok(Store { engine: Engine::Postgres(Link::open(url, settings).await?) });
+            return Ok(Store { engine: Engine::Postgres(Link::open(url, settings).await?), asked: Arc::default() });
         }
         let wait = Duration::from_secs(settings.wait_s);
         let Some(path) = url.strip_prefix("sqlite:").filter(|p| !p.contains(":memory:") && !p.is_empty()) else {
@@ -167,7 +169,7 @@ impl Store {
             .acquire_timeout(wait)
             .connect_with(options.read_only(true).create_if_missing(false))
             .await?;
-        Ok(Store { engine: Engine::Sqlite { writer, readers } })
+        Ok(Store { engine: Engine::Sqlite { writer, readers }, asked: Arc::default() })
     }
 
     /// Begins a transaction that may write.
@@ -179,6 +181,7 @@ impl Store {
             Engine::Sqlite { writer, .. } => Ok(Tx::on(Conn::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?))),
             Engine::Postgres(link) => begin_at(link, &link.shared).await,
         }
+        .map(|tx| tx.counted_by(self))
     }
 
     /// Like [`Store::begin`], on a connection kept for webhooks: a crowd elsewhere cannot keep them waiting.
@@ -188,7 +191,7 @@ impl Store {
     pub async fn begin_reserved(&self) -> Result<Tx, StoreError> {
         match &self.engine {
             Engine::Sqlite { .. } => self.begin().await,
-            Engine::Postgres(link) => begin_at(link, &link.reserved).await,
+            Engine::Postgres(link) => begin_at(link, &link.reserved).await.map(|tx| tx.counted_by(self)),
         }
     }
 
@@ -201,6 +204,7 @@ impl Store {
             Engine::Sqlite { readers, .. } => Ok(Tx::on(Conn::SqliteRead(readers.acquire().await?))),
             Engine::Postgres(link) => read_at(link, &link.shared).await,
         }
+        .map(|tx| tx.counted_by(self))
     }
 
     /// Like [`Store::read`], on a connection kept for webhooks.
@@ -210,8 +214,13 @@ impl Store {
     pub async fn read_reserved(&self) -> Result<Tx, StoreError> {
         match &self.engine {
             Engine::Sqlite { .. } => self.read().await,
-            Engine::Postgres(link) => read_at(link, &link.reserved).await,
+            Engine::Postgres(link) => read_at(link, &link.reserved).await.map(|tx| tx.counted_by(self)),
         }
+    }
+
+    /// How many statements this process has asked the database since it opened it, commits left out.
+    pub fn statements(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// Has the workers of other processes look for jobs, soon. Costs the caller nothing.
@@ -324,6 +333,7 @@ pub struct Tx {
     pub(super) conn: Conn,
     /// What is read ahead and written behind; see `book.rs`.
     pub(super) book: Option<Box<Book>>,
+    asked: Arc<AtomicU64>,
 }
 
 pub(super) enum Conn {
@@ -423,7 +433,16 @@ macro_rules! ask {
 
 impl Tx {
     fn on(conn: Conn) -> Tx {
-        Tx { conn, book: None }
+        Tx { conn, book: None, asked: Arc::default() }
+    }
+
+    fn counted_by(mut self, store: &Store) -> Tx {
+        self.asked = Arc::clone(&store.asked);
+        self
+    }
+
+    pub(super) fn count(&self, statements: usize) {
+        self.asked.fetch_add(statements as u64, Ordering::Relaxed);
     }
 
     /// Makes everything durable.
@@ -465,6 +484,7 @@ impl Tx {
 
     /// Runs a statement; answers how many rows it touched.
     pub(super) async fn run(&mut self, sql: &'static str, args: &[Arg<'_>]) -> Result<u64, StoreError> {
+        self.count(1);
         Ok(match &mut self.conn {
             Conn::Sqlite(c) => bind!(sql, args).execute(&mut **c).await?.rows_affected(),
             Conn::Postgres(c, link) => ask!(link, bind!(sql, args), execute, c).rows_affected(),
@@ -475,6 +495,7 @@ impl Tx {
 
     /// Runs a query; answers its rows.
     pub(super) async fn rows(&mut self, sql: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, StoreError> {
+        self.count(1);
         Ok(match &mut self.conn {
             Conn::Sqlite(c) => bind!(sql, args).fetch_all(&mut **c).await?.into_iter().map(Row::Sqlite).collect(),
             Conn::Postgres(c, link) => {
@@ -489,6 +510,7 @@ impl Tx {
 
     /// Runs a query; answers its first row.
     pub(super) async fn row(&mut self, sql: &'static str, args: &[Arg<'_>]) -> Result<Option<Row>, StoreError> {
+        self.count(1);
         Ok(match &mut self.conn {
             Conn::Sqlite(c) => bind!(sql, args).fetch_optional(&mut **c).await?.map(Row::Sqlite),
             Conn::Postgres(c, link) => ask!(link, bind!(sql, args), fetch_optional, c).map(Row::Postgres),

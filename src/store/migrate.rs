@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn each_engine_is_given_its_own_lines() {
         let text = "a {blob}\n--- postgres\nb\n--- sqlite\nc {time:at}\n--- both\nd '{next_month:dlv}'\n";
-        assert_eq!(for_postgres(text, 0), "a BYTEA\nb\nd 'dlv_0002FS7YR00000000000000000'\n");
+        assert_eq!(for_postgres(text, 0), "a BYTEA\nb\nd 'dlv_0002FTA9000000000000000000'\n");
         assert!(for_sqlite(text, 0).contains("c strftime(") && !for_sqlite(text, 0).contains('b'));
     }
 }

@@ -23,7 +23,7 @@ mod refunds;
 mod set;
 
 pub use accounts::{ApiKey, InvoicingAccount, Merchant, ProviderAccount};
-pub use attempts::{Attempt, Capture};
+pub use attempts::{Attempt, AttemptGlance, Capture};
 pub use book::{BookMark, Sought, SoughtOrder};
 pub use cases::{Case, CaseLine};
 pub use deliveries::{DeliveryFilter, EventRow, RecordedDelivery, StoredDelivery};
@@ -33,7 +33,7 @@ pub use idempotency::{NewAnswer, StoredAnswer};
 pub use invoices::{Attachment, InvoiceGlance, InvoiceRow};
 pub use jobs::{Job, JobEnd, JobKind, Lane, NewJob, NextDue, QueueDepth};
 pub use messages::{Endpoint, Message, Telling};
-pub use payments::{Payment, PaymentFilter, Transition};
+pub use payments::{ListedPayment, Payment, PaymentFilter, Transition};
 pub use people::{Expert, Payer, Profile, ProfileBody};
 pub use records::{Alert, Notice};
 pub(crate) use refunds::refund_word;

@@ -80,7 +80,7 @@ async fn make_month(pool: &PgPool, start: i64) -> Result<Option<String>, StoreEr
     // The same number as for migrations: whoever changes the schema is alone.
     sqlx::raw_sql("SELECT pg_advisory_xact_lock(7126710701)").execute(&mut *tx).await?;
     let (from, to) = (first_of("dlv", start), first_of("dlv", month_start(start, 1)));
-    if parts(&mut *tx).await?.iter().any(|p| p.holds(&from)) {
+    if parts(&mut tx).await?.iter().any(|p| p.holds(&from)) {
         return Ok(None);
     }
     let name = format!("deliveries_{}", month_name(start));

@@ -3,7 +3,7 @@
 use grosz_providers::Money;
 use grosz_providers::invoicer::{Buyer, InvoiceLine};
 
-use super::Page;
+use super::{AttemptGlance, InvoiceGlance, Page};
 use super::dialect::{Arg, Row, StoreError, Tx, args, maybe_json, to_json};
 use super::set::{Set, row};
 use crate::domain::payment::{Reason, Status};
@@ -99,9 +99,61 @@ pub struct PaymentFilter {
     pub live: Option<bool>,
 }
 
+/// A payment as lists show it.
+#[derive(Debug, Clone)]
+pub struct ListedPayment {
+    /// The payment, without buyer and lines.
+    pub payment: Payment,
+    /// Its attempts, the first first.
+    pub attempts: Vec<AttemptGlance>,
+    /// Its sales invoice.
+    pub invoice: Option<InvoiceGlance>,
+    /// An expert attached a document, and the merchant shows those to payers.
+    pub has_shown_attachment: bool,
+}
+
 macro_rules! payment_columns {
     () => {
         "merchant_id, id, case_id, quote_version, payer_id, buyer, profile_id, profile_version, provider_account_id, amount, currency, lines, description, return_url, token, live, status, status_reason, late_success, double_payment, mismatch, amount_refunded, version, created_at, updated_at, completed_at"
+    };
+}
+
+/// A page of payments: by payer, by case, or any of the merchant.
+macro_rules! from_payments {
+    (payer) => {
+        from_payments!("payer_id = $2 AND ($3 IS NULL OR case_id = $3)")
+    };
+    (case) => {
+        from_payments!("$2 IS NULL AND case_id = $3")
+    };
+    (any) => {
+        from_payments!("$2 IS NULL AND $3 IS NULL")
+    };
+    ($of:literal) => {
+        concat!(
+            " FROM payments WHERE merchant_id = $1 AND ", $of,
+            " AND ($4 IS NULL OR status = $4) AND ($5 IS NULL OR created_at >= $5) AND ($6 IS NULL OR created_at < $6)
+             AND ($7 IS NULL OR live = $7) AND ($8 IS NULL OR id < $8) ORDER BY id DESC LIMIT $9"
+        )
+    };
+}
+
+macro_rules! listed {
+    ($of:ident) => {
+        concat!(
+            "SELECT p.merchant_id, p.id, p.case_id, p.quote_version, p.payer_id, NULL AS buyer, p.profile_id, p.profile_version,
+                 p.provider_account_id, p.amount, p.currency, NULL AS lines, p.description, p.return_url, p.token, p.live, p.status,
+                 p.status_reason, p.late_success, p.double_payment, p.mismatch, p.amount_refunded, p.version, p.created_at, p.updated_at,
+                 p.completed_at, a.id AS attempt_id, a.no, a.state AS attempt_state, a.reference, a.gateway_ref,
+                 a.provider_account_id AS attempt_account, a.expires_at AS attempt_expires, a.created_at AS attempt_created,
+                 i.state AS invoice_state, i.number, i.pdf_sha256, f.payment_id AS shown_attachment
+             FROM (SELECT *", from_payments!($of), ") p
+             JOIN merchants m ON m.id = p.merchant_id
+             LEFT JOIN attempts a ON a.merchant_id = p.merchant_id AND a.payment_id = p.id
+             LEFT JOIN invoices i ON i.merchant_id = p.merchant_id AND i.payment_id = p.id AND i.kind = 'sales'
+             LEFT JOIN attachments f ON m.show_attachment = 1 AND f.merchant_id = p.merchant_id AND f.payment_id = p.id
+             ORDER BY p.id DESC, a.no"
+        )
     };
 }
 
@@ -197,39 +249,73 @@ impl Tx {
     ) -> Result<Vec<Payment>, StoreError> {
         // Three spellings, so that the engine can use the index that fits.
         let sql = match (&f.payer, &f.case) {
-            (Some(_), _) => concat!(
-                "SELECT ", payment_columns!(), " FROM payments WHERE merchant_id = $1 AND payer_id = $2 AND ($3 IS NULL OR case_id = $3)
-                 AND ($4 IS NULL OR status = $4) AND ($5 IS NULL OR created_at >= $5) AND ($6 IS NULL OR created_at < $6)
-                 AND ($7 IS NULL OR live = $7) AND ($8 IS NULL OR id < $8) ORDER BY id DESC LIMIT $9"
-            ),
-            (None, Some(_)) => concat!(
-                "SELECT ", payment_columns!(), " FROM payments WHERE merchant_id = $1 AND $2 IS NULL AND case_id = $3
-                 AND ($4 IS NULL OR status = $4) AND ($5 IS NULL OR created_at >= $5) AND ($6 IS NULL OR created_at < $6)
-                 AND ($7 IS NULL OR live = $7) AND ($8 IS NULL OR id < $8) ORDER BY id DESC LIMIT $9"
-            ),
-            (None, None) => concat!(
-                "SELECT ", payment_columns!(), " FROM payments WHERE merchant_id = $1 AND $2 IS NULL AND $3 IS NULL
-                 AND ($4 IS NULL OR status = $4) AND ($5 IS NULL OR created_at >= $5) AND ($6 IS NULL OR created_at < $6)
-                 AND ($7 IS NULL OR live = $7) AND ($8 IS NULL OR id < $8) ORDER BY id DESC LIMIT $9"
-            ),
+            (Some(_), _) => concat!("SELECT ", payment_columns!(), from_payments!(payer)),
+            (None, Some(_)) => concat!("SELECT ", payment_columns!(), from_payments!(case)),
+            (None, None) => concat!("SELECT ", payment_columns!(), from_payments!(any)),
         };
-        let rows = self
-            .rows(
-                sql,
-                args![
-                    merchant,
-                    &f.payer,
-                    &f.case,
-                    &f.status,
-                    f.from,
-                    f.to,
-                    f.live.map(i64::from),
-                    &page.before,
-                    page.limit
-                ],
-            )
-            .await?;
+        let rows = self.page_rows(sql, merchant, f, page).await?;
         rows.iter().map(payment).collect()
+    }
+
+    /// A page of payments with what a list shows of each, by one statement. Buyer and lines are left out.
+    pub async fn listed_payments(
+        &mut self,
+        merchant: &str,
+        f: &PaymentFilter,
+        page: &Page,
+    ) -> Result<Vec<ListedPayment>, StoreError> {
+        let sql = match (&f.payer, &f.case) {
+            (Some(_), _) => listed!(payer),
+            (None, Some(_)) => listed!(case),
+            (None, None) => listed!(any),
+        };
+        let mut listed: Vec<ListedPayment> = vec![];
+        for row in self.page_rows(sql, merchant, f, page).await? {
+            let attempt = match row.maybe_text("attempt_id")? {
+                Some(id) => Some(AttemptGlance {
+                    id,
+                    no: row.int("no")?,
+                    state: row.text("attempt_state")?,
+                    reference: row.text("reference")?,
+                    gateway_ref: row.maybe_text("gateway_ref")?,
+                    provider_account_id: row.text("attempt_account")?,
+                    expires_at: row.int("attempt_expires")?,
+                    created_at: row.int("attempt_created")?,
+                }),
+                None => None,
+            };
+            let id = row.text("id")?;
+            // A payment that was tried again has a row for each attempt, one after another.
+            if let Some(last) = listed.last_mut().filter(|last| last.payment.id == id) {
+                last.attempts.extend(attempt);
+                continue;
+            }
+            let invoice = match row.maybe_text("invoice_state")? {
+                Some(_) => Some(InvoiceGlance {
+                    payment_id: id,
+                    state: row.word("invoice_state")?,
+                    number: row.maybe_text("number")?,
+                    has_pdf: row.maybe_text("pdf_sha256")?.is_some(),
+                }),
+                None => None,
+            };
+            let has_shown_attachment = row.maybe_text("shown_attachment")?.is_some();
+            let attempts = attempt.into_iter().collect();
+            listed.push(ListedPayment { payment: payment(&row)?, attempts, invoice, has_shown_attachment });
+        }
+        Ok(listed)
+    }
+
+    async fn page_rows(
+        &mut self,
+        sql: &'static str,
+        merchant: &str,
+        f: &PaymentFilter,
+        page: &Page,
+    ) -> Result<Vec<Row>, StoreError> {
+        let live = f.live.map(i64::from);
+        let args = args![merchant, &f.payer, &f.case, &f.status, f.from, f.to, live, &page.before, page.limit];
+        self.rows(sql, args).await
     }
 
     /// The unfinished payment of a case.

@@ -49,6 +49,11 @@ impl<'a> Set<'a> {
         self.values.is_empty()
     }
 
+    /// How many statements it is on SQLite.
+    fn pieces(&self) -> usize {
+        pieces(&self.values, self.names.len()).count()
+    }
+
     /// For PostgreSQL; its parameters begin at `first`.
     fn over_arrays(&self, first: usize, out: &mut String) {
         let _ = write!(out, "WITH r ({}) AS (SELECT * FROM UNNEST(", self.names.join(", "));
@@ -107,6 +112,7 @@ impl Tx {
 
     /// Runs several sets that do not see each other's changes; answers how many rows each touched.
     pub(super) async fn run_sets(&mut self, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
+        self.count(if self.is_postgres() { 1 } else { sets.iter().map(Set::pieces).sum() });
         match &mut self.conn {
             Conn::Postgres(c, link) => run_at_once(link, &mut **c, sets).await,
             Conn::PostgresRead(c, link) => run_at_once(link, &mut **c, sets).await,
@@ -126,6 +132,7 @@ impl Tx {
         if set.is_empty() {
             return Ok(vec![]);
         }
+        self.count(if self.is_postgres() { 1 } else { set.pieces() });
         match &mut self.conn {
             Conn::Postgres(c, link) => rows_at_once(link, &mut **c, &set).await,
             Conn::PostgresRead(c, link) => rows_at_once(link, &mut **c, &set).await,

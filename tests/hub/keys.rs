@@ -26,10 +26,8 @@ const UNBOUND: &[(&str, &str)] = &[
     ("FROM invoicing_accounts WHERE live = 0", "the simulators serve every merchant; test accounts only"),
     ("(SELECT COUNT(*) FROM provider_accounts)", "the simulators ask whether there are new accounts"),
     ("run_at <= $1 ORDER BY run_at", "a worker takes whatever is due; when distributed, on its own node"),
-    ("UPDATE jobs SET state = 'failed', crashes", "a worker frees what dead workers held; on its own node"),
-    ("UPDATE jobs SET state = 'ready', crashes", "a worker frees what dead workers held; on its own node"),
     ("COUNT(*) AS jobs", "a metric of the whole queue"),
-    ("SELECT MIN(run_at)", "a worker asks when the next job is due"),
+    ("ORDER BY run_at LIMIT 1", "a worker asks when the next job is due"),
 ];
 
 async fn tables_with_columns(raw: &Raw) -> BTreeMap<String, BTreeSet<String>> {

@@ -25,6 +25,7 @@ mod readme;
 mod sandbox;
 mod scene;
 mod servers;
+mod slices;
 mod space;
 mod statements;
 mod store;

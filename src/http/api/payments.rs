@@ -1,7 +1,5 @@
 //! Payments: started here, paid at a gateway, decided by what the gateway reports.
 
-use std::collections::{HashMap, HashSet};
-
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -24,7 +22,7 @@ use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
 use crate::http::input::{Fields, Params, Post, SlicedPost};
 use crate::problem::{Problem, ProblemBody};
-use crate::store::{InvoiceGlance, Payment as Row, PaymentFilter, Tx};
+use crate::store::{AttemptGlance, InvoiceGlance, ListedPayment, Payment as Row, PaymentFilter, Tx};
 
 pub(super) fn part() -> Part {
     Part::default().add(__path_create, create).add(__path_list, list).add(__path_show, show).add(__path_retry, retry)
@@ -215,9 +213,8 @@ async fn list(
         live: Some(caller.live),
     };
     let mut tx = web.app.store.read().await?;
-    let rows = tx.payments(&caller.merchant, &filter, &page).await?;
-    let List { data, next_cursor } = page_of(rows, &page, |p| &p.id, |p| p);
-    Ok(Json(List { data: views(&web.app, &mut tx, &caller.merchant, data).await?, next_cursor }))
+    let rows = tx.listed_payments(&caller.merchant, &filter, &page).await?;
+    Ok(Json(page_of(rows, &page, |p| &p.payment.id, |p| show_listed(&web.app, p))))
 }
 
 /// Shows a payment
@@ -315,25 +312,17 @@ pub(super) fn read_time(pointer: &str, text: &str) -> Result<i64, Problem> {
 }
 
 /// Shows one payment with its attempts and its invoice.
-pub(super) async fn view(app: &App, tx: &mut Tx, p: Row) -> Result<Payment, Problem> {
-    let merchant = p.merchant_id.clone();
-    views(app, tx, &merchant, vec![p]).await?.pop().ok_or_else(Problem::internal)
+pub(super) async fn view(app: &App, tx: &mut Tx, payment: Row) -> Result<Payment, Problem> {
+    let attempts = tx.attempts(&payment.merchant_id, &payment.id).await?;
+    let (invoice, has_shown_attachment) = cell_rows(tx, &payment).await?;
+    let attempts = attempts.into_iter().map(Into::into).collect();
+    Ok(show_listed(app, ListedPayment { payment, attempts, invoice, has_shown_attachment }))
 }
 
-/// Shows payments: a handful of queries however many they are.
-async fn views(app: &App, tx: &mut Tx, merchant: &str, payments: Vec<Row>) -> Result<Vec<Payment>, Problem> {
-    let ids: Vec<String> = payments.iter().map(|p| p.id.clone()).collect();
-    let mut attempts: HashMap<String, Vec<Attempt>> = HashMap::new();
-    for a in tx.attempts_of(merchant, &ids).await? {
-        attempts.entry(a.payment_id.clone()).or_default().push(show_attempt(a));
-    }
-    let mut cells = Cells::of(tx, merchant, &payments).await?;
-    let show = |p: Row| {
-        let attempts = attempts.remove(&p.id).unwrap_or_default();
-        let invoice = cells.show(app, &p);
-        show_payment(app, p, attempts, invoice)
-    };
-    Ok(payments.into_iter().map(show).collect())
+fn show_listed(app: &App, listed: ListedPayment) -> Payment {
+    let ListedPayment { payment, attempts, invoice, has_shown_attachment } = listed;
+    let invoice = show_invoice(app, &payment, invoice, has_shown_attachment);
+    show_payment(app, payment, attempts.into_iter().map(show_attempt).collect(), invoice)
 }
 
 fn show_payment(app: &App, p: Row, attempts: Vec<Attempt>, invoice: InvoiceCell) -> Payment {
@@ -361,7 +350,7 @@ fn show_payment(app: &App, p: Row, attempts: Vec<Attempt>, invoice: InvoiceCell)
     }
 }
 
-fn show_attempt(a: crate::store::Attempt) -> Attempt {
+fn show_attempt(a: AttemptGlance) -> Attempt {
     Attempt {
         id: a.id,
         no: a.no,
@@ -374,55 +363,44 @@ fn show_attempt(a: crate::store::Attempt) -> Attempt {
     }
 }
 
-/// What the cells of the payer's list depend on beside the payments.
-struct Cells {
-    invoices: HashMap<String, InvoiceGlance>,
-    shown_attachments: HashSet<String>,
+/// What the cell of a payment depends on beside it; before the money came, nothing.
+async fn cell_rows(tx: &mut Tx, p: &Row) -> Result<(Option<InvoiceGlance>, bool), Problem> {
+    if p.status != Status::Completed {
+        return Ok((None, false));
+    }
+    let (merchant, ids) = (&p.merchant_id, std::slice::from_ref(&p.id));
+    let invoice = tx.invoices_of(merchant, ids).await?.pop();
+    let is_shown = tx.merchant(merchant).await?.is_some_and(|m| m.show_attachment);
+    Ok((invoice, is_shown && !tx.attached_of(merchant, ids).await?.is_empty()))
 }
 
-impl Cells {
-    /// Reads it for payments of one merchant; before the money came nothing but the payment decides its cell.
-    async fn of(tx: &mut Tx, merchant: &str, payments: &[Row]) -> Result<Cells, Problem> {
-        let completed = payments.iter().filter(|p| p.status == Status::Completed);
-        let ids: Vec<String> = completed.map(|p| p.id.clone()).collect();
-        let mut cells = Cells { invoices: HashMap::new(), shown_attachments: HashSet::new() };
-        if ids.is_empty() {
-            return Ok(cells);
-        }
-        let invoices = tx.invoices_of(merchant, &ids).await?;
-        cells.invoices = invoices.into_iter().map(|i| (i.payment_id.clone(), i)).collect();
-        if tx.merchant(merchant).await?.is_some_and(|m| m.show_attachment) {
-            cells.shown_attachments = tx.attached_of(merchant, &ids).await?.into_iter().collect();
-        }
-        Ok(cells)
-    }
-
-    /// The cell, by the one rule table.
-    fn show(&mut self, app: &App, p: &Row) -> InvoiceCell {
-        let invoice = self.invoices.remove(&p.id);
-        let facts = CellFacts {
-            status: p.status,
-            reason: p.reason,
-            invoice: invoice.as_ref().map(|i| i.state),
-            has_pdf: invoice.as_ref().is_some_and(|i| i.has_pdf),
-            shown_attachment: self.shown_attachments.contains(&p.id),
-        };
-        let base = format!("{}/v1/payments/{}", app.config.public_url, p.id);
-        let pdf_url = match facts {
-            CellFacts { shown_attachment: true, .. } => Some(format!("{base}/invoice/attachment")),
-            CellFacts { invoice: Some(InvoiceState::Issued), has_pdf: true, .. } => Some(format!("{base}/invoice.pdf")),
-            CellFacts { .. } => None,
-        };
-        InvoiceCell {
-            cell: cell(facts).word().into(),
-            state: facts.invoice.map(|s| s.word().to_owned()),
-            number: invoice.and_then(|i| i.number),
-            pdf_url,
-        }
+/// The cell, by the one rule table.
+fn show_invoice(app: &App, p: &Row, invoice: Option<InvoiceGlance>, shown_attachment: bool) -> InvoiceCell {
+    let is_completed = p.status == Status::Completed;
+    let invoice = invoice.filter(|_| is_completed);
+    let facts = CellFacts {
+        status: p.status,
+        reason: p.reason,
+        invoice: invoice.as_ref().map(|i| i.state),
+        has_pdf: invoice.as_ref().is_some_and(|i| i.has_pdf),
+        shown_attachment: shown_attachment && is_completed,
+    };
+    let base = format!("{}/v1/payments/{}", app.config.public_url, p.id);
+    let pdf_url = match facts {
+        CellFacts { shown_attachment: true, .. } => Some(format!("{base}/invoice/attachment")),
+        CellFacts { invoice: Some(InvoiceState::Issued), has_pdf: true, .. } => Some(format!("{base}/invoice.pdf")),
+        CellFacts { .. } => None,
+    };
+    InvoiceCell {
+        cell: cell(facts).word().into(),
+        state: facts.invoice.map(|s| s.word().to_owned()),
+        number: invoice.and_then(|i| i.number),
+        pdf_url,
     }
 }
 
 /// The cell of one payment.
 pub(super) async fn show_cell(app: &App, tx: &mut Tx, p: &Row) -> Result<InvoiceCell, Problem> {
-    Ok(Cells::of(tx, &p.merchant_id, std::slice::from_ref(p)).await?.show(app, p))
+    let (invoice, has_shown_attachment) = cell_rows(tx, p).await?;
+    Ok(show_invoice(app, p, invoice, has_shown_attachment))
 }
