@@ -5,6 +5,7 @@
 //! read-only refuses by itself. A refusal or a lost connection raises a *doubt*; the keeper then looks at every host,
 //! turns the pools to the one that takes writes, and has older connections closed.
 
+use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -27,6 +28,9 @@ const CALL_PAUSE: Duration = Duration::from_millis(5);
 /// How long a listening connection may be silent before it is asked whether it lives.
 const SILENCE: Duration = Duration::from_secs(30);
 const CHANNEL: &str = "grosz_jobs";
+
+/// What the database will answer. In a box: the driver's futures are large, and flows hold many of them.
+pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// Pools of connections to one database, wherever it lives at the moment.
 pub(super) struct Link {
@@ -115,43 +119,50 @@ impl Link {
     }
 
     /// Begins a transaction. A connection that turns out to be dead is no reason to give up: nothing was asked yet.
-    pub(super) async fn begin(
-        &self,
-        pool: &PgPool,
+    pub(super) fn begin<'a>(
+        &'a self,
+        pool: &'a PgPool,
         statement: &'static str,
-    ) -> Result<Transaction<'static, Postgres>, StoreError> {
-        let began = Instant::now();
-        loop {
-            match timeout(self.answer, self.watched(pool.begin_with(statement))).await {
-                Ok(Ok(tx)) => return Ok(tx),
-                Ok(Err(e)) if is_lost(&e) && began.elapsed() < self.wait => {
-                    self.doubt.weigh(&e);
-                    tokio::time::sleep(Duration::from_millis(5)).await;
+    ) -> Answer<'a, Transaction<'static, Postgres>> {
+        Box::pin(async move {
+            let began = Instant::now();
+            loop {
+                match timeout(self.answer, self.watched(pool.begin_with(statement))).await {
+                    Ok(Ok(tx)) => return Ok(tx),
+                    Ok(Err(e)) if is_lost(&e) && began.elapsed() < self.wait => {
+                        self.doubt.weigh(&e);
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    Ok(Err(e)) => {
+                        self.doubt.weigh(&e);
+                        return Err(e.into());
+                    }
+                    Err(_) => return Err(self.no_answer()),
                 }
-                Ok(Err(e)) => {
-                    self.doubt.weigh(&e);
-                    return Err(e.into());
-                }
-                Err(_) => return Err(self.no_answer()),
             }
-        }
-    }
-
-    /// Waits for an answer of the database, but not for ever: a host can vanish without a word.
-    pub(super) async fn answer<T>(&self, work: impl Future<Output = sqlx::Result<T>>) -> Result<T, StoreError> {
-        match timeout(self.answer, work).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(e)) => {
-                self.doubt.weigh(&e);
-                Err(e.into())
-            }
-            Err(_) => Err(self.no_answer()),
-        }
+        })
     }
 
     /// A connection of a pool.
-    pub(super) async fn connection(&self, pool: &PgPool) -> Result<PoolConnection<Postgres>, StoreError> {
-        self.answer(self.watched(pool.acquire())).await
+    pub(super) fn connection<'a>(&'a self, pool: &'a PgPool) -> Answer<'a, PoolConnection<Postgres>> {
+        self.answer(self.watched(pool.acquire()))
+    }
+
+    /// Waits for an answer of the database, but not for ever: a host can vanish without a word.
+    pub(super) fn answer<'a, T: 'a>(
+        &'a self,
+        work: impl Future<Output = sqlx::Result<T>> + Send + 'a,
+    ) -> Answer<'a, T> {
+        Box::pin(async move {
+            match timeout(self.answer, work).await {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(e)) => {
+                    self.doubt.weigh(&e);
+                    Err(e.into())
+                }
+                Err(_) => Err(self.no_answer()),
+            }
+        })
     }
 
     /// A connection that is long in coming raises a doubt: the pool itself would go on calling a host that is gone.
