@@ -10,7 +10,7 @@ use grosz_providers::wire::{Http, HttpError, HttpRequest, HttpResponse};
 use grosz_providers::{Cx, Settings};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::clock::Clock;
+use crate::clock::{Carried, Clock, Reading};
 use crate::config::{Config, ConfigError};
 use crate::flows::FlowError;
 use crate::ids::Ids;
@@ -19,7 +19,7 @@ use crate::mail::Mailer;
 use crate::metrics::Metrics;
 use crate::outbound::{CallKind, Observe, Outbound, OutboundSettings, SystemResolver, TargetPolicy};
 use crate::seal::Sealer;
-use crate::store::{InvoicingAccount, PoolSizes, ProviderAccount, Store, StoreError};
+use crate::store::{InvoicingAccount, ProviderAccount, Store, StoreError, StoreSettings};
 
 /// One running hub. Cheap to share behind an `Arc`.
 pub struct App {
@@ -48,9 +48,30 @@ pub struct App {
     /// Counters and timings.
     pub metrics: Arc<Metrics>,
     /// Rung when a job was enqueued, so that the worker need not wait for its next look.
-    pub job_bell: Notify,
+    pub job_bell: Bell,
     /// Ends of jobs that wait to be written together.
     pub settling: Settling,
+}
+
+/// Rung when a job was enqueued. Heard by the worker of this process; where it has none, by those of other processes.
+pub struct Bell {
+    here: Notify,
+    elsewhere: Option<Store>,
+}
+
+impl Bell {
+    /// Rings; rings in quick succession are heard once.
+    pub fn notify_one(&self) {
+        self.here.notify_one();
+        if let Some(store) = &self.elsewhere {
+            store.call_workers();
+        }
+    }
+
+    /// Waits for the next ring.
+    pub async fn notified(&self) {
+        self.here.notified().await;
+    }
 }
 
 /// The way out while all outside calls are held: nothing leaves, and everybody is told so.
@@ -86,9 +107,18 @@ impl App {
     /// A setting cannot be used, or the database cannot be reached; the text says which.
     pub async fn open(config: Config, clock: Clock) -> Result<App, ConfigError> {
         let bad = |what: &str, e: &dyn std::fmt::Display| ConfigError(format!("{what}: {e}"));
-        let sizes = PoolSizes { connections: config.db_connections, wait_s: config.db_wait_s };
-        let store =
-            open_patiently(&config.database_url.0, sizes).await.map_err(|e| bad("database_url", &with_cause(&e)))?;
+        let settings = StoreSettings {
+            connections: config.db_connections,
+            reserved: config.db_reserved,
+            wait_s: config.db_wait_s,
+            answer_s: config.db_answer_s,
+            pooler: config.db_pooler,
+            listen_url: config.database_listen_url.0.clone(),
+        };
+        let store = open_patiently(&config.database_url.0, &settings)
+            .await
+            .map_err(|e| bad("database_url", &with_cause(&e)))?;
+        let clock = shared_clock(&store, clock).await.map_err(|e| bad("the database's clock", &with_cause(&e)))?;
         let now = clock.micros();
         store.migrate(now).await.map_err(|e| bad("the database schema", &with_cause(&e)))?;
         // The months ahead are there before their first call comes. Failing here is no reason not to start: a call whose
@@ -122,7 +152,6 @@ impl App {
         let way = |out: Outbound| -> Arc<dyn Http> { if config.hold { Arc::new(Held) } else { Arc::new(out) } };
         Ok(App {
             ids: Ids::new(clock.clone()),
-            store,
             clock,
             sealer,
             http: way(out.clone()),
@@ -132,8 +161,9 @@ impl App {
             targets,
             mailer,
             metrics,
-            job_bell: Notify::new(),
+            job_bell: Bell { here: Notify::new(), elsewhere: (config.role == "web").then(|| store.clone()) },
             settling: Settling::default(),
+            store,
             config,
         })
     }
@@ -141,6 +171,24 @@ impl App {
     /// Now in microseconds.
     pub fn now(&self) -> i64 {
         self.clock.micros()
+    }
+
+    /// Compares the shared clock with the database's, where there is one, and follows it unless it leapt alone (F59).
+    pub async fn follow_clock(&self) {
+        let Clock::Shared(carried) = &self.clock else { return };
+        // A reading that took long says little; there will be another.
+        let Ok(Some(database)) = self.store.clock().await else { return };
+        match carried.hear(database, Clock::System.micros()) {
+            Reading::Followed => {}
+            Reading::FollowedJump(by) => {
+                tracing::warn!(jump_s = by / 1_000_000, "Time leapt, by the database's clock and by the machine's");
+            }
+            Reading::Refused(by) => tracing::error!(
+                jump_s = by / 1_000_000,
+                "The database's clock leapt, and the machine's did not: set it right. Until then this process goes on \
+                 by the time it had"
+            ),
+        }
     }
 
     /// Encrypts an account's settings; bound to the account, so that a row copied to another account does not open.
@@ -184,7 +232,7 @@ impl App {
 
     /// What a provider or an invoicer is given for a call.
     pub fn cx<'a>(&'a self, settings: &'a Settings, live: bool) -> Cx<'a> {
-        Cx { settings, http: &*self.http, now: self.clock.now(), live }
+        Cx { settings, http: &*self.http, now: self.clock.outside(), live }
     }
 
     /// The address at which a gateway reports to an account.
@@ -204,13 +252,26 @@ impl App {
 }
 
 /// A database that starts at the same time as the hub needs a moment: five tries in about half a minute.
-async fn open_patiently(url: &str, sizes: PoolSizes) -> Result<Store, StoreError> {
-    let open = || Store::open(url, sizes);
+async fn open_patiently(url: &str, settings: &StoreSettings) -> Result<Store, StoreError> {
+    let open = || Store::open(url, settings);
     let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_secs(2)).with_max_times(4);
     open.retry(pauses)
         .when(StoreError::is_passing)
         .notify(|e, pause| tracing::warn!(error = %e, "The database does not answer; next try in {pause:?}"))
         .await
+}
+
+/// The clock that all processes on one database share; a hand-moved clock stays as it is.
+async fn shared_clock(store: &Store, clock: Clock) -> Result<Clock, StoreError> {
+    if !matches!(clock, Clock::System) {
+        return Ok(clock);
+    }
+    let Some(database) = store.clock().await? else { return Ok(clock) };
+    let apart = database.saturating_sub(clock.micros()) / 1_000_000;
+    if apart.abs() > 60 {
+        tracing::error!(apart_s = apart, "The database's clock and this machine's differ: set the wrong one right");
+    }
+    Ok(Clock::Shared(Arc::new(Carried::new(database))))
 }
 
 /// The sealer of the settings. Without a master key (never when live) a fixed one is used, so that a demo starts.

@@ -1,8 +1,9 @@
-//! Time as an argument. The system clock in production, a hand-moved one in tests.
+//! Time as an argument. The system clock in production, a hand-moved one in tests; where several processes share a
+//! database, the database's clock (F59).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -13,6 +14,8 @@ pub enum Clock {
     System,
     /// Stands still until it is moved; for tests.
     Manual(Arc<AtomicI64>),
+    /// The database's clock, carried on between two readings of it.
+    Shared(Arc<Carried>),
 }
 
 impl Clock {
@@ -31,6 +34,15 @@ impl Clock {
         match self {
             Clock::System => Timestamp::now().as_microsecond(),
             Clock::Manual(micros) => micros.load(Ordering::SeqCst),
+            Clock::Shared(carried) => carried.micros(),
+        }
+    }
+
+    /// Now for the outside: signatures and documents are dated by the world's time, which is the machine's.
+    pub fn outside(&self) -> Timestamp {
+        match self {
+            Clock::Shared(_) => Timestamp::now(),
+            other => other.now(),
         }
     }
 
@@ -39,6 +51,69 @@ impl Clock {
         if let Clock::Manual(micros) = self {
             micros.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::SeqCst);
         }
+    }
+
+    /// Sets a manual clock back; the others do not listen.
+    pub fn set_back(&self, by: Duration) {
+        if let Clock::Manual(micros) = self {
+            micros.fetch_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::SeqCst);
+        }
+    }
+}
+
+/// How far the database's clock may be from where it was carried to, microseconds; more is a jump.
+const DRIFT: i64 = seconds(60);
+
+/// The database's clock, carried on by this process's own, which neither jumps nor is set.
+#[derive(Debug)]
+pub struct Carried {
+    born: Instant,
+    at_birth: AtomicI64,
+}
+
+/// What a reading of the database's clock led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// As expected.
+    Followed,
+    /// It jumped, and the machine's clock says the same: time passed while this process stood still, or both were set.
+    FollowedJump(i64),
+    /// It jumped by so many microseconds, and the machine's clock does not agree: a leap that nobody else saw would end
+    /// every wait at once, or make it last for days.
+    Refused(i64),
+}
+
+impl Carried {
+    /// A clock that shows `database` now.
+    pub fn new(database: i64) -> Self {
+        Carried { born: Instant::now(), at_birth: AtomicI64::new(database) }
+    }
+
+    /// Takes in a reading of the database's clock and of the machine's, microseconds.
+    pub fn hear(&self, database: i64, machine: i64) -> Reading {
+        let carried = self.micros();
+        let reading = weigh(carried, database, machine);
+        if !matches!(reading, Reading::Refused(_)) {
+            self.at_birth.fetch_add(database.saturating_sub(carried), Ordering::Relaxed);
+        }
+        reading
+    }
+
+    fn micros(&self) -> i64 {
+        let passed = i64::try_from(self.born.elapsed().as_micros()).unwrap_or(i64::MAX);
+        self.at_birth.load(Ordering::Relaxed).saturating_add(passed)
+    }
+}
+
+/// Two of three clocks decide.
+fn weigh(carried: i64, database: i64, machine: i64) -> Reading {
+    let jump = database.saturating_sub(carried);
+    if jump.saturating_abs() <= DRIFT {
+        Reading::Followed
+    } else if database.saturating_sub(machine).saturating_abs() <= DRIFT {
+        Reading::FollowedJump(jump)
+    } else {
+        Reading::Refused(jump)
     }
 }
 
@@ -55,4 +130,40 @@ pub fn rfc3339(micros: i64) -> String {
 /// Seconds as microseconds.
 pub const fn seconds(s: i64) -> i64 {
     s.saturating_mul(1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_weigh(database_s: i64, machine_s: i64, expect: Reading) {
+        assert_eq!(weigh(0, seconds(database_s), seconds(machine_s)), expect);
+    }
+
+    // F59
+    #[test]
+    fn two_of_three_clocks_decide() {
+        const DAY: i64 = 86_400;
+        check_weigh(1, 0, Reading::Followed);
+        check_weigh(-1, 0, Reading::Followed);
+        // The machine's own clock is wrong: it has no say while the database's goes on.
+        check_weigh(1, 3600, Reading::Followed);
+        check_weigh(0, -3 * DAY, Reading::Followed);
+        // The database's clock jumps alone.
+        check_weigh(40 * DAY, 0, Reading::Refused(seconds(40 * DAY)));
+        check_weigh(-3 * DAY, 0, Reading::Refused(seconds(-3 * DAY)));
+        check_weigh(-3 * DAY, 40 * DAY, Reading::Refused(seconds(-3 * DAY)));
+        // The process stood still for an hour.
+        check_weigh(3600, 3601, Reading::FollowedJump(seconds(3600)));
+    }
+
+    #[test]
+    fn a_refused_jump_changes_nothing() {
+        let carried = Carried::new(seconds(1_000_000));
+        assert!(matches!(carried.hear(seconds(9_000_000), seconds(1_000_000)), Reading::Refused(_)));
+        assert!((carried.micros() - seconds(1_000_000)).abs() < seconds(60));
+        carried.hear(seconds(1_000_030), 0);
+        assert!((carried.micros() - seconds(1_000_030)).abs() < seconds(10), "drift is followed");
+    }
 }

@@ -34,8 +34,10 @@ macro_rules! settings {
 }
 
 settings! {
-    /// Where the data are: `sqlite:<file>` or `postgres://user:password@host/database`.
+    /// Where the data are: `sqlite:<file>` or `postgres://user:password@host/database`. Several hosts are named with commas (`@one:5432,two:5432/`); the one that takes writes is used.
     database_url: Hidden = Hidden("sqlite:grosz.db".into());
+    /// PostgreSQL's own address, where `database_url` is that of a pooler: on it a worker hears at once of new jobs. Without it they are found every `job_tick_ms`.
+    database_listen_url: Hidden = Hidden(String::new());
     /// Address and port on which the hub listens.
     listen: String = "127.0.0.1:8080".into();
     /// The hub's address as gateways and payers reach it, without a final slash.
@@ -64,8 +66,14 @@ settings! {
     fallback_email: String = String::new();
     /// Connections to PostgreSQL, or readers of SQLite.
     db_connections: u32 = 10;
+    /// Further connections to PostgreSQL that only webhooks use, so that a crowd elsewhere cannot turn them away: one for each of `intake_lanes`, and two.
+    db_reserved: u32 = 4;
     /// Longest wait for a database connection, in seconds; then the answer is 503.
     db_wait_s: u64 = 5;
+    /// Longest wait for an answer of PostgreSQL, in seconds; then the connection is given up and the answer is 503.
+    db_answer_s: u64 = 10;
+    /// A pooler in transaction mode (PgBouncer) stands before PostgreSQL: no prepared statement is kept, no session state used.
+    db_pooler: bool = false;
     /// Largest body of a webhook or an API call, in bytes.
     body_limit_bytes: usize = 1_048_576;
     /// Largest attachment, in bytes.
@@ -74,8 +82,10 @@ settings! {
     header_read_s: u64 = 10;
     /// Time to answer a request, in seconds, body included.
     request_s: u64 = 30;
-    /// Open connections at most.
+    /// Open connections at most. When all are taken, a new one takes the place of the one that has been without a request for the longest time.
     max_connections: usize = 8192;
+    /// Open connections of one address at most; 0 for no limit, which is right behind a proxy, from which all come.
+    max_connections_per_address: usize = 0;
     /// Webhooks waiting for a commit at most; beyond that the answer is 503.
     intake_queue: usize = 8192;
     /// Webhooks that share one commit at most.
@@ -246,6 +256,9 @@ impl Config {
         let longest_s = self.once_call_s.max(self.call_s).max(self.tell_timeout_s);
         if self.job_lease_s <= i64::try_from(longest_s).unwrap_or(i64::MAX) {
             return bad("job_lease_s must be longer than once_call_s, call_s and tell_timeout_s");
+        }
+        if self.db_connections == 0 || self.db_reserved == 0 || self.db_wait_s == 0 || self.db_answer_s == 0 {
+            return bad("db_connections, db_reserved, db_wait_s and db_answer_s must be above zero");
         }
         if self.intake_batch == 0
             || self.intake_lanes == 0

@@ -3,11 +3,15 @@
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::app::SharedApp;
 use crate::http::{Web, router, server};
 use crate::intake::Intake;
 use crate::worker;
+
+/// How often the clock is compared with the database's.
+const CLOCK_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Runs the hub until `stop` says true. `listener` is used by the roles `all` and `web`.
 pub async fn run(app: SharedApp, listener: Option<TcpListener>, stop: watch::Receiver<bool>) {
@@ -16,6 +20,21 @@ pub async fn run(app: SharedApp, listener: Option<TcpListener>, stop: watch::Rec
     let web = Web::new(app.clone(), intake, orders);
     let works = app.config.role != "web";
     let workers = works.then(|| tokio::spawn(worker::work(app.clone(), stop.clone())));
+    // One clock for all processes, one bell across them: these live as long as the hub.
+    let mut beside = JoinSet::new();
+    let at = app.clone();
+    beside.spawn(async move { at.store.send_calls().await });
+    let at = app.clone();
+    beside.spawn(async move {
+        loop {
+            tokio::time::sleep(CLOCK_EVERY).await;
+            at.follow_clock().await;
+        }
+    });
+    if works {
+        let at = app.clone();
+        beside.spawn(async move { at.store.hear_calls(|| at.job_bell.notify_one()).await });
+    }
     let sandbox = web.sandbox.clone().map(|host| tokio::spawn(crate::sandbox::deliver(host, stop.clone())));
     match listener {
         Some(listener) => server::serve(listener, router(web), &app.config, stop.clone()).await,
@@ -37,6 +56,7 @@ pub async fn run(app: SharedApp, listener: Option<TcpListener>, stop: watch::Rec
     if tokio::time::timeout(limit, ended).await.is_err() {
         tracing::warn!("The intake did not finish in {limit:?}");
     }
+    beside.shutdown().await;
     app.store.close().await;
 }
 

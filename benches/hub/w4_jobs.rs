@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use grosz::store::{Job, JobKind, Lane, NewJob, PoolSizes, Store, StoreError};
+use grosz::store::{Job, JobKind, Lane, NewJob, Store, StoreError, StoreSettings};
 use serde_json::json;
 
 use crate::cluster::Engine;
@@ -45,7 +45,7 @@ pub async fn run(stage: &mut Stage<'_>) {
 }
 
 async fn table(url: &str, many: usize, few: usize) -> Result<[f64; 3], StoreError> {
-    let store = Store::open(url, PoolSizes::default()).await?;
+    let store = Store::open(url, &StoreSettings::default()).await?;
     store.migrate(now_us()).await?;
     let began = Instant::now();
     let mut n = 0;

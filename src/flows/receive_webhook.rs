@@ -28,7 +28,7 @@ pub struct Inbound {
 /// # Errors
 /// The database; nothing of the slice is recorded.
 pub async fn receive(app: &App, slice: &[Inbound]) -> Result<Vec<Vec<Outcome>>, FlowError> {
-    let mut tx = app.store.begin().await?;
+    let mut tx = app.store.begin_reserved().await?;
     let events = slice.iter().flat_map(|inbound| inbound.reading.events.iter().map(|event| (&inbound.account, event)));
     let sought: Vec<Sought<'_>> = events
         .map(|(account, event)| Sought {

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod auth;
 mod docs;
+mod guests;
 pub mod idempotency;
 pub mod input;
 pub mod openapi;
@@ -84,8 +85,7 @@ async fn readyz(State(web): State<Web>) -> Response {
         Ok(()) => "ready\n".into_response(),
         Err(error) => {
             tracing::warn!(error = %error, "Not ready");
-            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "2")], "the database cannot be written to\n")
-                .into_response()
+            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "2")], format!("{error}\n")).into_response()
         }
     }
 }
@@ -113,6 +113,8 @@ async fn metrics(State(web): State<Web>) -> Response {
         let age = (now - line.oldest_run_at).max(0) / 1_000_000;
         text.push_str(&format!("grosz_job_age_seconds{{kind=\"{}\"}} {age}\n", line.kind));
     }
+    text.push_str("# HELP grosz_db_statements Statements asked of the database.\n# TYPE grosz_db_statements counter\n");
+    text.push_str(&format!("grosz_db_statements_total {}\n", web.app.store.statements()));
     text.push_str("# EOF\n");
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }

@@ -8,19 +8,20 @@ use axum::Router;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tower::ServiceExt;
 
+use super::guests::{Arriving, Guests, places};
 use crate::config::Config;
 
 /// Serves until `stop` says true, then lets requests in flight finish for at most `stop_s`.
 pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut stop: watch::Receiver<bool>) {
     let router = router.layer(DefaultBodyLimit::max(config.body_limit_bytes));
-    let slots = Arc::new(Semaphore::new(config.max_connections));
+    let guests = Arc::new(Guests::new(places(config.max_connections), config.max_connections_per_address));
     let graceful = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new());
@@ -37,19 +38,24 @@ pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut s
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
+        let Some(guest) = guests.admit(peer) else { continue };
         let _ = stream.set_nodelay(true);
-        let (router, stop_handle) = (router.clone(), stop.clone());
+        let (router, stop_handle, at) = (router.clone(), stop.clone(), Arc::clone(&guest));
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-            let (router, stop) = (router.clone(), stop_handle.clone());
+            let (router, stop, guest) = (router.clone(), stop_handle.clone(), Arc::clone(&at));
             async move {
-                let mut request: Request = request.map(axum::body::Body::new);
+                if request.body().is_end_stream() {
+                    guest.is_served();
+                }
+                let arriving = |body| axum::body::Body::new(Arriving { body, guest: Arc::clone(&guest) });
+                let mut request: Request = request.map(arriving);
                 request.extensions_mut().insert(ConnectInfo(peer));
                 let answer = match tokio::time::timeout(limit, router.oneshot(request)).await {
                     Ok(Ok(answer)) => answer,
                     Ok(Err(never)) => match never {},
                     Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
                 };
+                guest.is_waiting();
                 match answer.extensions().get::<NoAnswer>() {
                     Some(no_answer) => Err(no_answer.hold(stop).await),
                     None => Ok::<Response, NoAnswer>(harden(answer)),
@@ -57,10 +63,14 @@ pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut s
             }
         });
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let guests = Arc::clone(&guests);
         tokio::spawn(async move {
-            // A peer that breaks off is no news.
-            let _ = connection.await;
-            drop(slot);
+            tokio::select! {
+                // A peer that breaks off is no news.
+                _ = connection => {}
+                () = guest.told_to_leave() => {}
+            }
+            guests.gone(&guest);
         });
     }
     let grace = Duration::from_secs(config.stop_s);

@@ -71,7 +71,7 @@ async fn read_and_record(
 
     let pairs = headers.iter().filter_map(|(n, v)| Some((n.as_str(), v.to_str().ok()?)));
     let wire_headers = Headers::from_pairs(pairs);
-    let delivery = Delivery { headers: &wire_headers, query: &query, body: &body, received_at: app.clock.now() };
+    let delivery = Delivery { headers: &wire_headers, query: &query, body: &body, received_at: app.clock.outside() };
     let reading = match gateway.read(settings, &delivery) {
         Ok(reading) => reading,
         Err(refusal) => {
@@ -151,7 +151,7 @@ impl Accounts {
         if let Some(known) = self.map().get(id).and_then(fresh) {
             return Ok(Some(known));
         }
-        let Some(account) = app.store.read().await?.provider_account_by_id(id).await? else { return Ok(None) };
+        let Some(account) = app.store.read_reserved().await?.provider_account_by_id(id).await? else { return Ok(None) };
         let Some(gateway) = registry::provider(&account.provider) else { return Ok(None) };
         let settings = app.provider_settings(&account)?;
         let known = Arc::new(Known { account: Arc::new(account), gateway, settings });

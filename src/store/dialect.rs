@@ -1,31 +1,34 @@
 //! Two engines behind one type. SQL is written once with `$1` and portable types; what differs is here.
 //!
 //! SQLite: one writing connection (`BEGIN IMMEDIATE`, WAL, `synchronous=FULL`) and a pool of readers.
-//! PostgreSQL: one pool, READ COMMITTED with row locks.
+//! PostgreSQL: two pools (see `link.rs`), READ COMMITTED with row locks.
 
 use std::path::Path;
-use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgPool, PgRow};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Postgres, Row as _, Sqlite, Transaction};
+use sqlx::{ConnectOptions, Connection as _, Postgres, Row as _, Sqlite, Transaction};
 
 use super::book::Book;
+use super::link::Link;
 
 /// The pools of one database.
 #[derive(Clone)]
 pub struct Store {
     pub(super) engine: Engine,
+    asked: Arc<AtomicU64>,
 }
 
 #[derive(Clone)]
 pub(super) enum Engine {
     Sqlite { writer: SqlitePool, readers: SqlitePool },
-    Postgres(PgPool),
+    Postgres(Arc<Link>),
 }
 
 /// Why the store gave no answer.
@@ -38,7 +41,7 @@ pub enum StoreError {
     #[error("the transaction has to be repeated")]
     Conflict,
     /// No connection within the waiting time, no database, no space: come back later.
-    #[error("the database cannot be used at the moment")]
+    #[error("the database cannot be used at the moment: {}", what_is_missing(.0))]
     Unavailable(#[source] sqlx::Error),
     /// Anything else.
     #[error("the database refused")]
@@ -61,12 +64,12 @@ impl StoreError {
 impl From<sqlx::Error> for StoreError {
     fn from(e: sqlx::Error) -> Self {
         let code = e.as_database_error().and_then(|d| d.code()).unwrap_or_default().into_owned();
-        // PostgreSQL SQLSTATE classes; SQLite's extended result codes in decimal.
-        match code.as_str() {
-            "23505" | "2067" | "1555" => StoreError::Taken,
-            "40001" | "40P01" | "5" | "517" | "6" | "262" => StoreError::Conflict,
-            "13" | "10" | "8" | "14" | "25006" | "55P03" => StoreError::Unavailable(e),
-            c if c.starts_with("08") || c.starts_with("53") || c.starts_with("57") || c.starts_with("58") => {
+        match (code.as_str(), sqlite_code(&code)) {
+            // SQLite's codes in decimal, extended (unique key) or primary; the others are SQLSTATE classes.
+            ("23505" | "2067" | "1555", _) => StoreError::Taken,
+            ("40001" | "40P01", _) | (_, Some(5 | 6)) => StoreError::Conflict,
+            ("25006" | "55P03", _) | (_, Some(7 | 8 | 10 | 13 | 14)) => StoreError::Unavailable(e),
+            (c, _) if ["08", "53", "57", "58"].iter().any(|class| c.len() == 5 && c.starts_with(class)) => {
                 StoreError::Unavailable(e)
             }
             _ => match e {
@@ -80,18 +83,53 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// Sizes of the pools.
-#[derive(Debug, Clone, Copy)]
-pub struct PoolSizes {
-    /// Connections to PostgreSQL, or readers of SQLite.
-    pub connections: u32,
-    /// Longest wait for a connection, in seconds.
-    pub wait_s: u64,
+/// SQLite's primary result code; `None` for PostgreSQL, whose codes have five characters.
+fn sqlite_code(code: &str) -> Option<u32> {
+    (code.len() < 5).then(|| code.parse::<u32>().ok()).flatten().map(|n| n & 0xff)
 }
 
-impl Default for PoolSizes {
+/// The cause in words that an operator acts on.
+fn what_is_missing(error: &sqlx::Error) -> &'static str {
+    let code = error.as_database_error().and_then(|d| d.code()).unwrap_or_default().into_owned();
+    match (code.as_str(), sqlite_code(&code)) {
+        ("25006", _) | (_, Some(8)) => "it is read-only",
+        ("53100", _) | (_, Some(13)) => "its disk is full",
+        (_, Some(10 | 14)) => "its file cannot be read or written",
+        ("53300", _) => "it has no connection left",
+        ("57P01" | "57P02" | "57P03", _) => "it is starting or stopping",
+        _ if matches!(error, sqlx::Error::PoolTimedOut) => "no connection was free in time",
+        _ if matches!(error, sqlx::Error::PoolClosed) => "the hub is stopping",
+        _ => "it does not answer",
+    }
+}
+
+/// How the database is reached.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// Connections to PostgreSQL, or readers of SQLite.
+    pub connections: u32,
+    /// Further connections to PostgreSQL, for webhooks alone.
+    pub reserved: u32,
+    /// Longest wait for a connection, in seconds.
+    pub wait_s: u64,
+    /// Longest wait for an answer of PostgreSQL, in seconds.
+    pub answer_s: u64,
+    /// A pooler in transaction mode stands before PostgreSQL.
+    pub pooler: bool,
+    /// PostgreSQL's own address, to be called when there is work; empty for the address of the store.
+    pub listen_url: String,
+}
+
+impl Default for StoreSettings {
     fn default() -> Self {
-        PoolSizes { connections: 10, wait_s: 5 }
+        StoreSettings {
+            connections: 10,
+            reserved: 4,
+            wait_s: 5,
+            answer_s: 10,
+            pooler: false,
+            listen_url: String::new(),
+        }
     }
 }
 
@@ -100,17 +138,11 @@ impl Store {
     ///
     /// # Errors
     /// The address is of neither kind, or the database cannot be reached.
-    pub async fn open(url: &str, sizes: PoolSizes) -> Result<Store, StoreError> {
-        let wait = Duration::from_secs(sizes.wait_s);
+    pub async fn open(url: &str, settings: &StoreSettings) -> Result<Store, StoreError> {
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let options = PgConnectOptions::from_str(url)?.application_name("grosz").disable_statement_logging();
-            let pool = PgPoolOptions::new()
-                .max_connections(sizes.connections)
-                .acquire_timeout(wait)
-                .connect_with(options)
-                .await?;
-            return Ok(Store { engine: Engine::Postgres(pool) });
+            return Ok(Store { engine: Engine::Postgres(Link::open(url, settings).await?), asked: Arc::default() });
         }
+        let wait = Duration::from_secs(settings.wait_s);
         let Some(path) = url.strip_prefix("sqlite:").filter(|p| !p.contains(":memory:") && !p.is_empty()) else {
             return Err(StoreError::Schema("database_url must be sqlite:<file> or postgres://…".into()));
         };
@@ -124,14 +156,20 @@ impl Store {
             .foreign_keys(false)
             .statement_cache_capacity(256)
             .disable_statement_logging();
-        let writer =
-            SqlitePoolOptions::new().max_connections(1).acquire_timeout(wait).connect_with(options.clone()).await?;
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(wait)
+            // A commit that finds no room takes its transaction back by itself, which the driver does not notice: it
+            // would refuse every further one (F52). Such a connection is replaced.
+            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
+            .connect_with(options.clone())
+            .await?;
         let readers = SqlitePoolOptions::new()
-            .max_connections(sizes.connections.max(2))
+            .max_connections(settings.connections.max(2))
             .acquire_timeout(wait)
             .connect_with(options.read_only(true).create_if_missing(false))
             .await?;
-        Ok(Store { engine: Engine::Sqlite { writer, readers } })
+        Ok(Store { engine: Engine::Sqlite { writer, readers }, asked: Arc::default() })
     }
 
     /// Begins a transaction that may write.
@@ -139,10 +177,22 @@ impl Store {
     /// # Errors
     /// No connection within the waiting time.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
-        Ok(match &self.engine {
-            Engine::Sqlite { writer, .. } => Tx::on(Conn::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?)),
-            Engine::Postgres(pool) => Tx::on(Conn::Postgres(pool.begin().await?)),
-        })
+        match &self.engine {
+            Engine::Sqlite { writer, .. } => Ok(Tx::on(Conn::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?))),
+            Engine::Postgres(link) => begin_at(link, &link.shared).await,
+        }
+        .map(|tx| tx.counted_by(self))
+    }
+
+    /// Like [`Store::begin`], on a connection kept for webhooks: a crowd elsewhere cannot keep them waiting.
+    ///
+    /// # Errors
+    /// No connection within the waiting time.
+    pub async fn begin_reserved(&self) -> Result<Tx, StoreError> {
+        match &self.engine {
+            Engine::Sqlite { .. } => self.begin().await,
+            Engine::Postgres(link) => begin_at(link, &link.reserved).await.map(|tx| tx.counted_by(self)),
+        }
     }
 
     /// A connection for reading: each statement sees what was committed before it.
@@ -150,10 +200,61 @@ impl Store {
     /// # Errors
     /// No connection within the waiting time.
     pub async fn read(&self) -> Result<Tx, StoreError> {
-        Ok(match &self.engine {
-            Engine::Sqlite { readers, .. } => Tx::on(Conn::SqliteRead(readers.acquire().await?)),
-            Engine::Postgres(pool) => Tx::on(Conn::PostgresRead(pool.acquire().await?)),
-        })
+        match &self.engine {
+            Engine::Sqlite { readers, .. } => Ok(Tx::on(Conn::SqliteRead(readers.acquire().await?))),
+            Engine::Postgres(link) => read_at(link, &link.shared).await,
+        }
+        .map(|tx| tx.counted_by(self))
+    }
+
+    /// Like [`Store::read`], on a connection kept for webhooks.
+    ///
+    /// # Errors
+    /// No connection within the waiting time.
+    pub async fn read_reserved(&self) -> Result<Tx, StoreError> {
+        match &self.engine {
+            Engine::Sqlite { .. } => self.read().await,
+            Engine::Postgres(link) => read_at(link, &link.reserved).await.map(|tx| tx.counted_by(self)),
+        }
+    }
+
+    /// How many statements this process has asked the database since it opened it, commits left out.
+    pub fn statements(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Has the workers of other processes look for jobs, soon. Costs the caller nothing.
+    pub fn call_workers(&self) {
+        if let Engine::Postgres(link) = &self.engine {
+            link.call_workers();
+        }
+    }
+
+    /// Sends the calls of [`Store::call_workers`], for as long as it is polled.
+    pub async fn send_calls(&self) {
+        match &self.engine {
+            Engine::Sqlite { .. } => std::future::pending().await,
+            Engine::Postgres(link) => link.send_calls().await,
+        }
+    }
+
+    /// Rings when another process called, and when a call may have been missed, for as long as it is polled.
+    pub async fn hear_calls(&self, ring: impl Fn()) {
+        match &self.engine {
+            Engine::Sqlite { .. } => std::future::pending().await,
+            Engine::Postgres(link) => link.hear_calls(ring).await,
+        }
+    }
+
+    /// The clock that all processes on this database share, in microseconds; `None` where there is one process only.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn clock(&self) -> Result<Option<i64>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite { .. } => Ok(None),
+            Engine::Postgres(link) => link.clock().await.map(Some),
+        }
     }
 
     /// Answers whether the database can be written to.
@@ -162,7 +263,10 @@ impl Store {
     /// What stands in the way.
     pub async fn probe(&self) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        tx.run("UPDATE schema_versions SET version = version WHERE version = $1", &[Arg::Int(-1)]).await?;
+        // A row is really written: only that shows a full disk.
+        let newest =
+            "UPDATE schema_versions SET version = version WHERE version = (SELECT MAX(version) FROM schema_versions)";
+        tx.run(newest, &[]).await?;
         tx.commit().await
     }
 
@@ -179,14 +283,14 @@ impl Store {
     /// # Errors
     /// The database does not answer.
     pub async fn durability_warnings(&self) -> Result<Vec<String>, StoreError> {
-        let Engine::Postgres(pool) = &self.engine else { return Ok(vec![]) };
+        let Engine::Postgres(link) = &self.engine else { return Ok(vec![]) };
         let mut warnings = vec![];
         for (setting, text) in [
             ("fsync", "SELECT current_setting('fsync')"),
             ("synchronous_commit", "SELECT current_setting('synchronous_commit')"),
             ("full_page_writes", "SELECT current_setting('full_page_writes')"),
         ] {
-            let value: String = sqlx::query(text).fetch_one(pool).await?.try_get(0)?;
+            let value: String = link.answer(sqlx::raw_sql(text).fetch_one(&link.shared)).await?.try_get(0)?;
             if value == "off" {
                 warnings.push(format!("{setting} is off: an acknowledged webhook can be lost in a crash"));
             }
@@ -201,9 +305,27 @@ impl Store {
                 readers.close().await;
                 writer.close().await;
             }
-            Engine::Postgres(pool) => pool.close().await,
+            Engine::Postgres(link) => {
+                link.shared.close().await;
+                link.reserved.close().await;
+            }
         }
     }
+}
+
+async fn begin_at(link: &Arc<Link>, pool: &PgPool) -> Result<Tx, StoreError> {
+    let tx = link.begin(pool, "BEGIN").await?;
+    Ok(Tx::on(Conn::Postgres(tx, Arc::clone(link))))
+}
+
+/// Behind a pooler a statement is parsed and run in one transaction, or the two would meet different connections.
+async fn read_at(link: &Arc<Link>, pool: &PgPool) -> Result<Tx, StoreError> {
+    if !link.keeps_statements {
+        let tx = link.begin(pool, "BEGIN READ ONLY").await?;
+        return Ok(Tx::on(Conn::Postgres(tx, Arc::clone(link))));
+    }
+    let connection = link.connection(pool).await?;
+    Ok(Tx::on(Conn::PostgresRead(connection, Arc::clone(link))))
 }
 
 /// One transaction, or one reading connection. Dropping it without [`Tx::commit`] takes everything back.
@@ -211,13 +333,14 @@ pub struct Tx {
     pub(super) conn: Conn,
     /// What is read ahead and written behind; see `book.rs`.
     pub(super) book: Option<Box<Book>>,
+    asked: Arc<AtomicU64>,
 }
 
 pub(super) enum Conn {
     Sqlite(Transaction<'static, Sqlite>),
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(Transaction<'static, Postgres>, Arc<Link>),
     SqliteRead(PoolConnection<Sqlite>),
-    PostgresRead(PoolConnection<Postgres>),
+    PostgresRead(PoolConnection<Postgres>, Arc<Link>),
 }
 
 /// A value for a `$n`.
@@ -301,9 +424,25 @@ macro_rules! bind {
 }
 pub(super) use bind;
 
+/// Has PostgreSQL answer a query, within the limit, as a named statement only where one may be kept.
+macro_rules! ask {
+    ($link:expr, $query:expr, $how:ident, $connection:expr) => {
+        $link.answer($query.persistent($link.keeps_statements).$how(&mut **$connection)).await?
+    };
+}
+
 impl Tx {
     fn on(conn: Conn) -> Tx {
-        Tx { conn, book: None }
+        Tx { conn, book: None, asked: Arc::default() }
+    }
+
+    fn counted_by(mut self, store: &Store) -> Tx {
+        self.asked = Arc::clone(&store.asked);
+        self
+    }
+
+    pub(super) fn count(&self, statements: usize) {
+        self.asked.fetch_add(statements as u64, Ordering::Relaxed);
     }
 
     /// Makes everything durable.
@@ -314,8 +453,8 @@ impl Tx {
         self.write_behind().await?;
         match self.conn {
             Conn::Sqlite(tx) => tx.commit().await?,
-            Conn::Postgres(tx) => tx.commit().await?,
-            Conn::SqliteRead(_) | Conn::PostgresRead(_) => {}
+            Conn::Postgres(tx, link) => link.answer(tx.commit()).await?,
+            Conn::SqliteRead(_) | Conn::PostgresRead(..) => {}
         }
         Ok(())
     }
@@ -327,15 +466,15 @@ impl Tx {
     pub async fn rollback(self) -> Result<(), StoreError> {
         match self.conn {
             Conn::Sqlite(tx) => tx.rollback().await?,
-            Conn::Postgres(tx) => tx.rollback().await?,
-            Conn::SqliteRead(_) | Conn::PostgresRead(_) => {}
+            Conn::Postgres(tx, link) => link.answer(tx.rollback()).await?,
+            Conn::SqliteRead(_) | Conn::PostgresRead(..) => {}
         }
         Ok(())
     }
 
     /// `FOR UPDATE` where the engine needs it; SQLite's writer is alone anyway.
     pub(super) fn is_postgres(&self) -> bool {
-        matches!(self.conn, Conn::Postgres(_) | Conn::PostgresRead(_))
+        matches!(self.conn, Conn::Postgres(..) | Conn::PostgresRead(..))
     }
 
     /// Chooses between the engines' spellings of one statement.
@@ -345,33 +484,38 @@ impl Tx {
 
     /// Runs a statement; answers how many rows it touched.
     pub(super) async fn run(&mut self, sql: &'static str, args: &[Arg<'_>]) -> Result<u64, StoreError> {
+        self.count(1);
         Ok(match &mut self.conn {
             Conn::Sqlite(c) => bind!(sql, args).execute(&mut **c).await?.rows_affected(),
-            Conn::Postgres(c) => bind!(sql, args).execute(&mut **c).await?.rows_affected(),
+            Conn::Postgres(c, link) => ask!(link, bind!(sql, args), execute, c).rows_affected(),
             Conn::SqliteRead(c) => bind!(sql, args).execute(&mut **c).await?.rows_affected(),
-            Conn::PostgresRead(c) => bind!(sql, args).execute(&mut **c).await?.rows_affected(),
+            Conn::PostgresRead(c, link) => ask!(link, bind!(sql, args), execute, c).rows_affected(),
         })
     }
 
     /// Runs a query; answers its rows.
     pub(super) async fn rows(&mut self, sql: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, StoreError> {
+        self.count(1);
         Ok(match &mut self.conn {
             Conn::Sqlite(c) => bind!(sql, args).fetch_all(&mut **c).await?.into_iter().map(Row::Sqlite).collect(),
-            Conn::Postgres(c) => bind!(sql, args).fetch_all(&mut **c).await?.into_iter().map(Row::Postgres).collect(),
+            Conn::Postgres(c, link) => {
+                ask!(link, bind!(sql, args), fetch_all, c).into_iter().map(Row::Postgres).collect()
+            }
             Conn::SqliteRead(c) => bind!(sql, args).fetch_all(&mut **c).await?.into_iter().map(Row::Sqlite).collect(),
-            Conn::PostgresRead(c) => {
-                bind!(sql, args).fetch_all(&mut **c).await?.into_iter().map(Row::Postgres).collect()
+            Conn::PostgresRead(c, link) => {
+                ask!(link, bind!(sql, args), fetch_all, c).into_iter().map(Row::Postgres).collect()
             }
         })
     }
 
     /// Runs a query; answers its first row.
     pub(super) async fn row(&mut self, sql: &'static str, args: &[Arg<'_>]) -> Result<Option<Row>, StoreError> {
+        self.count(1);
         Ok(match &mut self.conn {
             Conn::Sqlite(c) => bind!(sql, args).fetch_optional(&mut **c).await?.map(Row::Sqlite),
-            Conn::Postgres(c) => bind!(sql, args).fetch_optional(&mut **c).await?.map(Row::Postgres),
+            Conn::Postgres(c, link) => ask!(link, bind!(sql, args), fetch_optional, c).map(Row::Postgres),
             Conn::SqliteRead(c) => bind!(sql, args).fetch_optional(&mut **c).await?.map(Row::Sqlite),
-            Conn::PostgresRead(c) => bind!(sql, args).fetch_optional(&mut **c).await?.map(Row::Postgres),
+            Conn::PostgresRead(c, link) => ask!(link, bind!(sql, args), fetch_optional, c).map(Row::Postgres),
         })
     }
 

@@ -219,7 +219,7 @@ impl Tx {
         let rows = self
             .rows(
                 "SELECT merchant_id, id, message_id, endpoint_id, state, attempts, last_status, last_error, created_at FROM tellings
-                 WHERE merchant_id = $1 AND message_id = $2 ORDER BY id LIMIT 1000",
+                 WHERE merchant_id = $1 AND message_id = $2 ORDER BY created_at, id LIMIT 1000",
                 args![merchant, message],
             )
             .await?;

@@ -49,20 +49,22 @@ impl Store {
                 }
                 tx.commit().await?;
             }
-            Engine::Postgres(pool) => {
-                let mut tx = pool.begin().await?;
+            Engine::Postgres(link) => {
+                let mut tx = link.begin(&link.shared, "BEGIN").await?;
                 // Any number known to this program only: two processes that start together take turns.
                 sqlx::raw_sql("SELECT pg_advisory_xact_lock(7126710701)").execute(&mut *tx).await?;
                 sqlx::raw_sql("CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY)")
                     .execute(&mut *tx)
                     .await?;
                 let done: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM schema_versions")
+                    .persistent(link.keeps_statements)
                     .fetch_one(&mut *tx)
                     .await?;
                 for (version, text) in MIGRATIONS.iter().filter(|(v, _)| *v > done && *v <= last) {
                     sqlx::raw_sql(AssertSqlSafe(for_postgres(text, now))).execute(&mut *tx).await?;
                     sqlx::query("INSERT INTO schema_versions (version) VALUES ($1)")
                         .bind(version)
+                        .persistent(link.keeps_statements)
                         .execute(&mut *tx)
                         .await?;
                 }

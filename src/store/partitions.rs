@@ -37,7 +37,8 @@ impl Store {
     /// # Errors
     /// The database, or somebody holds the table's lock for more than three seconds.
     pub async fn make_partitions(&self, now: i64) -> Result<Vec<String>, StoreError> {
-        let Engine::Postgres(pool) = &self.engine else { return Ok(vec![]) };
+        let Engine::Postgres(link) = &self.engine else { return Ok(vec![]) };
+        let pool = &link.shared;
         let mut made = vec![];
         let there = parts(&mut *pool.acquire().await?).await?;
         for later in 0..=MONTHS_AHEAD {
@@ -54,7 +55,8 @@ impl Store {
     /// # Errors
     /// The database, or somebody holds the table's lock for more than three seconds.
     pub async fn drop_partitions(&self, before: i64) -> Result<Vec<String>, StoreError> {
-        let Engine::Postgres(pool) = &self.engine else { return Ok(vec![]) };
+        let Engine::Postgres(link) = &self.engine else { return Ok(vec![]) };
+        let pool = &link.shared;
         let bound = first_of("dlv", before);
         let old: Vec<Part> = parts(&mut *pool.acquire().await?).await?.into_iter().filter(|p| p.to <= bound).collect();
         for part in &old {
@@ -111,7 +113,8 @@ async fn change(tx: &mut Transaction<'static, Postgres>, text: String) -> Result
 
 /// The partitions with bounds; the default one has none.
 async fn parts(c: &mut sqlx::PgConnection) -> Result<Vec<Part>, StoreError> {
-    let rows = sqlx::query(
+    // Plain texts, which are not prepared: they hold behind a pooler too.
+    let rows = sqlx::raw_sql(
         "SELECT c.relname::text AS name, pg_get_expr(c.relpartbound, c.oid) AS bounds
          FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass('deliveries')",
     )
@@ -133,7 +136,7 @@ fn read_bounds(name: String, bounds: &str) -> Option<Part> {
 
 /// Months that a dropping hub detached and did not live to drop.
 async fn detached(pool: &PgPool) -> Result<Vec<String>, StoreError> {
-    let rows = sqlx::query(
+    let rows = sqlx::raw_sql(
         "SELECT c.relname::text AS name FROM pg_class c
          WHERE c.relkind = 'r' AND NOT c.relispartition AND c.relname ~ '^deliveries_([0-9]{4}_[0-9]{2}|first)$'
          AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('deliveries'))",

@@ -134,7 +134,7 @@ impl Tx {
         let rows = self
             .rows(
                 "SELECT merchant_id, id, payment_id, gateway_ref, status, closed, amount, currency, due_by, created_at
-                 FROM disputes WHERE merchant_id = $1 AND payment_id = $2 ORDER BY id LIMIT 1000",
+                 FROM disputes WHERE merchant_id = $1 AND payment_id = $2 ORDER BY created_at, id LIMIT 1000",
                 args![merchant, payment],
             )
             .await?;

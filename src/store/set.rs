@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::dialect::{Arg, Conn, Row, StoreError, Tx, bind};
+use super::link::Link;
 
 /// Lengths of the pieces on SQLite, longest first; the last is one.
 const PIECES: [usize; 4] = [64, 16, 4, 1];
@@ -46,6 +47,11 @@ impl<'a> Set<'a> {
 
     fn is_empty(&self) -> bool {
         self.values.is_empty()
+    }
+
+    /// How many statements it is on SQLite.
+    fn pieces(&self) -> usize {
+        pieces(&self.values, self.names.len()).count()
     }
 
     /// For PostgreSQL; its parameters begin at `first`.
@@ -106,9 +112,10 @@ impl Tx {
 
     /// Runs several sets that do not see each other's changes; answers how many rows each touched.
     pub(super) async fn run_sets(&mut self, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
+        self.count(if self.is_postgres() { 1 } else { sets.iter().map(Set::pieces).sum() });
         match &mut self.conn {
-            Conn::Postgres(c) => run_at_once(&mut **c, sets).await,
-            Conn::PostgresRead(c) => run_at_once(&mut **c, sets).await,
+            Conn::Postgres(c, link) => run_at_once(link, &mut **c, sets).await,
+            Conn::PostgresRead(c, link) => run_at_once(link, &mut **c, sets).await,
             Conn::Sqlite(c) => run_by_pieces(&mut **c, sets).await,
             Conn::SqliteRead(c) => run_by_pieces(&mut **c, sets).await,
         }
@@ -125,9 +132,10 @@ impl Tx {
         if set.is_empty() {
             return Ok(vec![]);
         }
+        self.count(if self.is_postgres() { 1 } else { set.pieces() });
         match &mut self.conn {
-            Conn::Postgres(c) => rows_at_once(&mut **c, &set).await,
-            Conn::PostgresRead(c) => rows_at_once(&mut **c, &set).await,
+            Conn::Postgres(c, link) => rows_at_once(link, &mut **c, &set).await,
+            Conn::PostgresRead(c, link) => rows_at_once(link, &mut **c, &set).await,
             Conn::Sqlite(c) => rows_by_pieces(&mut **c, &set).await,
             Conn::SqliteRead(c) => rows_by_pieces(&mut **c, &set).await,
         }
@@ -135,7 +143,7 @@ impl Tx {
 }
 
 /// All sets in one statement, each as a `WITH` of its own: one round trip.
-async fn run_at_once(c: &mut sqlx::PgConnection, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
+async fn run_at_once(link: &Link, c: &mut sqlx::PgConnection, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
     let mut sql = String::from("WITH ");
     let mut counts = String::new();
     let mut first = 1;
@@ -155,7 +163,7 @@ async fn run_at_once(c: &mut sqlx::PgConnection, sets: &[Set<'_>]) -> Result<Vec
     for set in sets.iter().filter(|set| !set.is_empty()) {
         query = bind_columns!(query, set);
     }
-    let row = query.fetch_one(c).await?;
+    let row = link.answer(query.persistent(link.keeps_statements).fetch_one(c)).await?;
     let mut touched = vec![];
     let mut column = 0;
     for set in sets {
@@ -183,10 +191,11 @@ async fn run_by_pieces(c: &mut sqlx::SqliteConnection, sets: &[Set<'_>]) -> Resu
     Ok(touched)
 }
 
-async fn rows_at_once(c: &mut sqlx::PgConnection, set: &Set<'_>) -> Result<Vec<Row>, StoreError> {
+async fn rows_at_once(link: &Link, c: &mut sqlx::PgConnection, set: &Set<'_>) -> Result<Vec<Row>, StoreError> {
     let mut sql = String::new();
     set.over_arrays(1, &mut sql);
-    let found = bind_columns!(sqlx::query(AssertSqlSafe(sql)), set).fetch_all(c).await?;
+    let query = bind_columns!(sqlx::query(AssertSqlSafe(sql)), set).persistent(link.keeps_statements);
+    let found = link.answer(query.fetch_all(c)).await?;
     Ok(found.into_iter().map(Row::Postgres).collect())
 }
 

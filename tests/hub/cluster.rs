@@ -40,8 +40,12 @@ impl Cluster {
         format!("postgres://postgres@127.0.0.1:{}/{name}", self.port)
     }
 
+    /// Where PostgreSQL's programs are.
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
     /// The server's port on the loopback address.
-    #[allow(dead_code, reason = "used by the stories that restart it")]
     pub fn port(&self) -> u16 {
         self.port
     }

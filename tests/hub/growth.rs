@@ -5,7 +5,7 @@ use grosz::config::{Config, Hidden};
 use grosz::flows::keep_house::{Kept, NAME, keep_house};
 use grosz::flows::receive_webhook;
 use grosz::ids::first_of;
-use grosz::store::{Growing, PoolSizes, Store};
+use grosz::store::{Growing, Store, StoreSettings};
 use grosz_providers::{EventKind, Money, Outcome};
 use tokio::sync::watch;
 
@@ -204,7 +204,7 @@ fn instant(text: &str) -> i64 {
 
 async fn empty_store() -> Option<(Store, Raw)> {
     let url = crate::cluster::cluster()?.database();
-    let store = Store::open(&url, PoolSizes::default()).await.unwrap();
+    let store = Store::open(&url, &StoreSettings::default()).await.unwrap();
     Some((store, Raw::at(&url).await))
 }
 

@@ -163,6 +163,8 @@ impl Hub {
             smtp_url: Hidden(format!("file://{}", mail.display())),
             fallback_email: "operator@hub.example".into(),
             invoice_jitter_percent: 0,
+            // GROSZ_TEST_POOLER=1 runs every story the way it would run behind a pooler.
+            db_pooler: std::env::var_os("GROSZ_TEST_POOLER").is_some(),
             ..Config::default()
         };
         change(&mut config);

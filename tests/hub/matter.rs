@@ -112,8 +112,21 @@ impl Matter {
 
     /// The same at any hub.
     pub async fn payment_at(&self, app: &App, merchant: &Merchant, number: &str) -> (Payment, Attempt) {
+        let case = self.case_of(app, merchant, number);
+        let order = NewPayment { case: Some(case.id.clone()), ..NewPayment::default() };
+        let mut tx = app.store.begin().await.expect("a transaction");
+        tx.add_case(&case).await.expect("a case");
+        let payment = create_payment(app, &mut tx, merchant, false, order).await.expect("a payment");
+        tx.commit().await.expect("a commit");
+        let attempts = app.store.read().await.expect("a reader").attempts(&payment.merchant_id, &payment.id).await;
+        let attempt = attempts.expect("attempts").remove(0);
+        (payment, attempt)
+    }
+
+    /// A new case, nowhere written.
+    pub fn case_of(&self, app: &App, merchant: &Merchant, number: &str) -> Case {
         let line = InvoiceLine { name: "Porada".into(), quantity: 1, unit_gross_minor: PRICE, vat: Vat::Rate(2300) };
-        let case = Case {
+        Case {
             merchant_id: merchant.id.clone(),
             id: app.ids.make("case"),
             number: number.into(),
@@ -126,15 +139,7 @@ impl Matter {
             status: "analysis".into(),
             created_at: app.now(),
             updated_at: app.now(),
-        };
-        let order = NewPayment { case: Some(case.id.clone()), ..NewPayment::default() };
-        let mut tx = app.store.begin().await.expect("a transaction");
-        tx.add_case(&case).await.expect("a case");
-        let payment = create_payment(app, &mut tx, merchant, false, order).await.expect("a payment");
-        tx.commit().await.expect("a commit");
-        let attempts = app.store.read().await.expect("a reader").attempts(&payment.merchant_id, &payment.id).await;
-        let attempt = attempts.expect("attempts").remove(0);
-        (payment, attempt)
+        }
     }
 
     /// A delivery with one event, as a gateway that tells of this attempt would cause it.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use grosz::flows::deliver;
 use grosz::flows::tell_client::tell;
-use grosz::store::{Job, JobEnd, JobKind, Lane, NewJob, PoolSizes, Store, Telling};
+use grosz::store::{Job, JobEnd, JobKind, Lane, NewJob, Store, StoreSettings, Telling};
 use grosz::worker;
 use serde_json::json;
 use tokio::sync::watch;
@@ -190,7 +190,7 @@ on_both!(jobs_survive_the_change_of_their_table, async |engine: Engine| {
         Engine::Sqlite => format!("sqlite:{}", dir.path().join("hub.db").display()),
         Engine::Postgres => crate::cluster::cluster().unwrap().database(),
     };
-    let store = Store::open(&url, PoolSizes::default()).await.unwrap();
+    let store = Store::open(&url, &StoreSettings::default()).await.unwrap();
     store.migrate_up_to(2, 0).await.unwrap();
     let raw = Raw::at(&url).await;
     for (n, state, lease) in [(1, "ready", "NULL"), (2, "running", "77"), (3, "done", "NULL"), (4, "failed", "NULL")] {

@@ -8,3 +8,15 @@ DROP INDEX payments_one_started_per_case;
 --- postgres
 ALTER TABLE payments SET (fillfactor = 70);
 --- both
+
+-- Rows of one payment in the order of their ids come from one index, and no engine walks the key of the merchant for them.
+DROP INDEX captures_by_payment;
+CREATE INDEX captures_by_payment ON captures (merchant_id, payment_id, id);
+DROP INDEX refunds_by_payment;
+CREATE INDEX refunds_by_payment ON refunds (merchant_id, payment_id, id);
+DROP INDEX alerts_by_payment;
+CREATE INDEX alerts_by_payment ON alerts (merchant_id, payment_id, id);
+DROP INDEX events_by_delivery;
+CREATE INDEX events_by_delivery ON events (merchant_id, delivery_id, id);
+-- The unique key over payment and kind begins with the same.
+DROP INDEX invoices_by_payment;

@@ -1,0 +1,454 @@
+//! The way to PostgreSQL: which of several hosts takes writes, how long an answer may take, which connections are still
+//! good, what a pooler in between forbids, and how processes wake each other.
+//!
+//! Writes are never forced: a transaction begins as the server's settings say, so a remnant of a fail-over that was made
+//! read-only refuses by itself. A refusal or a lost connection raises a *doubt*; the keeper then looks at every host,
+//! turns the pools to the one that takes writes, and has older connections closed.
+
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, Postgres, Row as _, Transaction};
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+use super::dialect::{StoreError, StoreSettings};
+
+/// A connection that was used so short a time ago is not asked whether it lives.
+const FRESH: Duration = Duration::from_secs(1);
+/// Pause between two looks at the hosts.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
+/// Pause between two calls to the workers of other processes; what is enqueued meanwhile goes with the next.
+const CALL_PAUSE: Duration = Duration::from_millis(5);
+/// How long a listening connection may be silent before it is asked whether it lives.
+const SILENCE: Duration = Duration::from_secs(30);
+const CHANNEL: &str = "grosz_jobs";
+
+/// Pools of connections to one database, wherever it lives at the moment.
+pub(super) struct Link {
+    /// For everybody.
+    pub(super) shared: PgPool,
+    /// For webhooks, so that nobody else can take their last connection (F54).
+    pub(super) reserved: PgPool,
+    /// False behind a pooler in transaction mode: the next transaction meets another server connection, where a named
+    /// statement is not known.
+    pub(super) keeps_statements: bool,
+    hosts: Vec<PgConnectOptions>,
+    at: watch::Sender<usize>,
+    listen: Option<PgConnectOptions>,
+    wait: Duration,
+    answer: Duration,
+    doubt: Arc<Doubt>,
+    call: Notify,
+}
+
+/// What is known against the connections.
+struct Doubt {
+    born: Instant,
+    /// Connections older than this instant, in milliseconds after `born`, are not used again.
+    stale_before_ms: AtomicU64,
+    /// Something happened that one look at the hosts must explain.
+    open: AtomicBool,
+    /// …and it casts doubt on connections that are open.
+    on_connections: AtomicBool,
+    bell: Notify,
+}
+
+/// What a look at a host found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    TakesWrites,
+    ReadOnly,
+    Away,
+}
+
+impl Link {
+    /// Connects to `postgres://user:password@host:port,host:port/database`: to the host that takes writes, else to one
+    /// that can be read.
+    pub(super) async fn open(url: &str, settings: &StoreSettings) -> Result<Arc<Link>, StoreError> {
+        let parse = |url: &str| -> Result<PgConnectOptions, StoreError> {
+            let options = PgConnectOptions::from_str(url)?.application_name("grosz").disable_statement_logging();
+            // A pooler refuses start parameters that it does not know; floats are used nowhere.
+            Ok(if settings.pooler { options.extra_float_digits(None).statement_cache_capacity(0) } else { options })
+        };
+        let hosts = one_address_a_host(url).iter().map(|url| parse(url)).collect::<Result<Vec<_>, _>>()?;
+        let listen = match settings.listen_url.as_str() {
+            "" => None,
+            url => Some(PgConnectOptions::from_str(url)?.application_name("grosz").disable_statement_logging()),
+        };
+        let wait = Duration::from_secs(settings.wait_s);
+        let answer = Duration::from_secs(settings.answer_s);
+        let mut first = Err(StoreError::Schema("database_url names no host".into()));
+        for (n, host) in hosts.iter().enumerate() {
+            match look(host, wait).await {
+                Ok(Standing::TakesWrites) => {
+                    first = Ok(n);
+                    break;
+                }
+                Ok(_) if first.is_err() => first = Ok(n),
+                Err(e) if first.is_err() => first = Err(e.into()),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let first = first?;
+        let host = hosts.get(first).cloned().unwrap_or_default();
+        let doubt = Arc::new(Doubt::new());
+        let pool = |connections| pool(connections, wait, answer, host.clone(), &doubt);
+        let link = Arc::new(Link {
+            shared: pool(settings.connections),
+            reserved: pool(settings.reserved),
+            keeps_statements: !settings.pooler,
+            at: watch::Sender::new(first),
+            listen,
+            wait,
+            answer,
+            doubt: Arc::clone(&doubt),
+            call: Notify::new(),
+            hosts,
+        });
+        tokio::spawn(keep(Arc::downgrade(&link), doubt));
+        Ok(link)
+    }
+
+    /// Begins a transaction. A connection that turns out to be dead is no reason to give up: nothing was asked yet.
+    pub(super) async fn begin(
+        &self,
+        pool: &PgPool,
+        statement: &'static str,
+    ) -> Result<Transaction<'static, Postgres>, StoreError> {
+        let began = Instant::now();
+        loop {
+            match timeout(self.answer, self.watched(pool.begin_with(statement))).await {
+                Ok(Ok(tx)) => return Ok(tx),
+                Ok(Err(e)) if is_lost(&e) && began.elapsed() < self.wait => {
+                    self.doubt.weigh(&e);
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Ok(Err(e)) => {
+                    self.doubt.weigh(&e);
+                    return Err(e.into());
+                }
+                Err(_) => return Err(self.no_answer()),
+            }
+        }
+    }
+
+    /// Waits for an answer of the database, but not for ever: a host can vanish without a word.
+    pub(super) async fn answer<T>(&self, work: impl Future<Output = sqlx::Result<T>>) -> Result<T, StoreError> {
+        match timeout(self.answer, work).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(e)) => {
+                self.doubt.weigh(&e);
+                Err(e.into())
+            }
+            Err(_) => Err(self.no_answer()),
+        }
+    }
+
+    /// A connection of a pool.
+    pub(super) async fn connection(&self, pool: &PgPool) -> Result<PoolConnection<Postgres>, StoreError> {
+        self.answer(self.watched(pool.acquire())).await
+    }
+
+    /// A connection that is long in coming raises a doubt: the pool itself would go on calling a host that is gone.
+    async fn watched<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        match timeout(LOOK_PAUSE, &mut work).await {
+            Ok(done) => done,
+            Err(_) => {
+                self.doubt.raise(false);
+                work.await
+            }
+        }
+    }
+
+    fn no_answer(&self) -> StoreError {
+        self.doubt.raise(true);
+        let silence = std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer within db_answer_s");
+        StoreError::Unavailable(sqlx::Error::Io(silence))
+    }
+
+    /// Has the workers of other processes look for jobs, soon. Costs the caller nothing.
+    pub(super) fn call_workers(&self) {
+        self.call.notify_one();
+    }
+
+    /// Sends the calls. NOTIFY takes a lock of the whole server when it commits, so it goes apart from the business
+    /// transactions, without a flush, and once for all that was enqueued in a few milliseconds.
+    pub(super) async fn send_calls(&self) {
+        loop {
+            self.call.notified().await;
+            let sent = sqlx::raw_sql("SET LOCAL synchronous_commit = off; NOTIFY grosz_jobs").execute(&self.reserved);
+            if let Err(error) = self.answer(sent).await {
+                // Workers look by themselves, only later.
+                tracing::debug!(error = %error, "Workers could not be called");
+            }
+            tokio::time::sleep(CALL_PAUSE).await;
+        }
+    }
+
+    /// Rings whenever another process called, and whenever a call may have been missed.
+    pub(super) async fn hear_calls(&self, ring: impl Fn()) {
+        loop {
+            let mut at = self.at.subscribe();
+            let address = match &self.listen {
+                Some(address) => address.clone(),
+                // A pooler gives no connection that could be listened on.
+                None if !self.keeps_statements => return std::future::pending().await,
+                None => self.hosts.get(*at.borrow_and_update()).cloned().unwrap_or_default(),
+            };
+            let ended = tokio::select! {
+                ended = self.listen(address, &ring) => ended,
+                _ = at.changed() => Ok(()),
+            };
+            if let Err(error) = ended {
+                tracing::debug!(error = %error, "The listening connection is lost");
+            }
+            ring();
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    }
+
+    async fn listen(&self, address: PgConnectOptions, ring: &impl Fn()) -> sqlx::Result<()> {
+        let own = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
+        let own = own.acquire_timeout(self.wait).connect_lazy_with(address);
+        let mut listener = PgListener::connect_with(&own).await?;
+        listener.eager_reconnect(false);
+        listener.listen(CHANNEL).await?;
+        ring();
+        loop {
+            match timeout(SILENCE, listener.try_recv()).await {
+                Ok(Ok(Some(_))) => ring(),
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Err(e)) => return Err(e),
+                Err(_) => {
+                    let asked = sqlx::raw_sql("SELECT 1").execute(&mut listener);
+                    timeout(self.answer, asked).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+                }
+            }
+        }
+    }
+
+    /// The database's clock, microseconds.
+    pub(super) async fn clock(&self) -> Result<i64, StoreError> {
+        let sql = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)::text";
+        let row = self.answer(sqlx::raw_sql(sql).fetch_one(&self.shared)).await?;
+        let text: String = row.try_get(0)?;
+        text.parse().map_err(|_| StoreError::Unreadable(format!("clock: {text:?}")))
+    }
+
+    /// Looks at every host, the present one first; turns the pools to the first that takes writes, else to the first
+    /// that can be read.
+    async fn look_around(&self) -> Standing {
+        let present = *self.at.borrow();
+        let order = std::iter::once(present).chain((0..self.hosts.len()).filter(|n| *n != present));
+        let mut readable = None;
+        for n in order {
+            let Some(host) = self.hosts.get(n) else { continue };
+            match look(host, self.wait).await {
+                Ok(Standing::TakesWrites) => {
+                    self.turn_to(n);
+                    return Standing::TakesWrites;
+                }
+                Ok(Standing::ReadOnly) => readable = readable.or(Some(n)),
+                Ok(Standing::Away) | Err(_) => {}
+            }
+        }
+        match readable {
+            Some(n) => {
+                if n != present {
+                    self.turn_to(n);
+                }
+                Standing::ReadOnly
+            }
+            None => Standing::Away,
+        }
+    }
+
+    fn turn_to(&self, n: usize) {
+        let moved = *self.at.borrow() != n;
+        if let (true, Some(host)) = (moved, self.hosts.get(n)) {
+            self.shared.set_connect_options(host.clone());
+            self.reserved.set_connect_options(host.clone());
+            self.at.send_replace(n);
+            tracing::warn!(host = n + 1, of = self.hosts.len(), "The database moved to another host");
+        }
+        if self.doubt.on_connections.swap(false, Ordering::Relaxed) || moved {
+            self.doubt.forget_connections();
+        }
+    }
+}
+
+impl Doubt {
+    fn new() -> Doubt {
+        Doubt {
+            born: Instant::now(),
+            stale_before_ms: AtomicU64::new(0),
+            open: AtomicBool::new(false),
+            on_connections: AtomicBool::new(false),
+            bell: Notify::new(),
+        }
+    }
+
+    /// Asks whether an error says something about the host or the connections.
+    fn weigh(&self, error: &sqlx::Error) {
+        let code = error.as_database_error().and_then(|d| d.code()).unwrap_or_default().into_owned();
+        if matches!(error, sqlx::Error::PoolTimedOut) {
+            self.raise(false);
+        } else if is_lost(error) || code == "25006" || code.starts_with("08") || code.starts_with("57P") {
+            self.raise(true);
+        }
+    }
+
+    fn raise(&self, on_connections: bool) {
+        if on_connections {
+            self.on_connections.store(true, Ordering::Relaxed);
+        }
+        self.open.store(true, Ordering::Relaxed);
+        self.bell.notify_one();
+    }
+
+    fn forget_connections(&self) {
+        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.stale_before_ms.store(now, Ordering::Relaxed);
+    }
+
+    /// True for a connection of this age that was opened before the last doubt was settled.
+    fn is_stale(&self, age: Duration) -> bool {
+        let settled = Duration::from_millis(self.stale_before_ms.load(Ordering::Relaxed));
+        age > self.born.elapsed().saturating_sub(settled)
+    }
+}
+
+/// Settles doubts as long as the link lives.
+async fn keep(link: Weak<Link>, doubt: Arc<Doubt>) {
+    let mut known = Standing::TakesWrites;
+    loop {
+        if !doubt.open.swap(false, Ordering::Relaxed) && known == Standing::TakesWrites {
+            tokio::select! {
+                () = doubt.bell.notified() => {}
+                // The link may be gone.
+                () = tokio::time::sleep(SILENCE) => {}
+            }
+        }
+        let Some(link) = link.upgrade().filter(|l| !l.shared.is_closed()) else { return };
+        if doubt.open.load(Ordering::Relaxed) || known != Standing::TakesWrites {
+            doubt.open.store(false, Ordering::Relaxed);
+            let found = link.look_around().await;
+            if found != known {
+                say(found);
+            }
+            known = found;
+        }
+        drop(link);
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+fn say(found: Standing) {
+    match found {
+        Standing::TakesWrites => tracing::info!("The database takes writes again"),
+        Standing::ReadOnly => {
+            tracing::error!("The database is read-only: nothing can be recorded until it takes writes")
+        }
+        Standing::Away => tracing::error!("The database does not answer: nothing can be recorded until it does"),
+    }
+}
+
+/// Asks one host, on a connection of its own, whether it takes writes.
+async fn look(host: &PgConnectOptions, limit: Duration) -> sqlx::Result<Standing> {
+    let asked = async {
+        let mut connection = PgConnection::connect_with(host).await?;
+        let sql = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only";
+        let row = sqlx::raw_sql(sql).fetch_one(&mut connection).await?;
+        let read_only: bool = row.try_get(0)?;
+        let _ = connection.close().await;
+        Ok(if read_only { Standing::ReadOnly } else { Standing::TakesWrites })
+    };
+    timeout(limit, asked).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
+
+fn pool(connections: u32, wait: Duration, answer: Duration, host: PgConnectOptions, doubt: &Arc<Doubt>) -> PgPool {
+    let (on_take, on_return) = (Arc::clone(doubt), Arc::clone(doubt));
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(wait)
+        // Our own look below spares a round trip on each transaction.
+        .test_before_acquire(false)
+        .before_acquire(move |connection, meta| {
+            let (is_stale, doubt) = (on_take.is_stale(meta.age), Arc::clone(&on_take));
+            Box::pin(async move {
+                if is_stale || meta.idle_for < FRESH {
+                    return Ok(!is_stale);
+                }
+                let lives = timeout(answer, connection.ping()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+                if lives.is_err() {
+                    doubt.raise(true);
+                }
+                lives.map(|()| true)
+            })
+        })
+        .after_release(move |connection, meta| {
+            let (is_stale, doubtful) = (on_return.is_stale(meta.age), on_return.on_connections.load(Ordering::Relaxed));
+            Box::pin(async move {
+                if is_stale || !doubtful {
+                    return Ok(!is_stale);
+                }
+                // The pool asks again, but waits for ever.
+                timeout(answer, connection.ping()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+                Ok(true)
+            })
+        })
+        .connect_lazy_with(host)
+}
+
+/// True when the connection, not the statement, is to blame.
+fn is_lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(e) => e.code().is_some_and(|c| matches!(&*c, "57P01" | "57P02" | "08003" | "08006")),
+        _ => false,
+    }
+}
+
+/// `postgres://user@a:1,b:2/db` as one address for each host.
+fn one_address_a_host(url: &str) -> Vec<String> {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(end);
+    let (user, hosts) = match authority.rsplit_once('@') {
+        Some((user, hosts)) => (format!("{user}@"), hosts),
+        None => (String::new(), authority),
+    };
+    hosts.split(',').map(|host| format!("{scheme}://{user}{host}{tail}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_name_several_hosts() {
+        assert_eq!(
+            one_address_a_host("postgres://u:p,w@a:1,[::1]:2,c/db?sslmode=require"),
+            [
+                "postgres://u:p,w@a:1/db?sslmode=require",
+                "postgres://u:p,w@[::1]:2/db?sslmode=require",
+                "postgres://u:p,w@c/db?sslmode=require"
+            ]
+        );
+        assert_eq!(one_address_a_host("postgres://a"), ["postgres://a"]);
+    }
+
+    #[test]
+    fn a_doubt_makes_older_connections_stale() {
+        let doubt = Doubt::new();
+        assert!(!doubt.is_stale(Duration::ZERO));
+        doubt.stale_before_ms.store(60_000, Ordering::Relaxed);
+        assert!(doubt.is_stale(Duration::from_secs(1)), "opened before the doubt was settled");
+    }
+}
