@@ -293,3 +293,35 @@ async fn record_patiently(app: &App, told: &[Told]) -> Result<(), FlowError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_as_long_as_its_endpoint_is_quick() {
+        let mut line = Line::default();
+        assert_eq!(line.may_wait(32), UNTRIED);
+        line.learn(Duration::from_millis(5));
+        assert_eq!(line.may_wait(32), 3200);
+        for _ in 0..100 {
+            line.learn(Duration::from_secs(15));
+        }
+        assert_eq!(line.may_wait(32), 32, "never fewer than call at once");
+        assert!(line.usual > Duration::from_secs(14));
+    }
+
+    #[test]
+    fn each_that_is_given_back_has_a_turn_of_its_own() {
+        let mut line = Line::default();
+        line.learn(Duration::from_secs(16));
+        let turns: Vec<i64> = (0..4).map(|_| line.turn(0, 32)).collect();
+        assert_eq!(turns, [1_500_000, 2_000_000, 2_500_000, 3_000_000]);
+        assert_eq!(
+            (0..1000).map(|_| line.turn(0, 32)).max(),
+            Some(60_000_000),
+            "nobody waits for longer than a minute"
+        );
+        assert_eq!(line.turn(100_000_000, 32), 101_500_000, "what is past is forgotten");
+    }
+}
