@@ -93,7 +93,7 @@ settings! {
     /// Commits of webhooks under way at the same time on PostgreSQL; SQLite has one.
     intake_lanes: usize = 2;
     /// Longest wait of a webhook for its turn, in milliseconds; then the answer is 503.
-    intake_wait_ms: u64 = 700;
+    intake_wait_ms: u64 = 500;
     /// How long a checkout can be paid, in seconds, unless the gateway's own default is shorter.
     link_lifetime_s: i64 = 86_400;
     /// Pauses before the gateway is asked about a started attempt, in seconds; the last one repeats.

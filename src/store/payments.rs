@@ -148,7 +148,9 @@ macro_rules! listed {
                  p.completed_at, a.id AS attempt_id, a.no, a.state AS attempt_state, a.reference, a.gateway_ref,
                  a.provider_account_id AS attempt_account, a.expires_at AS attempt_expires, a.created_at AS attempt_created,
                  i.state AS invoice_state, i.number, i.pdf_sha256, f.payment_id AS shown_attachment
-             FROM (SELECT *", from_payments!($of), ") p
+             FROM (SELECT merchant_id, id, case_id, quote_version, payer_id, profile_id, profile_version, provider_account_id, amount,
+                 currency, description, return_url, token, live, status, status_reason, late_success, double_payment, mismatch,
+                 amount_refunded, version, created_at, updated_at, completed_at", from_payments!($of), ") p
              JOIN merchants m ON m.id = p.merchant_id
              LEFT JOIN attempts a ON a.merchant_id = p.merchant_id AND a.payment_id = p.id
              LEFT JOIN invoices i ON i.merchant_id = p.merchant_id AND i.payment_id = p.id AND i.kind = 'sales'
