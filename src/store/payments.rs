@@ -3,9 +3,9 @@
 use grosz_providers::Money;
 use grosz_providers::invoicer::{Buyer, InvoiceLine};
 
-use super::{AttemptGlance, InvoiceGlance, Page};
 use super::dialect::{Arg, Row, StoreError, Tx, args, maybe_json, to_json};
 use super::set::{Set, row};
+use super::{AttemptGlance, InvoiceGlance, Page};
 use crate::domain::payment::{Reason, Status};
 
 /// One thing to be paid.
@@ -131,7 +131,8 @@ macro_rules! from_payments {
     };
     ($of:literal) => {
         concat!(
-            " FROM payments WHERE merchant_id = $1 AND ", $of,
+            " FROM payments WHERE merchant_id = $1 AND ",
+            $of,
             " AND ($4 IS NULL OR status = $4) AND ($5 IS NULL OR created_at >= $5) AND ($6 IS NULL OR created_at < $6)
              AND ($7 IS NULL OR live = $7) AND ($8 IS NULL OR id < $8) ORDER BY id DESC LIMIT $9"
         )
