@@ -127,7 +127,7 @@ impl Link {
         Box::pin(async move {
             let began = Instant::now();
             loop {
-                match timeout(self.answer, self.watched(pool.begin_with(statement))).await {
+                match timeout(self.answer, self.watched(begin_whole(pool, statement))).await {
                     Ok(Ok(tx)) => return Ok(tx),
                     Ok(Err(e)) if is_lost(&e) && began.elapsed() < self.wait => {
                         self.doubt.weigh(&e);
@@ -292,6 +292,14 @@ impl Link {
             self.doubt.forget_connections();
         }
     }
+}
+
+/// A caller that leaves halfway must not leave a begun transaction on a connection that goes back to its pool, as the
+/// driver would: so a beginning always comes to its end, and is taken back if nobody wants it any more.
+async fn begin_whole(pool: &PgPool, statement: &'static str) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let pool = pool.clone();
+    let whole = tokio::spawn(async move { pool.begin_with(statement).await });
+    whole.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
 
 impl Doubt {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use grosz::store::{Store, StoreSettings};
 use tokio::task::JoinSet;
 
 use crate::cluster::cluster;
+use crate::crash::mortal;
 use crate::harness::client;
-use crate::program::Program;
+use crate::program::{Program, until};
 use crate::scene::{Scene, order};
 use crate::servers::{Pooler, rows};
 
@@ -55,4 +57,25 @@ async fn behind_a_pooler_in_transaction_mode() {
     for log in [web.log(), worker.log()] {
         assert!(!log.contains("prepared statement"), "{log}");
     }
+}
+
+// A caller that hangs up while its transaction begins leaves none open: the next one would go on in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_nobody_waits_for_is_taken_back() {
+    let Some(cluster) = cluster() else { return };
+    let url = cluster.database();
+    let settings = StoreSettings { connections: 1, pooler: true, ..StoreSettings::default() };
+    let store = Store::open(&url, &settings).await.unwrap();
+    store.migrate(0).await.unwrap();
+    let mut deaths = 0;
+    for polls in 0..20 {
+        // Each death meets the same connection; a look-up that survives is let go unused.
+        deaths += usize::from(mortal(polls, store.read()).await.is_none());
+        let mut tx = store.begin().await.unwrap();
+        assert!(tx.claim_idempotency_key("mer_1", &format!("key {polls}"), "f", 1).await.unwrap());
+        tx.commit().await.unwrap();
+    }
+    assert!(deaths > 0, "nothing was cut off: this test showed nothing");
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'";
+    until("nothing is open", async || rows(&url, open).await.unwrap() == ["0"]).await;
 }

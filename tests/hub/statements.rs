@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Files whose texts are no statements of a flow: the schema, the months of the one divided table, the frame around sets.
+/// Files whose texts are no statements of a flow: the schema, the months of the one
+/// divided table, the frame around sets, what is asked about PostgreSQL itself.
 const MADE_AT_RUN_TIME: &[&str] = &["link.rs", "migrate.rs", "partitions.rs", "set.rs"];
 
 /// For which engine a statement is.
