@@ -114,10 +114,10 @@ impl Tx {
     pub(super) async fn run_sets(&mut self, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
         self.count(if self.is_postgres() { 1 } else { sets.iter().map(Set::pieces).sum() });
         match &mut self.conn {
-            Conn::Postgres(c, link) => run_at_once(link, &mut **c, sets).await,
-            Conn::PostgresRead(c, link) => run_at_once(link, &mut **c, sets).await,
-            Conn::Sqlite(c) => run_by_pieces(&mut **c, sets).await,
-            Conn::SqliteRead(c) => run_by_pieces(&mut **c, sets).await,
+            Conn::Postgres(c, link) => run_at_once(link, c, sets).await,
+            Conn::PostgresRead(c, link) => run_at_once(link, c, sets).await,
+            Conn::Sqlite(c) => run_by_pieces(c, sets).await,
+            Conn::SqliteRead(c) => run_by_pieces(c, sets).await,
         }
     }
 
@@ -134,10 +134,10 @@ impl Tx {
         }
         self.count(if self.is_postgres() { 1 } else { set.pieces() });
         match &mut self.conn {
-            Conn::Postgres(c, link) => rows_at_once(link, &mut **c, &set).await,
-            Conn::PostgresRead(c, link) => rows_at_once(link, &mut **c, &set).await,
-            Conn::Sqlite(c) => rows_by_pieces(&mut **c, &set).await,
-            Conn::SqliteRead(c) => rows_by_pieces(&mut **c, &set).await,
+            Conn::Postgres(c, link) => rows_at_once(link, c, &set).await,
+            Conn::PostgresRead(c, link) => rows_at_once(link, c, &set).await,
+            Conn::Sqlite(c) => rows_by_pieces(c, &set).await,
+            Conn::SqliteRead(c) => rows_by_pieces(c, &set).await,
         }
     }
 }
