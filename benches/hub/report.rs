@@ -82,7 +82,9 @@ struct Judgement {
 
 impl Judgement {
     fn reached(&self) -> bool {
+        // What could not be measured was not reached.
         match self.floor {
+            _ if !self.value.is_finite() => false,
             Floor::Least(least) => self.value >= least,
             Floor::Most(most) => self.value <= most,
         }
