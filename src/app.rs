@@ -109,7 +109,8 @@ impl App {
         let bad = |what: &str, e: &dyn std::fmt::Display| ConfigError(format!("{what}: {e}"));
         let settings = StoreSettings {
             connections: config.db_connections,
-            reserved: config.db_reserved,
+            // One for each committer, and two for the accounts that webhook addresses name.
+            reserved: u32::try_from(config.intake_committers).unwrap_or(u32::MAX).saturating_add(2),
             wait_s: config.db_wait_s,
             answer_s: config.db_answer_s,
             pooler: config.db_pooler,

@@ -66,8 +66,6 @@ settings! {
     fallback_email: String = String::new();
     /// Connections to PostgreSQL, or readers of SQLite.
     db_connections: u32 = 10;
-    /// Further connections to PostgreSQL that only webhooks use, so that a crowd elsewhere cannot turn them away: one for each of `intake_lanes`, and two.
-    db_reserved: u32 = 4;
     /// Longest wait for a database connection, in seconds; then the answer is 503.
     db_wait_s: u64 = 5;
     /// Longest wait for an answer of PostgreSQL, in seconds; then the connection is given up and the answer is 503.
@@ -91,7 +89,7 @@ settings! {
     /// Webhooks that share one commit at most.
     intake_batch: usize = 256;
     /// Commits of webhooks under way at the same time on PostgreSQL; SQLite has one.
-    intake_lanes: usize = 2;
+    intake_committers: usize = 2;
     /// Longest wait of a webhook for its turn, in milliseconds; then the answer is 503.
     intake_wait_ms: u64 = 500;
     /// How long a checkout can be paid, in seconds, unless the gateway's own default is shorter.
@@ -257,11 +255,11 @@ impl Config {
         if self.job_lease_s <= i64::try_from(longest_s).unwrap_or(i64::MAX) {
             return bad("job_lease_s must be longer than once_call_s, call_s and tell_timeout_s");
         }
-        if self.db_connections == 0 || self.db_reserved == 0 || self.db_wait_s == 0 || self.db_answer_s == 0 {
-            return bad("db_connections, db_reserved, db_wait_s and db_answer_s must be above zero");
+        if self.db_connections == 0 || self.db_wait_s == 0 || self.db_answer_s == 0 {
+            return bad("db_connections, db_wait_s and db_answer_s must be above zero");
         }
         if self.intake_batch == 0
-            || self.intake_lanes == 0
+            || self.intake_committers == 0
             || self.intake_queue == 0
             || self.job_concurrency == 0
             || self.invoicing_concurrency == 0
@@ -269,7 +267,7 @@ impl Config {
             || self.tell_in_flight == 0
         {
             return bad(
-                "intake_batch, intake_lanes, intake_queue, job_concurrency, invoicing_concurrency, tell_concurrency and \
+                "intake_batch, intake_committers, intake_queue, job_concurrency, invoicing_concurrency, tell_concurrency and \
                  tell_in_flight must be above zero",
             );
         }

@@ -1,9 +1,9 @@
 //! Group intake: calls that wait at the same time share one commit.
 //!
-//! A lane takes whatever queued while it committed the previous slice; there is no timer, so a lone call never waits.
+//! A committer takes whatever queued while it committed the previous slice; there is no timer, so a lone call never waits.
 //! A full queue answers at once, and a call that waited too long is turned away before any work is done for it. A slice
 //! that fails is halved down to single calls, so a poisonous one cannot fail its neighbours. Calls about the same thing
-//! go through the same lane, in their order.
+//! go through the same committer, in their order.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -53,31 +53,31 @@ pub enum Refused {
     Failed,
 }
 
-/// The way in. Clones share the lanes.
+/// The way in. Clones share the committers.
 pub struct Intake<S: Sliced> {
-    lanes: Arc<[mpsc::Sender<Waiting<S>>]>,
+    queues: Arc<[mpsc::Sender<Waiting<S>>]>,
     hasher: RandomState,
 }
 
 impl<S: Sliced> Clone for Intake<S> {
     fn clone(&self) -> Self {
-        Intake { lanes: Arc::clone(&self.lanes), hasher: self.hasher.clone() }
+        Intake { queues: Arc::clone(&self.queues), hasher: self.hasher.clone() }
     }
 }
 
 impl<S: Sliced> Intake<S> {
-    /// Starts the lanes. Their tasks end when all handles are gone and the queues are empty.
+    /// Starts the committers. Their tasks end when all handles are gone and the queues are empty.
     pub fn start(app: &SharedApp) -> (Intake<S>, JoinSet<()>) {
         // One writer is all that SQLite has.
-        let count = if app.store.engine_name() == "sqlite" { 1 } else { app.config.intake_lanes };
+        let count = if app.store.engine_name() == "sqlite" { 1 } else { app.config.intake_committers };
         let mut tasks = JoinSet::new();
-        let lanes = (0..count).map(|_| {
+        let queues = (0..count).map(|_| {
             let (sender, receiver) = mpsc::channel(app.config.intake_queue.div_ceil(count));
             tasks.spawn(commit_slices(Arc::clone(app), receiver));
             sender
         });
-        let lanes = lanes.collect();
-        (Intake { lanes, hasher: RandomState::new() }, tasks)
+        let queues = queues.collect();
+        (Intake { queues, hasher: RandomState::new() }, tasks)
     }
 
     /// Hands a call in and waits until it is committed.
@@ -86,9 +86,9 @@ impl<S: Sliced> Intake<S> {
     /// It is not done; the caller must come again.
     pub async fn submit(&self, call: S::Call) -> Result<S::Answer, Refused> {
         let hash = usize::try_from(self.hasher.hash_one(S::about(&call)) >> 1).unwrap_or(0);
-        let lane = self.lanes.get(hash % self.lanes.len().max(1)).ok_or(Refused::Failed)?;
+        let queue = self.queues.get(hash % self.queues.len().max(1)).ok_or(Refused::Failed)?;
         let (answer, outcome) = oneshot::channel();
-        lane.try_send(Waiting { call, since: Instant::now(), answer }).map_err(|_| Refused::Full)?;
+        queue.try_send(Waiting { call, since: Instant::now(), answer }).map_err(|_| Refused::Full)?;
         outcome.await.unwrap_or(Err(Refused::Failed))
     }
 }

@@ -15,8 +15,8 @@ const CLOCK_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Runs the hub until `stop` says true. `listener` is used by the roles `all` and `web`.
 pub async fn run(app: SharedApp, listener: Option<TcpListener>, stop: watch::Receiver<bool>) {
-    let (intake, lanes) = Intake::start(&app);
-    let (orders, more_lanes) = Intake::start(&app);
+    let (intake, committers) = Intake::start(&app);
+    let (orders, more_committers) = Intake::start(&app);
     let web = Web::new(app.clone(), intake, orders);
     let works = app.config.role != "web";
     let workers = works.then(|| tokio::spawn(worker::work(app.clone(), stop.clone())));
@@ -50,9 +50,9 @@ pub async fn run(app: SharedApp, listener: Option<TcpListener>, stop: watch::Rec
             tracing::error!(error = %error, "A part of the hub ended abnormally");
         }
     }
-    // All handles of the intake are gone by now: what waits is committed, then the lanes end.
+    // All handles of the intake are gone by now: what waits is committed, then the committers end.
     let limit = std::time::Duration::from_secs(app.config.stop_s);
-    let ended = async { tokio::join!(lanes.join_all(), more_lanes.join_all()) };
+    let ended = async { tokio::join!(committers.join_all(), more_committers.join_all()) };
     if tokio::time::timeout(limit, ended).await.is_err() {
         tracing::warn!("The intake did not finish in {limit:?}");
     }

@@ -166,8 +166,8 @@ pub async fn record(app: &App, told: &[Told]) -> Result<(), FlowError> {
             return Ok(());
         }
         let mut tx = app.store.begin().await?;
-        let mut book = Book::open(app, &mut tx, &mine).await?;
-        let results: Vec<_> = mine.iter().map(|t| book.judge(app, t)).collect();
+        let mut healths = Healths::open(app, &mut tx, &mine).await?;
+        let results: Vec<_> = mine.iter().map(|t| healths.judge(app, t)).collect();
         let ends: Vec<_> = mine.iter().zip(&results).map(|(t, r)| (&t.job, &r.end)).collect();
         let owned = jobs::write_ends(app, &mut tx, &ends).await?;
         if owned.len() < mine.len() {
@@ -179,7 +179,7 @@ pub async fn record(app: &App, told: &[Told]) -> Result<(), FlowError> {
         }
         let tellings: Vec<_> = results.iter().filter_map(|r| r.telling.as_ref().map(|t| (t, r.done_at))).collect();
         tx.update_tellings(&tellings).await?;
-        book.close(app, &mut tx).await?;
+        healths.close(app, &mut tx).await?;
         tx.commit().await?;
         jobs::count_all(app, &ends, &owned);
         // What failed is due again some time, and an alert has a notice.
@@ -197,8 +197,8 @@ struct Judged {
 }
 
 /// The endpoints of a batch and their health, one try after another.
-struct Book {
-    health: BTreeMap<(String, String), Health>,
+struct Healths {
+    by_endpoint: BTreeMap<(String, String), Health>,
     schedule: Schedule,
     rule: HealthRule,
 }
@@ -210,8 +210,8 @@ struct Health {
     gives_up: Option<&'static str>,
 }
 
-impl Book {
-    async fn open(app: &App, tx: &mut Tx, told: &[&Told]) -> Result<Book, FlowError> {
+impl Healths {
+    async fn open(app: &App, tx: &mut Tx, told: &[&Told]) -> Result<Healths, FlowError> {
         let ids: BTreeSet<_> =
             told.iter().map(|t| (t.telling.merchant_id.as_str(), t.telling.endpoint_id.as_str())).collect();
         let endpoints = tx.endpoints_by_id(&ids.into_iter().collect::<Vec<_>>()).await?;
@@ -220,8 +220,8 @@ impl Book {
             (key, Health { run: run_of(&endpoint), endpoint, gives_up: None })
         };
         let waits: Vec<u32> = app.config.tell_waits_s.iter().map(|s| u32::try_from(*s).unwrap_or(u32::MAX)).collect();
-        Ok(Book {
-            health: endpoints.into_iter().map(entry).collect(),
+        Ok(Healths {
+            by_endpoint: endpoints.into_iter().map(entry).collect(),
             schedule: Schedule::from_seconds(&waits),
             rule: HealthRule { after_s: u64::try_from(app.config.endpoint_disable_s).unwrap_or(0), messages: 3 },
         })
@@ -231,7 +231,7 @@ impl Book {
         let now = app.now();
         let mut telling = told.telling.clone();
         let key = (telling.merchant_id.clone(), telling.endpoint_id.clone());
-        let Some(health) = self.health.get_mut(&key) else {
+        let Some(health) = self.by_endpoint.get_mut(&key) else {
             return Judged { telling: None, done_at: None, end: End::Done };
         };
         let verdict = told.tried.status.map_or(Verdict::Retry, |status| Verdict::of(Ok(status)));
@@ -263,7 +263,7 @@ impl Book {
 
     /// Writes the health that changed, and tells the owners of endpoints that were given up.
     async fn close(self, app: &App, tx: &mut Tx) -> Result<(), FlowError> {
-        for health in self.health.into_values() {
+        for health in self.by_endpoint.into_values() {
             let Health { endpoint, run, gives_up } = health;
             let first = run.map(|r| seconds(i64::try_from(r.first_s).unwrap_or(0)));
             let messages = run.map_or(0, |r| i64::from(r.messages));

@@ -1,5 +1,4 @@
 //! Real programs: the hub, and what stands between it and its database.
-#![allow(dead_code, reason = "each story uses its own part")]
 
 use std::fs::File;
 use std::path::PathBuf;

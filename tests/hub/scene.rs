@@ -1,7 +1,6 @@
 //! The stage of every story with real programs: a gateway that is a twin inside the test, so that every acknowledgement
 //! is on record here; an invoicing API that is a twin in a server of its own and lives through all of it; our own eyes
 //! on the database; and what must be true at the end.
-#![allow(dead_code, reason = "each story uses its own part")]
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
 //! PostgreSQL servers of a story's own, to be stopped and promoted; PgBouncer; a gate on the way to a server.
-#![allow(dead_code, reason = "each story uses its own part")]
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

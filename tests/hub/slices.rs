@@ -52,7 +52,7 @@ on_both!(a_poisoned_call_does_not_fail_its_neighbours, async |engine: Engine| {
         }
     })
     .await;
-    let (intake, _lanes) = Intake::<Webhooks>::start(&hub.app);
+    let (intake, _committers) = Intake::<Webhooks>::start(&hub.app);
     let mut calls = JoinSet::new();
     for n in 0..40 {
         let (_, attempt) = matter.payment(&hub, &format!("{n}/2026")).await;
@@ -74,13 +74,14 @@ on_both!(a_poisoned_call_does_not_fail_its_neighbours, async |engine: Engine| {
 
 // Back-pressure: when the queue is full the answer comes at once, before memory grows; what was taken is recorded.
 on_both!(a_full_queue_answers_at_once, async |engine: Engine| {
-    let hub = Hub::start_with(engine, |c| (c.intake_queue, c.intake_lanes, c.intake_wait_ms) = (4, 1, 60_000)).await;
+    let hub =
+        Hub::start_with(engine, |c| (c.intake_queue, c.intake_committers, c.intake_wait_ms) = (4, 1, 60_000)).await;
     let matter = matter(&hub).await;
     let (payment, attempt) = matter.payment(&hub, "1/2026").await;
     // Somebody holds the payment, so nothing can be committed meanwhile.
     let mut holder = hub.app.store.begin().await.unwrap();
     holder.payment_for_update(&hub.merchant.id, &payment.id).await.unwrap();
-    let (intake, _lanes) = Intake::<Webhooks>::start(&hub.app);
+    let (intake, _committers) = Intake::<Webhooks>::start(&hub.app);
     let mut calls = JoinSet::new();
     for n in 0..20 {
         let call = matter.delivery(&hub, event(&attempt, &format!("k{n}"), EventKind::Pending, &format!("r{n}")));

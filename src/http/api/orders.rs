@@ -32,7 +32,7 @@ impl Sliced for Orders {
     const NAME: &'static str = "orders";
 
     fn about(call: &Called) -> &str {
-        // One case, or one key, one lane.
+        // One case, or one key, one committer.
         call.order.case.as_deref().or(call.mark.key()).unwrap_or_default()
     }
 
