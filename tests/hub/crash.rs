@@ -9,14 +9,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use axum::http::{Request, StatusCode};
 use grosz::domain::invoice::State;
 use grosz::domain::payment::Status;
 use grosz::flows::receive_webhook;
-use grosz_providers::EventKind;
+use grosz::flows::start_checkout::NewPayment;
+use grosz::http::api::{Called, Orders};
+use grosz::http::auth::Caller;
+use grosz::http::idempotency::Mark;
+use grosz::intake::Sliced;
+use grosz::store::{Page, PaymentFilter};
 use grosz_providers::invoicer::Found;
+use grosz_providers::{EventKind, RefundState};
+use serde_json::json;
 
 use crate::harness::{Engine, Hub};
-use crate::matter::{TwinWay, event, invoicer, invoicing_account, matter, settings};
+use crate::matter::{Matter, TwinWay, event, invoicer, invoicing_account, matter, price, settings};
 use crate::on_both;
 
 /// So many runs are enough to stop one at more than a dozen places. How often a run waits depends on the machine.
@@ -65,6 +73,143 @@ on_both!(a_death_anywhere_in_the_intake, async |engine: Engine| {
         assert_eq!(tx.transitions(&payment.merchant_id, &payment.id).await.unwrap().len(), 2);
         assert_eq!(tx.events_of_payment(&payment.merchant_id, &payment.id).await.unwrap().len(), 1);
         // A run that came to its end has shown all its places this time; the next may wait at others.
+        polls = if survived { 0 } else { polls + 1 };
+        if survived && deaths > 12 {
+            return;
+        }
+    }
+    panic!("the run was stopped at {deaths} places only");
+});
+
+// F07, F20–F22, I2, I4, I6: a slice in which the road is rare: a refund told before and after the money came, a second
+// payment, a repeat. The book is written half-way, in the same transaction; the gateway repeats all of them.
+on_both!(a_death_anywhere_in_a_mixed_slice, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let matter = matter(&hub).await;
+    let (mut deaths, mut polls) = (0, 0);
+    for n in 0..ENOUGH {
+        let (payment, attempt) = matter.payment(&hub, &format!("{n}/2026")).await;
+        let (other, beside) = matter.payment(&hub, &format!("{n}/2026/b")).await;
+        let refund = EventKind::Refund { order: None, gateway_ref: "back".into(), state: RefundState::Succeeded };
+        let told = [
+            event(&attempt, &format!("{n}:early"), refund.clone(), "remote1"),
+            event(&attempt, &format!("{n}:paid"), EventKind::Paid, "remote1"),
+            event(&attempt, &format!("{n}:back"), refund, "remote1"),
+            event(&beside, &format!("{n}:beside"), EventKind::Paid, "remote1"),
+            event(&attempt, &format!("{n}:again"), EventKind::Paid, "remote2"),
+            event(&attempt, &format!("{n}:paid"), EventKind::Paid, "remote1"),
+        ];
+        let slice = || told.iter().map(|e| matter.delivery(&hub, e.clone())).collect::<Vec<_>>();
+        let survived = mortal(polls, receive_webhook::receive(&hub.app, &slice())).await.is_some();
+        deaths += usize::from(!survived);
+        receive_webhook::receive(&hub.app, &slice()).await.unwrap();
+        let mut tx = hub.app.store.read().await.unwrap();
+        let m = &hub.merchant.id;
+        for (id, events) in [(&payment.id, 3), (&other.id, 1)] {
+            let after = tx.payment(m, id).await.unwrap().unwrap();
+            assert_eq!(after.status, Status::Completed, "died after {polls} polls");
+            assert_eq!(tx.transitions(m, id).await.unwrap().len(), 2);
+            let applied =
+                tx.events_of_payment(m, id).await.unwrap().into_iter().filter(|e| e.state == "applied").count();
+            assert_eq!(applied, events, "died after {polls} polls");
+        }
+        let after = tx.payment(m, &payment.id).await.unwrap().unwrap();
+        assert!(after.double_payment);
+        assert_eq!(after.amount_refunded, after.amount.minor(), "given back once");
+        let refunds = tx.refunds(m, &payment.id).await.unwrap();
+        assert_eq!(refunds.iter().filter(|r| r.state == "succeeded").count(), 1, "{refunds:?}");
+        assert_eq!(refunds.iter().filter(|r| r.state == "proposed").count(), 1, "{refunds:?}");
+        let captures = tx.captures(m, &payment.id).await.unwrap();
+        assert_eq!(captures.iter().filter(|c| c.state == "paid").count(), 2);
+        polls = if survived { 0 } else { polls + 1 };
+        if survived && deaths > 12 {
+            return;
+        }
+    }
+    panic!("the run was stopped at {deaths} places only");
+});
+
+// F56: a slice of orders, one key twice in it. Whoever got no answer asks again with the same key: one payment for a
+// key, one answer for a key.
+on_both!(a_death_anywhere_in_a_slice_of_orders, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let matter = matter(&hub).await;
+    let (mut deaths, mut polls) = (0, 0);
+    for n in 0..ENOUGH {
+        let slice: Vec<Called> =
+            ["a", "b", "a"].iter().map(|key| order(&hub, &matter, &format!("{n}-{key}"))).collect();
+        let survived = mortal(polls, Orders::commit(&hub.app, &slice)).await.is_some();
+        deaths += usize::from(!survived);
+        let mut answers = vec![];
+        for _ in 0..2 {
+            for answer in Orders::commit(&hub.app, &slice).await.unwrap() {
+                let answer = answer.unwrap();
+                assert_eq!(answer.status(), StatusCode::CREATED);
+                answers.push(axum::body::to_bytes(answer.into_body(), 100_000).await.unwrap());
+            }
+        }
+        assert!(answers[0] == answers[2] && answers[..3] == answers[3..] && answers[0] != answers[1]);
+        let mut tx = hub.app.store.read().await.unwrap();
+        let filter = PaymentFilter { payer: Some(matter.payer.id.clone()), ..PaymentFilter::default() };
+        let page = Page { before: None, limit: 2 * i64::try_from(n).unwrap() + 10 };
+        let payments = tx.listed_payments(&hub.merchant.id, &filter, &page).await.unwrap();
+        assert_eq!(payments.len(), 2 * (n + 1), "died after {polls} polls: one payment for a key");
+        assert!(payments.iter().all(|p| p.attempts.len() == 1), "each with its attempt");
+        polls = if survived { 0 } else { polls + 1 };
+        if survived && deaths > 12 {
+            return;
+        }
+    }
+    panic!("the run was stopped at {deaths} places only");
+});
+
+fn order(hub: &Hub, matter: &Matter, key: &str) -> Called {
+    let caller = Caller { merchant: hub.merchant.id.clone(), live: false };
+    let request = Request::post("/v1/payments").header("idempotency-key", key).body(()).unwrap();
+    let mark = Mark::of(&caller, &request.into_parts().0, b"{}").unwrap();
+    let order = NewPayment {
+        amount: Some(price()),
+        description: Some("Porada".into()),
+        payer: Some(matter.payer.id.clone()),
+        provider_account: Some(matter.account.id.clone()),
+        ..NewPayment::default()
+    };
+    Called { caller, order, mark }
+}
+
+// F22–F24, F42, I7, I9: a message is told again with the same id until its delivery is on record, and then no more.
+on_both!(a_death_anywhere_in_telling, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let server = wiremock::MockServer::start().await;
+    let taken = wiremock::Mock::given(wiremock::matchers::method("POST"));
+    taken.respond_with(wiremock::ResponseTemplate::new(200)).mount(&server).await;
+    let wanted = json!({"url": server.uri(), "types": ["payment.started"]});
+    let endpoint = hub.post("/v1/webhook-endpoints", wanted).await.expect(201).json();
+    let endpoint = endpoint["id"].as_str().unwrap();
+    let matter = matter(&hub).await;
+    let lease = u64::try_from(hub.app.config.job_lease_s).unwrap() + 1;
+    let (mut deaths, mut polls) = (0, 0);
+    for n in 0..ENOUGH {
+        let (payment, _) = matter.payment(&hub, &format!("{n}/2026")).await;
+        let survived = mortal(polls, grosz::worker::run_due(&hub.app)).await.is_some();
+        deaths += usize::from(!survived);
+        // The lease of the dead worker runs out.
+        hub.advance(lease);
+        hub.run_jobs().await;
+        let before = server.received_requests().await.unwrap();
+        hub.advance(lease);
+        hub.run_jobs().await;
+        let requests = server.received_requests().await.unwrap();
+        assert_eq!(requests.len(), before.len(), "what is on record is not told again");
+        let about = |r: &&wiremock::Request| String::from_utf8_lossy(&r.body).contains(&payment.id);
+        let ids: Vec<_> = requests.iter().filter(about).map(|r| r.headers["webhook-id"].clone()).collect();
+        assert!(!ids.is_empty() && ids.iter().all(|id| *id == ids[0]), "died after {polls} polls: {ids:?}");
+        let mut tx = hub.app.store.read().await.unwrap();
+        let page = Page { before: None, limit: 1 };
+        let last = tx.tellings(&hub.merchant.id, endpoint, &page).await.unwrap().remove(0);
+        assert_eq!(last.state, "delivered", "died after {polls} polls");
+        let left = tx.jobs_about(&hub.merchant.id, &last.id).await.unwrap();
+        assert!(left.is_empty(), "died after {polls} polls: {left:?}");
         polls = if survived { 0 } else { polls + 1 };
         if survived && deaths > 12 {
             return;

@@ -40,7 +40,7 @@ use utoipa::Path;
 use utoipa::openapi::path::{HttpMethod, Operation};
 use utoipa::openapi::{RefOr, Schema};
 
-pub use orders::Orders;
+pub use orders::{Called, Orders};
 
 use super::Web;
 use super::input::Stash;

@@ -16,11 +16,11 @@ use crate::store::{SoughtOrder, StoreError, Tx};
 /// One call that starts a payment.
 pub struct Called {
     /// Who calls.
-    pub(super) caller: Caller,
+    pub caller: Caller,
     /// What is wanted.
-    pub(super) order: NewPayment,
+    pub order: NewPayment,
     /// Its idempotency key.
-    pub(super) mark: Mark,
+    pub mark: Mark,
 }
 
 /// Orders of payments are done in slices.
