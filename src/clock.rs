@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
 
 /// Where the hub reads the time.
 #[derive(Clone, Debug)]
@@ -124,7 +125,8 @@ pub fn at(micros: i64) -> Timestamp {
 
 /// RFC 3339 in UTC with milliseconds, as the API writes times.
 pub fn rfc3339(micros: i64) -> String {
-    at(micros - micros.rem_euclid(1000)).strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+    const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
+    PRINTER.timestamp_to_string(&at(micros - micros.rem_euclid(1000)))
 }
 
 /// Seconds as microseconds.
@@ -139,6 +141,13 @@ mod tests {
     #[track_caller]
     fn check_weigh(database_s: i64, machine_s: i64, expect: Reading) {
         assert_eq!(weigh(0, seconds(database_s), seconds(machine_s)), expect);
+    }
+
+    #[test]
+    fn times_are_written_with_milliseconds() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(1_790_000_000_123_999), "2026-09-21T14:13:20.123Z");
+        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59.999Z");
     }
 
     // F59

@@ -1,12 +1,13 @@
 //! Group intake: calls that wait at the same time share one commit.
 //!
 //! A committer takes whatever queued while it committed the previous slice; there is no timer, so a lone call never waits.
-//! A full queue answers at once, and a call that waited too long is turned away before any work is done for it. A slice
-//! that fails is halved down to single calls, so a poisonous one cannot fail its neighbours. Calls about the same thing
+//! A full queue answers at once, a call that waited too long is turned away before any work is done for it, and while the
+//! queue is that long, new calls can be turned away before they are even read ([`Intake::is_behind`]). A slice that fails is halved down to single calls, so a poisonous one cannot fail its neighbours. Calls about the same thing
 //! go through the same committer, in their order.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -55,13 +56,22 @@ pub enum Refused {
 
 /// The way in. Clones share the committers.
 pub struct Intake<S: Sliced> {
-    queues: Arc<[mpsc::Sender<Waiting<S>>]>,
+    queues: Arc<[Queue<S>]>,
+    /// A queue is too long when its first call has waited longer, milliseconds.
+    patience_ms: u64,
     hasher: RandomState,
+}
+
+/// The queue of one committer.
+struct Queue<S: Sliced> {
+    sender: mpsc::Sender<Waiting<S>>,
+    /// How long the first call of the last slice had waited, milliseconds.
+    waited_ms: Arc<AtomicU64>,
 }
 
 impl<S: Sliced> Clone for Intake<S> {
     fn clone(&self) -> Self {
-        Intake { queues: Arc::clone(&self.queues), hasher: self.hasher.clone() }
+        Intake { queues: Arc::clone(&self.queues), patience_ms: self.patience_ms, hasher: self.hasher.clone() }
     }
 }
 
@@ -73,11 +83,22 @@ impl<S: Sliced> Intake<S> {
         let mut tasks = JoinSet::new();
         let queues = (0..count).map(|_| {
             let (sender, receiver) = mpsc::channel(app.config.intake_queue.div_ceil(count));
-            tasks.spawn(commit_slices(Arc::clone(app), receiver));
-            sender
+            let waited_ms = Arc::new(AtomicU64::new(0));
+            tasks.spawn(commit_slices(Arc::clone(app), receiver, Arc::clone(&waited_ms)));
+            Queue { sender, waited_ms }
         });
         let queues = queues.collect();
-        (Intake { queues, hasher: RandomState::new() }, tasks)
+        (Intake { queues, patience_ms: app.config.intake_wait_ms / 2, hasher: RandomState::new() }, tasks)
+    }
+
+    /// True while all committers are so far behind that a new call would wait in vain: to be turned away at the door,
+    /// before its body is read and its signature checked, which would only put the others off.
+    pub fn is_behind(&self) -> bool {
+        let is_behind = |queue: &Queue<S>| {
+            let is_empty = queue.sender.capacity() == queue.sender.max_capacity();
+            !is_empty && queue.waited_ms.load(Ordering::Relaxed) > self.patience_ms
+        };
+        self.queues.iter().all(is_behind)
     }
 
     /// Hands a call in and waits until it is committed.
@@ -88,15 +109,17 @@ impl<S: Sliced> Intake<S> {
         let hash = usize::try_from(self.hasher.hash_one(S::about(&call)) >> 1).unwrap_or(0);
         let queue = self.queues.get(hash % self.queues.len().max(1)).ok_or(Refused::Failed)?;
         let (answer, outcome) = oneshot::channel();
-        queue.try_send(Waiting { call, since: Instant::now(), answer }).map_err(|_| Refused::Full)?;
+        queue.sender.try_send(Waiting { call, since: Instant::now(), answer }).map_err(|_| Refused::Full)?;
         outcome.await.unwrap_or(Err(Refused::Failed))
     }
 }
 
-async fn commit_slices<S: Sliced>(app: SharedApp, mut queue: mpsc::Receiver<Waiting<S>>) {
+async fn commit_slices<S: Sliced>(app: SharedApp, mut queue: mpsc::Receiver<Waiting<S>>, waited_ms: Arc<AtomicU64>) {
     let longest = Duration::from_millis(app.config.intake_wait_ms);
     let mut slice = vec![];
     while queue.recv_many(&mut slice, app.config.intake_batch).await > 0 {
+        let first_waited = slice.first().map_or(Duration::ZERO, |first| first.since.elapsed());
+        waited_ms.store(u64::try_from(first_waited.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let (mut calls, mut answers) = (Vec::with_capacity(slice.len()), Vec::with_capacity(slice.len()));
         for waiting in slice.drain(..) {
             if waiting.since.elapsed() > longest {
@@ -157,5 +180,41 @@ async fn commit_patiently<S: Sliced>(app: &App, calls: &[S::Call]) -> Result<Vec
             }
             other => return other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Sliced for Nothing {
+        type Call = ();
+        type Answer = ();
+        const NAME: &'static str = "nothing";
+        fn about((): &()) -> &str {
+            ""
+        }
+        async fn commit(_: &App, slice: &[()]) -> Result<Vec<()>, FlowError> {
+            Ok(vec![(); slice.len()])
+        }
+    }
+
+    #[test]
+    fn only_a_queue_that_is_long_and_slow_is_behind() {
+        let (sender, mut receiver) = mpsc::channel(4);
+        let waited_ms = Arc::new(AtomicU64::new(300));
+        let queue = Queue { sender, waited_ms: Arc::clone(&waited_ms) };
+        let intake = Intake::<Nothing> { queues: Arc::new([queue]), patience_ms: 250, hasher: RandomState::new() };
+        assert!(!intake.is_behind(), "nobody waits: whoever comes is done at once");
+        let (answer, _caller) = oneshot::channel();
+        assert!(intake.queues[0].sender.try_send(Waiting { call: (), since: Instant::now(), answer }).is_ok());
+        assert!(intake.is_behind());
+        waited_ms.store(250, Ordering::Relaxed);
+        assert!(!intake.is_behind());
+        waited_ms.store(300, Ordering::Relaxed);
+        assert!(receiver.try_recv().is_ok());
+        assert!(!intake.is_behind());
     }
 }

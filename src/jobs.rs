@@ -98,7 +98,9 @@ pub async fn settle_all(app: &App, ends: &[(&Job, &End)]) -> Result<(), FlowErro
     if ends.is_empty() {
         return Ok(());
     }
-    let mut tx = app.store.begin().await?;
+    // One kind of end is one statement.
+    let one_kind = ends.windows(2).all(|two| matches!(two, [(_, a), (_, b)] if a.word() == b.word()));
+    let mut tx = if one_kind { app.store.once().await? } else { app.store.begin().await? };
     let owned = write_ends(app, &mut tx, ends).await?;
     tx.commit().await?;
     count_all(app, ends, &owned);

@@ -1,5 +1,10 @@
 //! The `grosz` program; everything is in the library.
 
+/// A webhook is a few hundred small allocations that one thread makes and another gives back, which is what the C
+/// library's allocator is slow at (ADR 0028).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     match grosz::cli::main() {
         Ok(()) => std::process::ExitCode::SUCCESS,

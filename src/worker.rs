@@ -197,9 +197,15 @@ struct Claimed {
 async fn claim(app: &App, lane: Lane, most: usize) -> Result<Claimed, FlowError> {
     let now = app.now();
     let most = i64::try_from(most).unwrap_or(1);
-    let mut tx = app.store.begin().await?;
+    let mut tx = app.store.once().await?;
     let claimed = tx.claim_jobs(lane, now, now + seconds(app.config.job_lease_s), most).await?;
+    tx.commit().await?;
     let (poison, jobs): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|j| j.crashes >= app.config.job_max_crashes);
+    if poison.is_empty() {
+        return Ok(Claimed { jobs, set_some_aside: false });
+    }
+    // A worker that dies here finds them again when their leases lapse, with one more crash.
+    let mut tx = app.store.begin().await?;
     for job in &poison {
         let why = JobEnd::SetAside("the worker died or stalled too often on this job");
         tx.end_job(job, why, now).await?;
@@ -208,7 +214,7 @@ async fn claim(app: &App, lane: Lane, most: usize) -> Result<Claimed, FlowError>
         raise(app, &mut tx, Raise::about_account("job.poison", key, &job.merchant_id, why)).await?;
     }
     tx.commit().await?;
-    Ok(Claimed { jobs, set_some_aside: !poison.is_empty() })
+    Ok(Claimed { jobs, set_some_aside: true })
 }
 
 /// Runs, one after another, every job that is due, and those that become due by them; answers how many runs there were.

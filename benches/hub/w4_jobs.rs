@@ -122,14 +122,14 @@ async fn enqueue(store: &Store, from: usize, count: usize) -> Result<(), StoreEr
 
 async fn claim(store: &Store, limit: usize) -> Result<Vec<Job>, StoreError> {
     let now = now_us();
-    let mut tx = store.begin().await?;
+    let mut tx = store.once().await?;
     let jobs = tx.claim_jobs(Lane::Telling, now, now + LEASE_US, i64::try_from(limit).unwrap_or(1)).await?;
     tx.commit().await?;
     Ok(jobs)
 }
 
 async fn finish(store: &Store, jobs: &[Job]) -> Result<(), StoreError> {
-    let mut tx = store.begin().await?;
+    let mut tx = store.once().await?;
     let owned = tx.finish_jobs(&jobs.iter().collect::<Vec<_>>()).await?;
     assert_eq!(owned.len(), jobs.len(), "they are ours");
     tx.commit().await

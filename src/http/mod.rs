@@ -6,6 +6,7 @@ mod docs;
 mod guests;
 pub mod idempotency;
 pub mod input;
+pub mod json;
 pub mod openapi;
 pub mod server;
 pub mod webhooks;

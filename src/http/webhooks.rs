@@ -39,6 +39,11 @@ async fn receive(
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Response {
     let Ok(body) = body else { return StatusCode::PAYLOAD_TOO_LARGE.into_response() };
+    if web.intake.is_behind() {
+        // The address is not checked yet, so its provider is no label.
+        web.app.metrics.count(&web.app.metrics.deliveries, "unread", "turned_away");
+        return later();
+    }
     if headers.get(header::CONTENT_ENCODING).is_some_and(|e| e != "identity") {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::book::booked;
-use super::dialect::{Row, StoreError, Tx, args, to_json};
+use super::dialect::{Arg, Row, StoreError, Tx, args, to_json};
+use super::set::{Question, Set};
 
 /// A tenant.
 #[derive(Debug, Clone)]
@@ -362,7 +363,32 @@ impl Tx {
     }
 }
 
-fn merchant(r: &Row) -> Result<Merchant, StoreError> {
+/// These merchants.
+pub(super) fn merchants_of<'a>(merchants: impl IntoIterator<Item = [Arg<'a>; 1]>) -> Question<'a> {
+    let sql = "SELECT id, name, language, fallback_email, return_origins, show_attachment, created_at
+               FROM r CROSS JOIN merchants WHERE id = of_merchant";
+    let columns = "id, name, language, fallback_email, return_origins, show_attachment, created_at";
+    Set::new(&["of_merchant"], merchants, sql).asking(columns)
+}
+
+/// All provider accounts of these merchants.
+pub(super) fn provider_accounts_of<'a>(merchants: impl IntoIterator<Item = [Arg<'a>; 1]>) -> Question<'a> {
+    let sql = "SELECT merchant_id, id, provider, currency, live, enabled, sealed, shown, created_at
+               FROM r CROSS JOIN provider_accounts WHERE merchant_id = of_merchant";
+    let columns = "merchant_id, id, provider, currency, live, enabled, sealed, shown, created_at";
+    Set::new(&["of_merchant"], merchants, sql).asking(columns)
+}
+
+/// All invoicing accounts of these merchants.
+pub(super) fn invoicing_accounts_of<'a>(merchants: impl IntoIterator<Item = [Arg<'a>; 1]>) -> Question<'a> {
+    let sql = "SELECT merchant_id, id, invoicer, live, enabled, sealed, shown, paused_until, pause_reason, failures, created_at
+               FROM r CROSS JOIN invoicing_accounts WHERE merchant_id = of_merchant";
+    let columns =
+        "merchant_id, id, invoicer, live, enabled, sealed, shown, paused_until, pause_reason, failures, created_at";
+    Set::new(&["of_merchant"], merchants, sql).asking(columns)
+}
+
+pub(super) fn merchant(r: &Row) -> Result<Merchant, StoreError> {
     Ok(Merchant {
         id: r.text("id")?,
         name: r.text("name")?,
@@ -388,7 +414,7 @@ fn api_key(r: &Row) -> Result<ApiKey, StoreError> {
     })
 }
 
-fn provider_account(r: &Row) -> Result<ProviderAccount, StoreError> {
+pub(super) fn provider_account(r: &Row) -> Result<ProviderAccount, StoreError> {
     Ok(ProviderAccount {
         merchant_id: r.text("merchant_id")?,
         id: r.text("id")?,
@@ -402,7 +428,7 @@ fn provider_account(r: &Row) -> Result<ProviderAccount, StoreError> {
     })
 }
 
-fn invoicing_account(r: &Row) -> Result<InvoicingAccount, StoreError> {
+pub(super) fn invoicing_account(r: &Row) -> Result<InvoicingAccount, StoreError> {
     Ok(InvoicingAccount {
         merchant_id: r.text("merchant_id")?,
         id: r.text("id")?,

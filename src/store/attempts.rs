@@ -3,7 +3,7 @@
 use grosz_providers::{Money, Redirect};
 
 use super::dialect::{Arg, Row, StoreError, Tx, args, maybe_json, to_json};
-use super::set::{Set, row};
+use super::set::{Question, Set, row};
 
 /// One try of a payment at one gateway.
 #[derive(Debug, Clone)]
@@ -131,19 +131,6 @@ impl Tx {
             " FROM attempts WHERE merchant_id = $1 AND payment_id = $2 ORDER BY no LIMIT 1000"
         );
         self.rows(sql, args![merchant, payment]).await?.iter().map(attempt).collect()
-    }
-
-    /// Attempts of these payments, each payment's first first. `r`: merchant, payment.
-    pub(super) async fn attempts_of_payments(&mut self, of: &[[Arg<'_>; 2]]) -> Result<Vec<Attempt>, StoreError> {
-        let sql = concat!(
-            "SELECT ",
-            attempt_columns!(),
-            " FROM r CROSS JOIN attempts WHERE merchant_id = of_merchant AND payment_id = of_payment"
-        );
-        let rows = self.rows_of_set(&["of_merchant", "of_payment"], of, sql).await?;
-        let mut attempts = rows.iter().map(attempt).collect::<Result<Vec<_>, _>>()?;
-        attempts.sort_by_key(|a| a.no);
-        Ok(attempts)
     }
 
     /// One attempt.
@@ -289,25 +276,6 @@ impl Tx {
         rows.iter().map(capture).collect()
     }
 
-    /// Captures of these payments, oldest first, each with its payment's id. `r`: merchant, payment.
-    pub(super) async fn captures_of_payments(
-        &mut self,
-        of: &[[Arg<'_>; 2]],
-    ) -> Result<Vec<(String, Capture)>, StoreError> {
-        let rows = self
-            .rows_of_set(
-                &["of_merchant", "of_payment"],
-                of,
-                "SELECT payment_id, id, attempt_id, gateway_ref, state, amount, currency, surplus FROM r CROSS JOIN captures
-                 WHERE merchant_id = of_merchant AND payment_id = of_payment",
-            )
-            .await?;
-        let of_payment = |r: &Row| Ok::<_, StoreError>((r.text("payment_id")?, capture(r)?));
-        let mut captures = rows.iter().map(of_payment).collect::<Result<Vec<_>, _>>()?;
-        captures.sort_by(|(_, a), (_, b)| a.id.cmp(&b.id));
-        Ok(captures)
-    }
-
     /// Writes a capture under its attempt and the gateway's name; a paid one stays paid.
     pub async fn put_capture(
         &mut self,
@@ -323,6 +291,25 @@ impl Tx {
         self.run_sets(&[captures_set(&[(merchant, payment, c, now)])]).await?;
         Ok(())
     }
+}
+
+/// The attempts of these payments: merchant, payment.
+pub(super) fn of_payments<'a>(of: impl IntoIterator<Item = [Arg<'a>; 2]>) -> Question<'a> {
+    let sql = concat!(
+        "SELECT ",
+        attempt_columns!(),
+        " FROM r CROSS JOIN attempts WHERE merchant_id = of_merchant AND payment_id = of_payment"
+    );
+    Set::new(&["of_merchant", "of_payment"], of, sql).asking(attempt_columns!())
+}
+
+/// The captures of these payments: merchant, payment.
+pub(super) fn captures_of_payments<'a>(of: impl IntoIterator<Item = [Arg<'a>; 2]>) -> Question<'a> {
+    let sql =
+        "SELECT payment_id, id, attempt_id, gateway_ref, state, amount, currency, surplus FROM r CROSS JOIN captures
+               WHERE merchant_id = of_merchant AND payment_id = of_payment";
+    let columns = "payment_id, id, attempt_id, gateway_ref, state, amount, currency, surplus";
+    Set::new(&["of_merchant", "of_payment"], of, sql).asking(columns)
 }
 
 /// Attempts to be added.
@@ -396,7 +383,7 @@ pub(super) fn captures_set<'a>(put: &[(&'a str, &'a str, &'a Capture, i64)]) -> 
     )
 }
 
-fn capture(r: &Row) -> Result<Capture, StoreError> {
+pub(super) fn capture(r: &Row) -> Result<Capture, StoreError> {
     Ok(Capture {
         id: r.text("id")?,
         attempt_id: r.text("attempt_id")?,
@@ -407,7 +394,7 @@ fn capture(r: &Row) -> Result<Capture, StoreError> {
     })
 }
 
-fn attempt(r: &Row) -> Result<Attempt, StoreError> {
+pub(super) fn attempt(r: &Row) -> Result<Attempt, StoreError> {
     Ok(Attempt {
         merchant_id: r.text("merchant_id")?,
         id: r.text("id")?,

@@ -10,18 +10,18 @@ use std::collections::HashMap;
 
 use grosz_providers::Reference;
 
-use super::attempts::{Attempt, Capture};
-use super::cases::Case;
-use super::deliveries::{EventRow, NewDelivery};
-use super::dialect::{Arg, StoreError, Tx};
-use super::idempotency::NewAnswer;
+use super::attempts::{self, Attempt, Capture};
+use super::cases::{self, Case};
+use super::deliveries::{self, EventRow, NewDelivery};
+use super::dialect::{Arg, Row, StoreError, Tx};
+use super::idempotency::{self, NewAnswer};
 use super::invoices::{InvoiceRow, NewInvoices};
 use super::jobs::NewJob;
-use super::messages::{Message, Telling};
-use super::payments::{NewPayments, Payment, Transition};
-use super::people::{Payer, Profile};
+use super::messages::{self, Message, Telling};
+use super::payments::{self, NewPayments, Payment, Transition};
+use super::people::{self, Payer, Profile};
 use super::set::row;
-use super::{Endpoint, InvoicingAccount, Merchant, ProviderAccount, StoredAnswer};
+use super::{Endpoint, InvoicingAccount, Merchant, ProviderAccount, StoredAnswer, accounts};
 
 /// What is read ahead and written behind.
 #[derive(Default)]
@@ -76,6 +76,8 @@ pub(super) struct CaseFolder {
     pub(super) case: Case,
     pub(super) is_changed: bool,
     pub(super) completed: i64,
+    /// Its unfinished payment, where that was looked for.
+    pub(super) started: Option<Option<Payment>>,
 }
 
 /// An event key that was looked for.
@@ -137,41 +139,81 @@ pub struct SoughtOrder<'a> {
 pub struct BookMark([usize; 5]);
 
 impl Tx {
-    /// Opens the book and reads ahead what these orders are going to need.
+    /// Opens the book and reads ahead what these orders are going to need: one trip to the database, two where an order
+    /// is for a case.
     ///
     /// # Errors
     /// The database.
     pub async fn read_orders_ahead(&mut self, sought: &[SoughtOrder<'_>]) -> Result<(), StoreError> {
         let mut book = Book::default();
-        let keys: Vec<_> = sought.iter().filter_map(|s| Some(row![s.merchant, s.key?])).collect();
         for s in sought {
             if let Some(key) = s.key {
                 book.answers.insert(name(s.merchant, key), None);
             }
         }
-        for (merchant, key, answer) in self.stored_answers(&keys).await? {
-            book.answers.insert(name(&merchant, &key), Some(answer));
+        let merchants = distinct(sought.iter().map(|s| [s.merchant]));
+        let named = distinct(sought.iter().filter_map(|s| Some([s.merchant, s.payer?])));
+        let wanted_cases = distinct(sought.iter().filter_map(|s| Some([s.merchant, s.case?])));
+        let keys = distinct(sought.iter().filter_map(|s| Some([s.merchant, s.key?])));
+        let [answers, owners, accounts, endpoints, cases, payers, profiles] = self
+            .ask([
+                idempotency::of_keys(args_of(&keys)),
+                accounts::merchants_of(args_of(&merchants)),
+                accounts::provider_accounts_of(args_of(&merchants)),
+                messages::endpoints_of(args_of(&merchants)),
+                self.cases_for_update(args_of(&wanted_cases)),
+                people::payers_of_set(args_of(&named)),
+                people::profiles_of_payers(args_of(&named)),
+            ])
+            .await?;
+        for row in answers {
+            let key = name(&row.text("merchant_id")?, &row.text("idempotency_key")?);
+            book.answers.insert(key, Some(idempotency::answer(&row)?));
         }
-        let cases: Vec<_> = sought.iter().filter_map(|s| Some(row![s.merchant, s.case?])).collect();
-        let cases = self.cases_ahead(&cases).await?;
-        let mut payers: Vec<_> = sought.iter().filter_map(|s| Some((s.merchant, s.payer?))).collect();
-        payers.extend(cases.values().map(|c| (c.case.merchant_id.as_str(), c.case.payer_id.as_str())));
-        payers.sort_unstable();
-        payers.dedup();
-        for (merchant, payer) in &payers {
-            book.payers.insert(name(merchant, payer), None);
-            book.profiles.insert(name(merchant, payer), vec![]);
+        for [merchant] in &merchants {
+            book.merchants.insert((*merchant).to_owned(), None);
         }
-        let payers: Vec<_> = payers.iter().map(|(merchant, payer)| row![*merchant, *payer]).collect();
-        for payer in self.payers_of_set(&payers).await? {
-            book.payers.insert(name(&payer.merchant_id, &payer.id), Some(payer));
+        for row in owners {
+            let merchant = accounts::merchant(&row)?;
+            book.merchants.insert(merchant.id.clone(), Some(merchant));
         }
-        for profile in self.profiles_of_payers(&payers).await? {
-            book.profiles.entry(name(&profile.merchant_id, &profile.payer_id)).or_default().push(profile);
+        book.provider_accounts =
+            shelves(&merchants, &accounts, accounts::provider_account, |a| (&a.merchant_id, &a.id))?;
+        book.endpoints = shelves(&merchants, &endpoints, messages::endpoint, |e| (&e.merchant_id, &e.id))?;
+        book.put_people(&named, &payers, &profiles)?;
+        for row in cases {
+            let case = cases::case(&row)?;
+            let folder = CaseFolder { case, is_changed: false, completed: 0, started: Some(None) };
+            book.cases.insert(folder.case.id.clone(), folder);
         }
-        book.cases = cases;
+        self.read_rest_of_cases(&mut book).await?;
         self.book = Some(Box::new(book));
         Ok(())
+    }
+
+    /// What hangs on cases that are locked now: their payers and their payments.
+    async fn read_rest_of_cases(&mut self, book: &mut Book) -> Result<(), StoreError> {
+        let cases: Vec<[&str; 2]> = book.cases.values().map(CaseFolder::key).collect();
+        let payers = book.cases.values().map(|f| [f.case.merchant_id.clone(), f.case.payer_id.clone()]);
+        let payers: Vec<[String; 2]> =
+            payers.filter(|[merchant, payer]| !book.payers.contains_key(&name(merchant, payer))).collect();
+        let payers = distinct(payers.iter().map(|[merchant, payer]| [merchant.as_str(), payer]));
+        let [completed, started, rows, profiles] = self
+            .ask([
+                payments::completed_of_cases(args_of(&cases)),
+                payments::started_of_cases(args_of(&cases)),
+                people::payers_of_set(args_of(&payers)),
+                people::profiles_of_payers(args_of(&payers)),
+            ])
+            .await?;
+        book.put_completed(&completed)?;
+        for row in started {
+            let payment = payments::payment(&row)?;
+            if let Some(folder) = payment.case_id.as_ref().and_then(|case| book.cases.get_mut(case)) {
+                folder.started = Some(Some(payment));
+            }
+        }
+        book.put_people(&payers, &rows, &profiles)
     }
 
     /// Remembers how much is in the book.
@@ -186,82 +228,94 @@ impl Tx {
         }
     }
 
-    /// Opens the book and reads ahead what applying these events is going to need.
+    /// Opens the book and reads ahead what applying these events is going to need: two trips to the database, the second
+    /// when the payments are locked; a third where payments have cases, when those are locked too.
     ///
     /// # Errors
     /// The database.
     pub async fn read_ahead(&mut self, sought: &[Sought<'_>]) -> Result<(), StoreError> {
         let mut book = Book::default();
-        let keys: Vec<_> = sought.iter().map(|s| row![s.merchant, s.account, s.key]).collect();
+        let keys = sought.iter().map(|s| row![s.merchant, s.account, s.key]);
+        let mut ours = vec![];
         for s in sought {
             book.events.insert(name(s.account, s.key), Seen::Never);
-        }
-        for found in self.events_of_keys(&keys).await? {
-            let key = name(&found.account_id, &found.event.key);
-            book.events.insert(key, Seen::Before(Box::new(found)));
-        }
-        // A repeat needs no payment.
-        let unseen = |s: &&Sought<'_>| matches!(book.events.get(&name(s.account, s.key)), Some(Seen::Never));
-        let mut ours = vec![];
-        for s in sought.iter().filter(unseen) {
             if let Reference::Ours(reference) = s.reference {
                 ours.push(row![s.merchant, s.account, reference]);
                 book.references.insert(name(s.account, reference), None);
             }
         }
-        for payment in self.payments_of_references(&ours).await? {
+        let merchants = distinct(sought.iter().map(|s| [s.merchant]));
+        let [events, payments, endpoints] = self
+            .ask([
+                deliveries::of_keys(keys),
+                self.payments_of_references(ours),
+                messages::endpoints_of(args_of(&merchants)),
+            ])
+            .await?;
+        for row in events {
+            let found = deliveries::event(&row)?;
+            let key = name(&found.account_id, &found.event.key);
+            book.events.insert(key, Seen::Before(Box::new(found)));
+        }
+        for row in payments {
+            let payment = payments::payment(&row)?;
             book.payments.insert(payment.id.clone(), Folder::of(payment));
         }
-        let payments: Vec<_> =
-            book.payments.values().map(|f| [f.payment.merchant_id.clone(), f.payment.id.clone()]).collect();
-        let payments: Vec<_> = payments.iter().map(|[merchant, id]| row![merchant, id]).collect();
-        for attempt in self.attempts_of_payments(&payments).await? {
+        book.endpoints = shelves(&merchants, &endpoints, messages::endpoint, |e| (&e.merchant_id, &e.id))?;
+        self.read_rest_of_payments(&mut book).await?;
+        self.book = Some(Box::new(book));
+        Ok(())
+    }
+
+    /// What hangs on payments that are locked now: attempts, captures and cases, and for their invoices payers and
+    /// accounts.
+    async fn read_rest_of_payments(&mut self, book: &mut Book) -> Result<(), StoreError> {
+        let locked = || book.payments.values().map(|f| &f.payment);
+        let ids: Vec<[&str; 2]> = locked().map(|p| [p.merchant_id.as_str(), p.id.as_str()]).collect();
+        let cases = distinct(locked().filter_map(|p| Some([p.merchant_id.as_str(), p.case_id.as_deref()?])));
+        let invoiced = || locked().filter(|p| p.buyer.is_some());
+        let payers = distinct(invoiced().map(|p| [p.merchant_id.as_str(), p.payer_id.as_str()]));
+        let sellers = distinct(invoiced().map(|p| [p.merchant_id.as_str()]));
+        let [attempts, captures, case_rows, payer_rows, accounts] = self
+            .ask([
+                attempts::of_payments(args_of(&ids)),
+                attempts::captures_of_payments(args_of(&ids)),
+                self.cases_for_update(args_of(&cases)),
+                people::payers_of_set(args_of(&payers)),
+                accounts::invoicing_accounts_of(args_of(&sellers)),
+            ])
+            .await?;
+        book.invoicing_accounts =
+            shelves(&sellers, &accounts, accounts::invoicing_account, |a| (&a.merchant_id, &a.id))?;
+        for row in attempts {
+            let attempt = attempts::attempt(&row)?;
             let at = name(&attempt.provider_account_id, &attempt.reference);
             book.references.insert(at, Some((attempt.payment_id.clone(), attempt.id.clone())));
             if let Some(folder) = book.payments.get_mut(&attempt.payment_id) {
                 folder.attempts.push((attempt, false));
             }
         }
-        for (payment, capture) in self.captures_of_payments(&payments).await? {
-            if let Some(folder) = book.payments.get_mut(&payment) {
-                folder.captures.push((capture, None));
+        for row in captures {
+            if let Some(folder) = book.payments.get_mut(&row.text("payment_id")?) {
+                folder.captures.push((attempts::capture(&row)?, None));
             }
         }
-        self.read_cases_ahead(&mut book).await?;
-        self.book = Some(Box::new(book));
-        Ok(())
-    }
-
-    /// The cases of the payments, and the payers of those that will have an invoice.
-    async fn read_cases_ahead(&mut self, book: &mut Book) -> Result<(), StoreError> {
-        let mut cases = vec![];
-        let mut payers = vec![];
-        for Folder { payment, .. } in book.payments.values() {
-            if let Some(case) = &payment.case_id {
-                cases.push(row![&payment.merchant_id, case]);
-            }
-            if payment.buyer.is_some() {
-                payers.push(row![&payment.merchant_id, &payment.payer_id]);
-            }
+        for folder in book.payments.values_mut() {
+            folder.attempts.sort_by_key(|(a, _)| a.no);
+            folder.captures.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
         }
-        book.cases = self.cases_ahead(&cases).await?;
-        for payer in self.payers_of_set(&payers).await? {
+        for row in case_rows {
+            let case = cases::case(&row)?;
+            let folder = CaseFolder { case, is_changed: false, completed: 0, started: None };
+            book.cases.insert(folder.case.id.clone(), folder);
+        }
+        for row in payer_rows {
+            let payer = people::payer(&row)?;
             book.payers.insert(name(&payer.merchant_id, &payer.id), Some(payer));
         }
-        Ok(())
-    }
-
-    async fn cases_ahead(&mut self, of: &[[Arg<'_>; 2]]) -> Result<HashMap<String, CaseFolder>, StoreError> {
-        let mut cases = HashMap::new();
-        for case in self.cases_for_update(of).await? {
-            cases.insert(case.id.clone(), CaseFolder { case, is_changed: false, completed: 0 });
-        }
-        for (case, completed) in self.completed_payments_of_cases(of).await? {
-            if let Some(folder) = cases.get_mut(&case) {
-                folder.completed = completed;
-            }
-        }
-        Ok(cases)
+        let cases: Vec<[&str; 2]> = book.cases.values().map(CaseFolder::key).collect();
+        let [completed] = self.ask([payments::completed_of_cases(args_of(&cases))]).await?;
+        book.put_completed(&completed)
     }
 
     /// The book's folder of a payment.
@@ -335,24 +389,24 @@ impl Tx {
         let cases: Vec<&Case> = book.cases.values().filter(|c| c.is_changed).map(|c| &c.case).collect();
         let cases_lines: Vec<String> =
             cases.iter().map(|c| super::dialect::to_json(&c.lines)).collect::<Result<_, _>>()?;
-        let moved = super::payments::moved_set(&changed);
+        let moved = payments::moved_set(&changed);
         let wanted = moved.len();
         let sets = [
             moved,
             payments.set(),
-            super::attempts::new_set(&new.attempts),
-            super::deliveries::new_set(&new.deliveries),
-            super::deliveries::repeats_set(&new.repeats),
-            super::deliveries::events_set(&new.events, &events),
-            super::attempts::captures_set(&captures),
-            super::attempts::states_set(&attempts),
-            super::payments::transitions_set(&new.transitions),
-            super::cases::changed_set(&cases, &cases_lines),
+            attempts::new_set(&new.attempts),
+            deliveries::new_set(&new.deliveries),
+            deliveries::repeats_set(&new.repeats),
+            deliveries::events_set(&new.events, &events),
+            attempts::captures_set(&captures),
+            attempts::states_set(&attempts),
+            payments::transitions_set(&new.transitions),
+            cases::changed_set(&cases, &cases_lines),
             invoices.set(),
-            super::messages::new_set(&new.messages),
-            super::messages::tellings_set(&new.tellings),
+            messages::new_set(&new.messages),
+            messages::tellings_set(&new.tellings),
             super::jobs::new_set(&new.jobs),
-            super::idempotency::new_set(&new.answers),
+            idempotency::new_set(&new.answers),
         ];
         let touched = self.run_sets(&sets).await?;
         drop(sets);
@@ -371,7 +425,44 @@ impl Tx {
     }
 }
 
+impl CaseFolder {
+    /// Merchant and case.
+    fn key(&self) -> [&str; 2] {
+        [&self.case.merchant_id, &self.case.id]
+    }
+}
+
 impl Book {
+    /// Payers that were looked for, with their profiles, the default first.
+    fn put_people(&mut self, wanted: &[[&str; 2]], payers: &[Row], profiles: &[Row]) -> Result<(), StoreError> {
+        for [merchant, payer] in wanted {
+            self.payers.insert(name(merchant, payer), None);
+            self.profiles.insert(name(merchant, payer), vec![]);
+        }
+        for row in payers {
+            let payer = people::payer(row)?;
+            self.payers.insert(name(&payer.merchant_id, &payer.id), Some(payer));
+        }
+        for row in profiles {
+            let profile = people::profile(row)?;
+            self.profiles.entry(name(&profile.merchant_id, &profile.payer_id)).or_default().push(profile);
+        }
+        for [merchant, payer] in wanted {
+            let of_payer = self.profiles.entry(name(merchant, payer)).or_default();
+            of_payer.sort_by(|a, b| (!a.is_default, &a.id).cmp(&(!b.is_default, &b.id)));
+        }
+        Ok(())
+    }
+
+    fn put_completed(&mut self, counts: &[Row]) -> Result<(), StoreError> {
+        for row in counts {
+            if let Some(folder) = self.cases.get_mut(&row.text("case_id")?) {
+                folder.completed = row.int("completed")?;
+            }
+        }
+        Ok(())
+    }
+
     /// After writing: what is in the database now is what the book says.
     fn is_written(&mut self, new: &New) {
         for folder in self.payments.values_mut() {
@@ -384,6 +475,38 @@ impl Book {
             self.events.insert(name(&event.account_id, &event.event.key), Seen::Before(Box::new(event.clone())));
         }
     }
+}
+
+/// What owners have of a kind, in the order of the ids; an owner without any has an empty shelf.
+fn shelves<T>(
+    owners: &[[&str; 1]],
+    rows: &[Row],
+    read: fn(&Row) -> Result<T, StoreError>,
+    owner_and_id: fn(&T) -> (&String, &String),
+) -> Result<HashMap<String, Vec<T>>, StoreError> {
+    let mut shelves: HashMap<String, Vec<T>> = owners.iter().map(|[owner]| ((*owner).to_owned(), vec![])).collect();
+    for row in rows {
+        let found = read(row)?;
+        if let Some(shelf) = shelves.get_mut(owner_and_id(&found).0) {
+            shelf.push(found);
+        }
+    }
+    for shelf in shelves.values_mut() {
+        shelf.sort_by(|a, b| owner_and_id(a).1.cmp(owner_and_id(b).1));
+    }
+    Ok(shelves)
+}
+
+/// Each once: what is asked about twice would be answered twice.
+fn distinct<'a, const N: usize>(rows: impl Iterator<Item = [&'a str; N]>) -> Vec<[&'a str; N]> {
+    let mut rows: Vec<_> = rows.collect();
+    rows.sort_unstable();
+    rows.dedup();
+    rows
+}
+
+fn args_of<'a, const N: usize>(rows: &[[&'a str; N]]) -> impl Iterator<Item = [Arg<'a>; N]> {
+    rows.iter().map(|row| row.map(Arg::from))
 }
 
 impl New {

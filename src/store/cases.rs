@@ -5,7 +5,7 @@ use grosz_providers::invoicer::InvoiceLine;
 
 use super::Page;
 use super::dialect::{Arg, Row, StoreError, Tx, args, to_json};
-use super::set::{Set, row};
+use super::set::{Question, Set, row};
 
 /// A line of a quote, in gross prices.
 pub type CaseLine = InvoiceLine;
@@ -117,15 +117,16 @@ impl Tx {
         self.row(sql, args![merchant, id]).await?.map(|r| case(&r)).transpose()
     }
 
-    /// These cases, locked in one order until the end of the transaction. `r`: merchant, case.
-    pub(super) async fn cases_for_update(&mut self, of: &[[Arg<'_>; 2]]) -> Result<Vec<Case>, StoreError> {
+    /// These cases, locked in one order until the end of the transaction: merchant, case.
+    pub(super) fn cases_for_update<'a>(&self, of: impl IntoIterator<Item = [Arg<'a>; 2]>) -> Question<'a> {
         let sql = self.pick(
             "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at
              FROM cases WHERE (merchant_id, id) IN (SELECT of_merchant, of_case FROM r)",
             "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at
              FROM cases WHERE (merchant_id, id) IN (SELECT of_merchant, of_case FROM r) ORDER BY merchant_id, id FOR UPDATE",
         );
-        self.rows_of_set(&["of_merchant", "of_case"], of, sql).await?.iter().map(case).collect()
+        let columns = "merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at";
+        Set::new(&["of_merchant", "of_case"], of, sql).asking(columns)
     }
 
     /// A page of cases.
@@ -164,7 +165,7 @@ pub(super) fn changed_set<'a>(changed: &[&'a Case], lines: &'a [String]) -> Set<
     )
 }
 
-fn case(r: &Row) -> Result<Case, StoreError> {
+pub(super) fn case(r: &Row) -> Result<Case, StoreError> {
     Ok(Case {
         merchant_id: r.text("merchant_id")?,
         id: r.text("id")?,

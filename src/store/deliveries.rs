@@ -7,7 +7,7 @@ use grosz_providers::{Event, Outcome};
 use super::Page;
 use super::book::{Seen, name};
 use super::dialect::{Arg, Row, StoreError, Tx, args, to_json};
-use super::set::{Set, row};
+use super::set::{Question, Set, row};
 
 /// A webhook call to be kept.
 #[derive(Debug, Clone)]
@@ -203,16 +203,6 @@ impl Tx {
         Ok(touched == [1])
     }
 
-    /// The events that accounts have under these identities. `r`: merchant, account, key.
-    pub(super) async fn events_of_keys(&mut self, of: &[[Arg<'_>; 3]]) -> Result<Vec<EventRow>, StoreError> {
-        let sql = concat!(
-            "SELECT ",
-            event_columns!(),
-            " FROM r CROSS JOIN events WHERE merchant_id = of_merchant AND account_id = of_account AND event_key = of_key"
-        );
-        self.rows_of_set(&["of_merchant", "of_account", "of_key"], of, sql).await?.iter().map(event).collect()
-    }
-
     /// The event an account has under that identity.
     pub async fn event_by_key(
         &mut self,
@@ -313,6 +303,16 @@ impl Tx {
     }
 }
 
+/// The events that accounts have under these identities: merchant, account, key.
+pub(super) fn of_keys<'a>(of: impl IntoIterator<Item = [Arg<'a>; 3]>) -> Question<'a> {
+    let sql = concat!(
+        "SELECT ",
+        event_columns!(),
+        " FROM r CROSS JOIN events WHERE merchant_id = of_merchant AND account_id = of_account AND event_key = of_key"
+    );
+    Set::new(&["of_merchant", "of_account", "of_key"], of, sql).asking(event_columns!())
+}
+
 /// A call to be kept, and how often its bytes came again within the transaction.
 pub(super) struct NewDelivery {
     pub(super) delivery: RecordedDelivery,
@@ -411,7 +411,7 @@ fn delivery(r: &Row) -> Result<StoredDelivery, StoreError> {
     })
 }
 
-fn event(r: &Row) -> Result<EventRow, StoreError> {
+pub(super) fn event(r: &Row) -> Result<EventRow, StoreError> {
     Ok(EventRow {
         merchant_id: r.text("merchant_id")?,
         id: r.text("id")?,

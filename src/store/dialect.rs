@@ -195,13 +195,27 @@ impl Store {
         }
     }
 
+    /// For one statement that changes rows: it is a transaction by itself, which spares two trips. [`Tx::commit`] is due
+    /// all the same, for those that need one.
+    ///
+    /// # Errors
+    /// No connection within the waiting time.
+    pub async fn once(&self) -> Result<Tx, StoreError> {
+        match &self.engine {
+            Engine::Sqlite { writer, .. } => Ok(Tx::on(Conn::SqlitePlain(writer.acquire().await?)).counted_by(self)),
+            // A pooler may give each trip another connection.
+            Engine::Postgres(link) if !link.keeps_statements => self.begin().await,
+            Engine::Postgres(_) => self.read().await,
+        }
+    }
+
     /// A connection for reading: each statement sees what was committed before it.
     ///
     /// # Errors
     /// No connection within the waiting time.
     pub async fn read(&self) -> Result<Tx, StoreError> {
         match &self.engine {
-            Engine::Sqlite { readers, .. } => Ok(Tx::on(Conn::SqliteRead(readers.acquire().await?))),
+            Engine::Sqlite { readers, .. } => Ok(Tx::on(Conn::SqlitePlain(readers.acquire().await?))),
             Engine::Postgres(link) => read_at(link, &link.shared).await,
         }
         .map(|tx| tx.counted_by(self))
@@ -325,7 +339,7 @@ async fn read_at(link: &Arc<Link>, pool: &PgPool) -> Result<Tx, StoreError> {
         return Ok(Tx::on(Conn::Postgres(tx, Arc::clone(link))));
     }
     let connection = link.connection(pool).await?;
-    Ok(Tx::on(Conn::PostgresRead(connection, Arc::clone(link))))
+    Ok(Tx::on(Conn::PostgresPlain(connection, Arc::clone(link))))
 }
 
 /// One transaction, or one reading connection. Dropping it without [`Tx::commit`] takes everything back.
@@ -339,8 +353,9 @@ pub struct Tx {
 pub(super) enum Conn {
     Sqlite(Transaction<'static, Sqlite>),
     Postgres(Transaction<'static, Postgres>, Arc<Link>),
-    SqliteRead(PoolConnection<Sqlite>),
-    PostgresRead(PoolConnection<Postgres>, Arc<Link>),
+    /// Each statement by itself.
+    SqlitePlain(PoolConnection<Sqlite>),
+    PostgresPlain(PoolConnection<Postgres>, Arc<Link>),
 }
 
 /// A value for a `$n`.
@@ -454,7 +469,7 @@ impl Tx {
         match self.conn {
             Conn::Sqlite(tx) => tx.commit().await?,
             Conn::Postgres(tx, link) => link.answer(tx.commit()).await?,
-            Conn::SqliteRead(_) | Conn::PostgresRead(..) => {}
+            Conn::SqlitePlain(_) | Conn::PostgresPlain(..) => {}
         }
         Ok(())
     }
@@ -467,14 +482,14 @@ impl Tx {
         match self.conn {
             Conn::Sqlite(tx) => tx.rollback().await?,
             Conn::Postgres(tx, link) => link.answer(tx.rollback()).await?,
-            Conn::SqliteRead(_) | Conn::PostgresRead(..) => {}
+            Conn::SqlitePlain(_) | Conn::PostgresPlain(..) => {}
         }
         Ok(())
     }
 
     /// `FOR UPDATE` where the engine needs it; SQLite's writer is alone anyway.
     pub(super) fn is_postgres(&self) -> bool {
-        matches!(self.conn, Conn::Postgres(..) | Conn::PostgresRead(..))
+        matches!(self.conn, Conn::Postgres(..) | Conn::PostgresPlain(..))
     }
 
     /// Chooses between the engines' spellings of one statement.
@@ -488,8 +503,8 @@ impl Tx {
         Ok(match &mut self.conn {
             Conn::Sqlite(c) => bind!(sql, args).execute(&mut **c).await?.rows_affected(),
             Conn::Postgres(c, link) => ask!(link, bind!(sql, args), execute, c).rows_affected(),
-            Conn::SqliteRead(c) => bind!(sql, args).execute(&mut **c).await?.rows_affected(),
-            Conn::PostgresRead(c, link) => ask!(link, bind!(sql, args), execute, c).rows_affected(),
+            Conn::SqlitePlain(c) => bind!(sql, args).execute(&mut **c).await?.rows_affected(),
+            Conn::PostgresPlain(c, link) => ask!(link, bind!(sql, args), execute, c).rows_affected(),
         })
     }
 
@@ -501,8 +516,8 @@ impl Tx {
             Conn::Postgres(c, link) => {
                 ask!(link, bind!(sql, args), fetch_all, c).into_iter().map(Row::Postgres).collect()
             }
-            Conn::SqliteRead(c) => bind!(sql, args).fetch_all(&mut **c).await?.into_iter().map(Row::Sqlite).collect(),
-            Conn::PostgresRead(c, link) => {
+            Conn::SqlitePlain(c) => bind!(sql, args).fetch_all(&mut **c).await?.into_iter().map(Row::Sqlite).collect(),
+            Conn::PostgresPlain(c, link) => {
                 ask!(link, bind!(sql, args), fetch_all, c).into_iter().map(Row::Postgres).collect()
             }
         })
@@ -514,8 +529,8 @@ impl Tx {
         Ok(match &mut self.conn {
             Conn::Sqlite(c) => bind!(sql, args).fetch_optional(&mut **c).await?.map(Row::Sqlite),
             Conn::Postgres(c, link) => ask!(link, bind!(sql, args), fetch_optional, c).map(Row::Postgres),
-            Conn::SqliteRead(c) => bind!(sql, args).fetch_optional(&mut **c).await?.map(Row::Sqlite),
-            Conn::PostgresRead(c, link) => ask!(link, bind!(sql, args), fetch_optional, c).map(Row::Postgres),
+            Conn::SqlitePlain(c) => bind!(sql, args).fetch_optional(&mut **c).await?.map(Row::Sqlite),
+            Conn::PostgresPlain(c, link) => ask!(link, bind!(sql, args), fetch_optional, c).map(Row::Postgres),
         })
     }
 
@@ -524,7 +539,7 @@ impl Tx {
         match self.row(sql, args).await? {
             Some(Row::Sqlite(row)) => Ok(row.try_get::<Option<i64>, _>(0)?.unwrap_or(0)),
             Some(Row::Postgres(row)) => Ok(row.try_get::<Option<i64>, _>(0)?.unwrap_or(0)),
-            None => Ok(0),
+            Some(Row::Packed(..)) | None => Ok(0),
         }
     }
 }
@@ -533,32 +548,98 @@ impl Tx {
 pub(super) enum Row {
     Sqlite(SqliteRow),
     Postgres(PgRow),
+    /// Texts and numbers only, with the names of the columns.
+    Packed(Arc<[&'static str]>, Vec<Cell>),
+}
+
+/// A value of a packed row; PostgreSQL's numbers are texts there.
+pub(super) enum Cell {
+    Null,
+    Int(i64),
+    Text(String),
+}
+
+impl<'de> serde::Deserialize<'de> for Cell {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneCell;
+        impl serde::de::Visitor<'_> for OneCell {
+            type Value = Cell;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("null, a whole number or a text")
+            }
+            fn visit_unit<E>(self) -> Result<Cell, E> {
+                Ok(Cell::Null)
+            }
+            fn visit_i64<E>(self, v: i64) -> Result<Cell, E> {
+                Ok(Cell::Int(v))
+            }
+            fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<Cell, E> {
+                i64::try_from(v).map(Cell::Int).map_err(E::custom)
+            }
+            fn visit_str<E>(self, v: &str) -> Result<Cell, E> {
+                Ok(Cell::Text(v.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(OneCell)
+    }
 }
 
 macro_rules! column {
-    ($row:expr, $name:expr) => {
-        Ok(match $row {
-            Row::Sqlite(row) => row.try_get($name)?,
-            Row::Postgres(row) => row.try_get($name)?,
-        })
+    ($row:expr, $name:expr, $packed:ident) => {
+        match $row {
+            Row::Sqlite(row) => Ok(row.try_get($name)?),
+            Row::Postgres(row) => Ok(row.try_get($name)?),
+            Row::Packed(names, cells) => $packed(names, cells, $name),
+        }
     };
 }
 
+fn cell<'a>(names: &[&str], cells: &'a [Cell], name: &str) -> Result<&'a Cell, StoreError> {
+    let place = names.iter().position(|known| *known == name);
+    place.and_then(|n| cells.get(n)).ok_or_else(|| StoreError::Unreadable(format!("{name}: no such column")))
+}
+
+fn packed_text(names: &[&str], cells: &[Cell], name: &str) -> Result<Option<String>, StoreError> {
+    match cell(names, cells, name)? {
+        Cell::Null => Ok(None),
+        Cell::Text(text) => Ok(Some(text.clone())),
+        Cell::Int(_) => Err(StoreError::Unreadable(format!("{name}: a number"))),
+    }
+}
+
+fn packed_int(names: &[&str], cells: &[Cell], name: &str) -> Result<Option<i64>, StoreError> {
+    match cell(names, cells, name)? {
+        Cell::Null => Ok(None),
+        Cell::Int(int) => Ok(Some(*int)),
+        Cell::Text(text) => text.parse().map(Some).map_err(|_| StoreError::Unreadable(format!("{name}: no number"))),
+    }
+}
+
+fn packed_blob(_: &[&str], _: &[Cell], name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    Err(StoreError::Unreadable(format!("{name}: bytes are not packed")))
+}
+
 impl Row {
+    /// A row that came as one JSON array.
+    pub(super) fn packed(names: &Arc<[&'static str]>, json: &str) -> Result<Row, StoreError> {
+        let cells = serde_json::from_str(json).map_err(|e| StoreError::Unreadable(format!("a packed row: {e}")))?;
+        Ok(Row::Packed(Arc::clone(names), cells))
+    }
+
     pub(super) fn text(&self, name: &str) -> Result<String, StoreError> {
-        column!(self, name)
+        self.maybe_text(name)?.ok_or_else(|| StoreError::Unreadable(format!("{name}: NULL")))
     }
 
     pub(super) fn maybe_text(&self, name: &str) -> Result<Option<String>, StoreError> {
-        column!(self, name)
+        column!(self, name, packed_text)
     }
 
     pub(super) fn int(&self, name: &str) -> Result<i64, StoreError> {
-        column!(self, name)
+        self.maybe_int(name)?.ok_or_else(|| StoreError::Unreadable(format!("{name}: NULL")))
     }
 
     pub(super) fn maybe_int(&self, name: &str) -> Result<Option<i64>, StoreError> {
-        column!(self, name)
+        column!(self, name, packed_int)
     }
 
     pub(super) fn flag(&self, name: &str) -> Result<bool, StoreError> {
@@ -566,11 +647,11 @@ impl Row {
     }
 
     pub(super) fn blob(&self, name: &str) -> Result<Vec<u8>, StoreError> {
-        column!(self, name)
+        self.maybe_blob(name)?.ok_or_else(|| StoreError::Unreadable(format!("{name}: NULL")))
     }
 
     pub(super) fn maybe_blob(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        column!(self, name)
+        column!(self, name, packed_blob)
     }
 
     /// A column that holds JSON of ours.

@@ -2,7 +2,7 @@
 
 use super::book::name;
 use super::dialect::{Arg, Row, StoreError, Tx, args};
-use super::set::{Set, row};
+use super::set::{Question, Set, row};
 
 /// An answer given before.
 #[derive(Debug, Clone)]
@@ -27,31 +27,7 @@ impl Tx {
                 args![merchant, key],
             )
             .await?;
-        row.map(|r| {
-            Ok(StoredAnswer { fingerprint: r.text("fingerprint")?, status: r.int("status")?, body: r.text("body")? })
-        })
-        .transpose()
-    }
-
-    /// The answers stored under these keys, with merchant and key. `r`: merchant, key.
-    pub(super) async fn stored_answers(
-        &mut self,
-        of: &[[Arg<'_>; 2]],
-    ) -> Result<Vec<(String, String, StoredAnswer)>, StoreError> {
-        let rows = self
-            .rows_of_set(
-                &["of_merchant", "of_key"],
-                of,
-                "SELECT merchant_id, idempotency_key, fingerprint, status, body FROM r CROSS JOIN idempotency_keys
-                 WHERE merchant_id = of_merchant AND idempotency_key = of_key",
-            )
-            .await?;
-        let read = |r: &Row| {
-            let answer =
-                StoredAnswer { fingerprint: r.text("fingerprint")?, status: r.int("status")?, body: r.text("body")? };
-            Ok((r.text("merchant_id")?, r.text("idempotency_key")?, answer))
-        };
-        rows.iter().map(read).collect()
+        row.map(|r| answer(&r)).transpose()
     }
 
     /// Stores a key with its answer at once, in a transaction that has a book: when the book is written, a key that
@@ -111,6 +87,14 @@ pub struct NewAnswer {
     pub created_at: i64,
 }
 
+/// The answers stored under these keys: merchant, key.
+pub(super) fn of_keys<'a>(of: impl IntoIterator<Item = [Arg<'a>; 2]>) -> Question<'a> {
+    let sql = "SELECT merchant_id, idempotency_key, fingerprint, status, body FROM r CROSS JOIN idempotency_keys
+               WHERE merchant_id = of_merchant AND idempotency_key = of_key";
+    let columns = "merchant_id, idempotency_key, fingerprint, status, body";
+    Set::new(&["of_merchant", "of_key"], of, sql).asking(columns)
+}
+
 /// Keys with their answers to be added; those that are taken are left out.
 pub(super) fn new_set(new: &[NewAnswer]) -> Set<'_> {
     let rows = new
@@ -123,4 +107,8 @@ pub(super) fn new_set(new: &[NewAnswer]) -> Set<'_> {
          SELECT merchant_id, idempotency_key, fingerprint, status, body, created_at FROM r WHERE true
          ON CONFLICT (merchant_id, idempotency_key) DO NOTHING",
     )
+}
+
+pub(super) fn answer(r: &Row) -> Result<StoredAnswer, StoreError> {
+    Ok(StoredAnswer { fingerprint: r.text("fingerprint")?, status: r.int("status")?, body: r.text("body")? })
 }

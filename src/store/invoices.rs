@@ -142,12 +142,18 @@ impl Tx {
             .collect()
     }
 
-    /// Those of several payments that have a file attached.
-    pub async fn attached_of(&mut self, merchant: &str, payments: &[String]) -> Result<Vec<String>, StoreError> {
+    /// Those of several payments that have a file attached, if the merchant shows those to payers.
+    pub async fn shown_attachments_of(
+        &mut self,
+        merchant: &str,
+        payments: &[String],
+    ) -> Result<Vec<String>, StoreError> {
         let sql = self.pick(
-            "SELECT payment_id FROM attachments WHERE merchant_id = $1 AND payment_id IN (SELECT value FROM json_each($2))",
-            "SELECT payment_id FROM attachments
-             WHERE merchant_id = $1 AND payment_id = ANY(ARRAY(SELECT jsonb_array_elements_text(CAST($2 AS jsonb))))",
+            "SELECT f.payment_id FROM merchants m JOIN attachments f ON f.merchant_id = m.id
+             WHERE m.id = $1 AND m.show_attachment = 1 AND f.merchant_id = $1 AND f.payment_id IN (SELECT value FROM json_each($2))",
+            "SELECT f.payment_id FROM merchants m JOIN attachments f ON f.merchant_id = m.id
+             WHERE m.id = $1 AND m.show_attachment = 1 AND f.merchant_id = $1
+                 AND f.payment_id = ANY(ARRAY(SELECT jsonb_array_elements_text(CAST($2 AS jsonb))))",
         );
         self.rows(sql, args![merchant, &to_json(&payments)?]).await?.iter().map(|r| r.text("payment_id")).collect()
     }

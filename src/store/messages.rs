@@ -2,8 +2,8 @@
 
 use super::Page;
 use super::book::booked;
-use super::dialect::{Row, StoreError, Tx, args, to_json};
-use super::set::{Set, row};
+use super::dialect::{Arg, Row, StoreError, Tx, args, to_json};
+use super::set::{Question, Set, row};
 
 /// One message of the feed.
 #[derive(Debug, Clone)]
@@ -322,6 +322,12 @@ pub(super) fn tellings_set(new: &[Telling]) -> Set<'_> {
     )
 }
 
+/// All endpoints of these merchants.
+pub(super) fn endpoints_of<'a>(merchants: impl IntoIterator<Item = [Arg<'a>; 1]>) -> Question<'a> {
+    let sql = concat!("SELECT ", endpoint_columns!(), " FROM r CROSS JOIN endpoints WHERE merchant_id = of_merchant");
+    Set::new(&["of_merchant"], merchants, sql).asking(endpoint_columns!())
+}
+
 fn message(r: &Row) -> Result<Message, StoreError> {
     Ok(Message {
         merchant_id: r.text("merchant_id")?,
@@ -333,7 +339,7 @@ fn message(r: &Row) -> Result<Message, StoreError> {
     })
 }
 
-fn endpoint(r: &Row) -> Result<Endpoint, StoreError> {
+pub(super) fn endpoint(r: &Row) -> Result<Endpoint, StoreError> {
     Ok(Endpoint {
         merchant_id: r.text("merchant_id")?,
         id: r.text("id")?,

@@ -16,6 +16,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (2, include_str!("migrations/0002_growth.sql")),
     (3, include_str!("migrations/0003_jobs.sql")),
     (4, include_str!("migrations/0004_hot_rows.sql")),
+    (5, include_str!("migrations/0005_bodies.sql")),
 ];
 
 impl Store {

@@ -84,7 +84,7 @@ async fn make_month(pool: &PgPool, start: i64) -> Result<Option<String>, StoreEr
         return Ok(None);
     }
     let name = format!("deliveries_{}", month_name(start));
-    change(&mut tx, format!("CREATE TABLE {name} (LIKE deliveries)")).await?;
+    change(&mut tx, format!("CREATE TABLE {name} (LIKE deliveries INCLUDING COMPRESSION)")).await?;
     // Locked first: a row that came between the move and the attachment would make both fail.
     change(&mut tx, "LOCK TABLE deliveries_default IN ACCESS EXCLUSIVE MODE".into()).await?;
     let move_rows = format!(

@@ -5,6 +5,7 @@ use grosz_providers::invoicer::Buyer;
 use super::Page;
 use super::book::{booked, name};
 use super::dialect::{Arg, Row, StoreError, Tx, args, to_json};
+use super::set::{Question, Set};
 
 /// Who handles cases and hears about failures.
 #[derive(Debug, Clone)]
@@ -137,19 +138,6 @@ impl Tx {
         })
     }
 
-    /// These payers. `r`: merchant, payer.
-    pub(super) async fn payers_of_set(&mut self, of: &[[Arg<'_>; 2]]) -> Result<Vec<Payer>, StoreError> {
-        let rows = self
-            .rows_of_set(
-                &["of_merchant", "of_payer"],
-                of,
-                "SELECT merchant_id, id, name, email, language, portal_token, created_at
-                 FROM payers WHERE (merchant_id, id) IN (SELECT of_merchant, of_payer FROM r)",
-            )
-            .await?;
-        rows.iter().map(payer).collect()
-    }
-
     /// The payer whose list has that address: begins a request.
     pub async fn payer_by_portal_token(&mut self, token: &str) -> Result<Option<Payer>, StoreError> {
         self.row(
@@ -241,21 +229,6 @@ impl Tx {
         })
     }
 
-    /// The profiles of these payers, each payer's default first. `r`: merchant, payer.
-    pub(super) async fn profiles_of_payers(&mut self, of: &[[Arg<'_>; 2]]) -> Result<Vec<Profile>, StoreError> {
-        let rows = self
-            .rows_of_set(
-                &["of_merchant", "of_payer"],
-                of,
-                "SELECT merchant_id, id, payer_id, version, body, is_default, created_at FROM r CROSS JOIN profiles
-                 WHERE merchant_id = of_merchant AND payer_id = of_payer AND deleted_at IS NULL",
-            )
-            .await?;
-        let mut profiles = rows.iter().map(profile).collect::<Result<Vec<_>, _>>()?;
-        profiles.sort_by(|a, b| (!a.is_default, &a.id).cmp(&(!b.is_default, &b.id)));
-        Ok(profiles)
-    }
-
     /// Profiles of this merchant with that tax number, oldest first; a few are enough to warn (R-OKI-12).
     pub async fn profiles_by_tax_id(&mut self, merchant: &str, tax_id: &str) -> Result<Vec<Profile>, StoreError> {
         let rows = self
@@ -289,7 +262,23 @@ fn expert(r: &Row) -> Result<Expert, StoreError> {
     })
 }
 
-fn payer(r: &Row) -> Result<Payer, StoreError> {
+/// These payers: merchant, payer.
+pub(super) fn payers_of_set<'a>(of: impl IntoIterator<Item = [Arg<'a>; 2]>) -> Question<'a> {
+    let sql = "SELECT merchant_id, id, name, email, language, portal_token, created_at
+               FROM payers WHERE (merchant_id, id) IN (SELECT of_merchant, of_payer FROM r)";
+    let columns = "merchant_id, id, name, email, language, portal_token, created_at";
+    Set::new(&["of_merchant", "of_payer"], of, sql).asking(columns)
+}
+
+/// The profiles of these payers: merchant, payer.
+pub(super) fn profiles_of_payers<'a>(of: impl IntoIterator<Item = [Arg<'a>; 2]>) -> Question<'a> {
+    let sql = "SELECT merchant_id, id, payer_id, version, body, is_default, created_at FROM r CROSS JOIN profiles
+               WHERE merchant_id = of_merchant AND payer_id = of_payer AND deleted_at IS NULL";
+    let columns = "merchant_id, id, payer_id, version, body, is_default, created_at";
+    Set::new(&["of_merchant", "of_payer"], of, sql).asking(columns)
+}
+
+pub(super) fn payer(r: &Row) -> Result<Payer, StoreError> {
     Ok(Payer {
         merchant_id: r.text("merchant_id")?,
         id: r.text("id")?,
@@ -301,7 +290,7 @@ fn payer(r: &Row) -> Result<Payer, StoreError> {
     })
 }
 
-fn profile(r: &Row) -> Result<Profile, StoreError> {
+pub(super) fn profile(r: &Row) -> Result<Profile, StoreError> {
     Ok(Profile {
         merchant_id: r.text("merchant_id")?,
         id: r.text("id")?,

@@ -1,18 +1,22 @@
 //! One statement for many rows: its cost does not depend on how many calls share a transaction.
 //!
 //! The rows are the table `r` of the statement. On PostgreSQL they are arrays, one parameter a column, unnested: one
-//! round trip, one prepared statement for every length; several sets even share one round trip. On SQLite they are
-//! `VALUES`, cut into pieces of a few fixed lengths, so that the prepared statements can be kept.
+//! prepared statement for every length. On SQLite they are `VALUES`, filled up to one of a few fixed lengths, so that
+//! the prepared statements can be kept. Several sets share one trip to the database: on PostgreSQL they are one
+//! statement, on SQLite one call of the driver's thread.
 
 use std::fmt::Write as _;
 
-use sqlx::{AssertSqlSafe, Row as _};
+use std::sync::Arc;
 
-use super::dialect::{Arg, Conn, Row, StoreError, Tx, bind};
+use futures_util::TryStreamExt as _;
+use sqlx::{AssertSqlSafe, Either, Executor as _, Row as _};
+
+use super::dialect::{Arg, Cell, Conn, Row, StoreError, Tx, bind};
 use super::link::Link;
 
-/// Lengths of the pieces on SQLite, longest first; the last is one.
-const PIECES: [usize; 4] = [64, 16, 4, 1];
+/// Rows of one statement on SQLite at most; shorter ones are filled up to a power of two.
+const LONGEST: usize = 64;
 
 /// `row![a, b]`: one row of a set.
 macro_rules! row {
@@ -49,9 +53,14 @@ impl<'a> Set<'a> {
         self.values.is_empty()
     }
 
+    /// Makes it a question: its statement answers rows of these columns.
+    pub(super) fn asking(self, columns: &'static str) -> Question<'a> {
+        Question { set: self, columns }
+    }
+
     /// How many statements it is on SQLite.
     fn pieces(&self) -> usize {
-        pieces(&self.values, self.names.len()).count()
+        self.values.len().div_ceil(LONGEST * self.names.len())
     }
 
     /// For PostgreSQL; its parameters begin at `first`.
@@ -70,14 +79,36 @@ impl<'a> Set<'a> {
         out.push_str(self.statement);
     }
 
-    /// For SQLite: pieces of few lengths with their statements.
-    fn over_values(&self) -> impl Iterator<Item = (String, &[Arg<'a>])> {
-        pieces(&self.values, self.names.len()).map(|piece| {
-            let one = format!("({})", vec!["?"; self.names.len()].join(", "));
-            let all = vec![one.as_str(); piece.len() / self.names.len()].join(", ");
-            (format!("WITH r ({}) AS (VALUES {all}) {}", self.names.join(", "), self.statement), piece)
-        })
+    /// For SQLite: one statement for each piece, its values after those that `values` holds already. `columns` are asked
+    /// for as one JSON array a row: the driver copies every single value of a row, which costs more than the query.
+    fn over_values(&self, columns: Option<&str>, out: &mut String, values: &mut Vec<Arg<'a>>) {
+        let width = self.names.len();
+        for piece in self.values.chunks(LONGEST * width) {
+            let filled = (piece.len() / width).next_power_of_two();
+            let one = format!("(?{}), ", ", ?".repeat(width - 1));
+            let all = one.repeat(filled);
+            // A set's first column is its owner, so only a row that fills up has none.
+            let _ = write!(
+                out,
+                "WITH r ({}) AS (SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL) ",
+                self.names.join(", "),
+                all.trim_end_matches(", ")
+            );
+            let _ = match columns {
+                Some(columns) => write!(out, "SELECT json_array({columns}) FROM ({}); ", self.statement),
+                None => write!(out, "{}; ", self.statement),
+            };
+            values.extend_from_slice(piece);
+            values.resize(values.len() + filled * width - piece.len(), Arg::MaybeText(None));
+        }
     }
+}
+
+/// A set whose statement answers rows.
+pub(super) struct Question<'a> {
+    set: Set<'a>,
+    /// `merchant_id, id`: the names of its statement's columns, all of them text or numbers.
+    columns: &'static str,
 }
 
 /// Binds a set's rows column by column. A column's type is that of its first value; all values of a column are of one
@@ -110,15 +141,57 @@ impl Tx {
         Ok(touched.first().copied().unwrap_or(0))
     }
 
-    /// Runs several sets that do not see each other's changes; answers how many rows each touched.
+    /// Runs several sets that do not see each other's changes, in one trip; answers how many rows each touched.
     pub(super) async fn run_sets(&mut self, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
         self.count(if self.is_postgres() { 1 } else { sets.iter().map(Set::pieces).sum() });
         match &mut self.conn {
             Conn::Postgres(c, link) => run_at_once(link, c, sets).await,
-            Conn::PostgresRead(c, link) => run_at_once(link, c, sets).await,
+            Conn::PostgresPlain(c, link) => run_at_once(link, c, sets).await,
             Conn::Sqlite(c) => run_by_pieces(c, sets).await,
-            Conn::SqliteRead(c) => run_by_pieces(c, sets).await,
+            Conn::SqlitePlain(c) => run_by_pieces(c, sets).await,
         }
+    }
+
+    /// Asks several questions in one trip; the answers are in their order, the rows of each in no promised order. All see
+    /// the database as it is when the first begins: what must be read after a lock was taken belongs into the next trip.
+    pub(super) async fn ask<const N: usize>(
+        &mut self,
+        questions: [Question<'_>; N],
+    ) -> Result<[Vec<Row>; N], StoreError> {
+        let mut answers = [const { vec![] }; N];
+        if questions.iter().all(|q| q.set.is_empty()) {
+            return Ok(answers);
+        }
+        self.count(if self.is_postgres() { 1 } else { questions.iter().map(|q| q.set.pieces()).sum() });
+        match &mut self.conn {
+            Conn::Postgres(c, link) => ask_at_once(link, c, &questions, &mut answers).await,
+            Conn::PostgresPlain(c, link) => ask_at_once(link, c, &questions, &mut answers).await,
+            Conn::Sqlite(c) => ask_by_pieces(c, &questions, &mut answers).await,
+            Conn::SqlitePlain(c) => ask_by_pieces(c, &questions, &mut answers).await,
+        }?;
+        Ok(answers)
+    }
+
+    /// Like [`Tx::rows`], for rows of many columns, texts and numbers: on SQLite each comes as one JSON array, because the
+    /// driver copies every single value of a row, which costs more than the query. `columns` are all that `sql` answers.
+    pub(super) async fn wide_rows(
+        &mut self,
+        columns: &'static str,
+        sql: &'static str,
+        args: &[Arg<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        if self.is_postgres() {
+            return self.rows(sql, args).await;
+        }
+        self.count(1);
+        let packed = AssertSqlSafe(format!("SELECT json_array({columns}) FROM ({sql})"));
+        let found = match &mut self.conn {
+            Conn::Sqlite(c) => bind!(packed, args).fetch_all(&mut **c).await?,
+            Conn::SqlitePlain(c) => bind!(packed, args).fetch_all(&mut **c).await?,
+            Conn::Postgres(..) | Conn::PostgresPlain(..) => vec![],
+        };
+        let names: Arc<[&'static str]> = columns.split(", ").collect();
+        found.iter().map(|row| Row::packed(&names, row.try_get(0)?)).collect()
     }
 
     /// Runs a statement that answers rows, once for all rows of a set; the answer is in no promised order.
@@ -135,9 +208,9 @@ impl Tx {
         self.count(if self.is_postgres() { 1 } else { set.pieces() });
         match &mut self.conn {
             Conn::Postgres(c, link) => rows_at_once(link, c, &set).await,
-            Conn::PostgresRead(c, link) => rows_at_once(link, c, &set).await,
+            Conn::PostgresPlain(c, link) => rows_at_once(link, c, &set).await,
             Conn::Sqlite(c) => rows_by_pieces(c, &set).await,
-            Conn::SqliteRead(c) => rows_by_pieces(c, &set).await,
+            Conn::SqlitePlain(c) => rows_by_pieces(c, &set).await,
         }
     }
 }
@@ -179,16 +252,84 @@ async fn run_at_once(link: &Link, c: &mut sqlx::PgConnection, sets: &[Set<'_>]) 
     Ok(touched)
 }
 
+/// All pieces of all sets as one text of several statements: one call of the driver's thread.
 async fn run_by_pieces(c: &mut sqlx::SqliteConnection, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
-    let mut touched = vec![];
-    for set in sets {
-        let mut count = 0;
-        for (sql, piece) in set.over_values() {
-            count += bind!(AssertSqlSafe(sql), piece).execute(&mut *c).await?.rows_affected();
+    let mut touched = vec![0; sets.len()];
+    let (mut sql, mut values, mut of_statement) = (String::new(), vec![], vec![]);
+    for (n, set) in sets.iter().enumerate() {
+        set.over_values(None, &mut sql, &mut values);
+        of_statement.resize(of_statement.len() + set.pieces(), n);
+    }
+    if sql.is_empty() {
+        return Ok(touched);
+    }
+    let mut ends = of_statement.into_iter();
+    let mut results = c.fetch_many(bind!(AssertSqlSafe(sql), &values));
+    while let Some(result) = results.try_next().await? {
+        if let (Either::Left(done), Some(set)) = (result, ends.next()) {
+            touched[set] += done.rows_affected();
         }
-        touched.push(count);
     }
     Ok(touched)
+}
+
+/// All questions as parts of one answer: one round trip. Their rows have nothing in common, so each is an array of texts.
+async fn ask_at_once(
+    link: &Link,
+    c: &mut sqlx::PgConnection,
+    questions: &[Question<'_>],
+    answers: &mut [Vec<Row>],
+) -> Result<(), StoreError> {
+    let (mut sql, mut parts) = (String::from("WITH "), String::new());
+    let mut first = 1;
+    for (n, Question { set, columns }) in questions.iter().enumerate().filter(|(_, q)| !q.set.is_empty()) {
+        let (comma, union) = if first == 1 { ("", "") } else { (", ", " UNION ALL ") };
+        let _ = write!(sql, "{comma}q{n} AS (");
+        set.over_arrays(first, &mut sql);
+        sql.push(')');
+        let texts = columns.replace(", ", "::text, ");
+        let _ = write!(parts, "{union}SELECT {n} AS part, ARRAY[{texts}::text] AS cells FROM q{n}");
+        first += set.names.len();
+    }
+    let _ = write!(sql, " {parts}");
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for Question { set, .. } in questions.iter().filter(|q| !q.set.is_empty()) {
+        query = bind_columns!(query, set);
+    }
+    let names: Vec<Arc<[&str]>> = questions.iter().map(|q| q.columns.split(", ").collect()).collect();
+    for row in link.answer(query.persistent(link.keeps_statements).fetch_all(c)).await? {
+        let part = usize::try_from(row.try_get::<i32, _>(0)?).unwrap_or(usize::MAX);
+        let texts: Vec<Option<String>> = row.try_get(1)?;
+        let cells = texts.into_iter().map(|text| text.map_or(Cell::Null, Cell::Text)).collect();
+        if let (Some(answer), Some(names)) = (answers.get_mut(part), names.get(part)) {
+            answer.push(Row::Packed(Arc::clone(names), cells));
+        }
+    }
+    Ok(())
+}
+
+/// All pieces of all questions as one text of several statements: one call of the driver's thread.
+async fn ask_by_pieces(
+    c: &mut sqlx::SqliteConnection,
+    questions: &[Question<'_>],
+    answers: &mut [Vec<Row>],
+) -> Result<(), StoreError> {
+    let (mut sql, mut values, mut of_statement) = (String::new(), vec![], vec![]);
+    for (n, Question { set, columns }) in questions.iter().enumerate() {
+        set.over_values(Some(columns), &mut sql, &mut values);
+        of_statement.resize(of_statement.len() + set.pieces(), n);
+    }
+    let names: Vec<Arc<[&str]>> = questions.iter().map(|q| q.columns.split(", ").collect()).collect();
+    let mut statement = 0;
+    let mut results = c.fetch_many(bind!(AssertSqlSafe(sql), &values));
+    while let Some(result) = results.try_next().await? {
+        match (result, of_statement.get(statement)) {
+            (Either::Right(row), Some(n)) => answers[*n].push(Row::packed(&names[*n], row.try_get(0)?)?),
+            (Either::Right(_), None) => {}
+            (Either::Left(_), _) => statement += 1,
+        }
+    }
+    Ok(())
 }
 
 async fn rows_at_once(link: &Link, c: &mut sqlx::PgConnection, set: &Set<'_>) -> Result<Vec<Row>, StoreError> {
@@ -200,11 +341,10 @@ async fn rows_at_once(link: &Link, c: &mut sqlx::PgConnection, set: &Set<'_>) ->
 }
 
 async fn rows_by_pieces(c: &mut sqlx::SqliteConnection, set: &Set<'_>) -> Result<Vec<Row>, StoreError> {
-    let mut found = vec![];
-    for (sql, piece) in set.over_values() {
-        found.extend(bind!(AssertSqlSafe(sql), piece).fetch_all(&mut *c).await?.into_iter().map(Row::Sqlite));
-    }
-    Ok(found)
+    let (mut sql, mut values) = (String::new(), vec![]);
+    set.over_values(None, &mut sql, &mut values);
+    let found = bind!(AssertSqlSafe(sql), &values).fetch_all(c).await?;
+    Ok(found.into_iter().map(Row::Sqlite).collect())
 }
 
 fn text_of<'a>(arg: &Arg<'a>) -> Option<&'a str> {
@@ -230,39 +370,38 @@ fn blob_of<'a>(arg: &Arg<'a>) -> Option<&'a [u8]> {
     }
 }
 
-/// Cuts rows of `width` values into pieces of the fixed lengths.
-fn pieces<T>(mut values: &[T], width: usize) -> impl Iterator<Item = &[T]> {
-    std::iter::from_fn(move || {
-        let rows = values.len() / width;
-        let length = *PIECES.iter().find(|p| **p <= rows)?;
-        let (piece, rest) = values.split_at(length * width);
-        values = rest;
-        Some(piece)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn pieces_have_few_lengths_and_lose_nothing() {
-        for length in 0..300 {
-            let values: Vec<usize> = (0..length * 3).collect();
-            let cut: Vec<&[usize]> = pieces(&values, 3).collect();
-            assert!(cut.iter().all(|p| PIECES.contains(&(p.len() / 3))));
-            assert_eq!(cut.concat(), values);
-        }
+    #[track_caller]
+    fn check_spelling(rows: i64, columns: Option<&str>, expect: &str) {
+        let rows = (0..rows).map(|n| row!["mer_1", n]);
+        let set = Set::new(&["merchant_id", "n"], rows, "SELECT n FROM r");
+        let (mut sql, mut values) = (String::new(), vec![]);
+        set.over_values(columns, &mut sql, &mut values);
+        assert_eq!(sql, expect);
+        assert_eq!(values.len(), sql.matches('?').count());
     }
 
     #[test]
     fn a_statement_is_spelled_for_each_engine() {
-        let rows = [row!["mer_1", 2], row!["mer_1", 3]];
-        let set = Set::new(&["merchant_id", "n"], rows, "SELECT * FROM r");
+        let set = Set::new(&["merchant_id", "n"], [row!["mer_1", 2]], "SELECT * FROM r");
         let mut sql = String::new();
         set.over_arrays(4, &mut sql);
         assert_eq!(sql, "WITH r (merchant_id, n) AS (SELECT * FROM UNNEST($4::text[], $5::bigint[])) SELECT * FROM r");
-        let lines: Vec<String> = set.over_values().map(|(sql, _)| sql).collect();
-        assert_eq!(lines, ["WITH r (merchant_id, n) AS (VALUES (?, ?)) SELECT * FROM r"; 2]);
+        let with = "WITH r (merchant_id, n) AS (SELECT * FROM (VALUES";
+        let owned = "WHERE column1 IS NOT NULL)";
+        check_spelling(0, None, "");
+        check_spelling(1, None, &format!("{with} (?, ?)) {owned} SELECT n FROM r; "));
+        let four = "(?, ?), (?, ?), (?, ?), (?, ?)";
+        let packed = "SELECT json_array(n) FROM (SELECT n FROM r); ";
+        check_spelling(3, Some("n"), &format!("{with} {four}) {owned} {packed}"));
+        let long = format!("{}(?, ?)", "(?, ?), ".repeat(63));
+        check_spelling(
+            65,
+            None,
+            &format!("{with} {long}) {owned} SELECT n FROM r; {with} (?, ?)) {owned} SELECT n FROM r; "),
+        );
     }
 }

@@ -124,8 +124,11 @@ async fn plan(raw: &Raw, statement: &Statement, types: &BTreeMap<String, String>
     if !raw.is_postgres() {
         let names = statement.set.join(", ");
         let set = vec!["?"; statement.set.len()].join(", ");
-        let frame =
-            if set.is_empty() { String::new() } else { format!("WITH r ({names}) AS (VALUES ({set}), ({set})) ") };
+        let frame = if set.is_empty() {
+            String::new()
+        } else {
+            format!("WITH r ({names}) AS (SELECT * FROM (VALUES ({set}), ({set})) WHERE column1 IS NOT NULL) ")
+        };
         let sql = format!("EXPLAIN QUERY PLAN {}", with_frame(&frame, &statement.text));
         raw.try_run(&sql).await.map_err(|e| e.to_string())?;
         return Ok(raw.rows(&sql).await.into_iter().map(|row| row[3].clone()).collect());

@@ -1,6 +1,5 @@
 //! Alerts: what a person must look at.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -14,6 +13,7 @@ use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
 use crate::http::input::{Params, Post};
+use crate::http::json::Json;
 use crate::problem::{FieldError, Problem, ProblemBody};
 use crate::store::Alert as Row;
 

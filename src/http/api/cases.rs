@@ -1,6 +1,5 @@
 //! Cases: a client's matter with a number, quoted by an expert, paid by a payer.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -16,6 +15,7 @@ use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
 use crate::http::input::{Fields, Input, Params, Post};
+use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
 use crate::store::{Case as Row, StoreError, Tx};
 

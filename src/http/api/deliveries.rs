@@ -1,6 +1,5 @@
 //! Deliveries: what gateways sent, byte for byte, what it meant, and taking it in again.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use base64::Engine;
@@ -17,6 +16,7 @@ use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
 use crate::http::input::{Params, Post};
+use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
 use crate::store::{DeliveryFilter, EventRow, StoredDelivery, Tx};
 

@@ -1,6 +1,5 @@
 //! The pull feed: the same messages that endpoints get, for clients that cannot be reached.
 
-use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,6 +11,7 @@ use crate::clock::seconds;
 use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::input::Params;
+use crate::http::json::Json;
 use crate::ids::made_at;
 use crate::problem::{Problem, ProblemBody};
 use crate::store::Message as Row;

@@ -1,6 +1,5 @@
 //! The invoice of a payment: its state, its PDF, issuing again, an expert's own document.
 
-use axum::Json;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -19,6 +18,7 @@ use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
 use crate::http::input::{Fields, Params, Post, Raw};
+use crate::http::json::Json;
 use crate::problem::{FieldError, Problem, ProblemBody};
 use crate::store::{Attachment as File, InvoiceRow, Payment, Tx};
 

@@ -1,6 +1,5 @@
 //! A merchant's accounts at invoicing APIs.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use grosz_providers::registry;
@@ -18,6 +17,7 @@ use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
 use crate::http::input::{Input, Params, Post};
+use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
 use crate::store::InvoicingAccount as Row;
 

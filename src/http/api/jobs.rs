@@ -1,6 +1,5 @@
 //! Jobs: durable work, to be looked at.
 
-use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -11,6 +10,7 @@ use crate::clock::rfc3339;
 use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::input::Params;
+use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
 use crate::store::Job as Row;
 

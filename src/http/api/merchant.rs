@@ -1,6 +1,5 @@
 //! The merchant that the key belongs to.
 
-use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -10,6 +9,7 @@ use super::views::given;
 use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::input::{Fields, Input};
+use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
 
 pub(super) fn part() -> Part {

@@ -1,6 +1,5 @@
 //! Payers: who pays.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -14,6 +13,7 @@ use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
 use crate::http::input::{Fields, Input, Params, Post};
+use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
 use crate::store::Payer as Row;
 

@@ -1,6 +1,5 @@
 //! Payments: started here, paid at a gateway, decided by what the gateway reports.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use grosz_providers::Timestamp;
@@ -21,6 +20,7 @@ use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
 use crate::http::input::{Fields, Params, Post, SlicedPost};
+use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
 use crate::store::{AttemptGlance, InvoiceGlance, ListedPayment, Payment as Row, PaymentFilter, Tx};
 
@@ -370,8 +370,7 @@ async fn cell_rows(tx: &mut Tx, p: &Row) -> Result<(Option<InvoiceGlance>, bool)
     }
     let (merchant, ids) = (&p.merchant_id, std::slice::from_ref(&p.id));
     let invoice = tx.invoices_of(merchant, ids).await?.pop();
-    let is_shown = tx.merchant(merchant).await?.is_some_and(|m| m.show_attachment);
-    Ok((invoice, is_shown && !tx.attached_of(merchant, ids).await?.is_empty()))
+    Ok((invoice, !tx.shown_attachments_of(merchant, ids).await?.is_empty()))
 }
 
 /// The cell, by the one rule table.

@@ -1,7 +1,6 @@
 //! A payer's sets of invoice data. Checked before the payment, because a wrong number would make the invoice fail
 //! after the money came (R-5W-13).
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -18,6 +17,7 @@ use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
 use crate::http::input::{Fields, Input, Params, Post};
+use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
 use crate::store::{Profile as Row, Tx};
 

@@ -1,6 +1,5 @@
 //! A merchant's accounts at gateways.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use grosz_providers::{Settings, registry};
 use serde::{Deserialize, Serialize};
@@ -17,6 +16,7 @@ use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
 use crate::http::input::{Input, Params, Post};
+use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
 use crate::store::ProviderAccount as Row;
 

@@ -1,6 +1,5 @@
 //! Which gateways and invoicing APIs there are, as data: what a client needs to build a form for an account.
 
-use axum::Json;
 use grosz_providers::facts::{Setting, SettingKind};
 use grosz_providers::registry;
 use serde::Serialize;
@@ -9,6 +8,7 @@ use utoipa::ToSchema;
 use super::Part;
 use super::lists::List;
 use crate::http::auth::Caller;
+use crate::http::json::Json;
 use crate::problem::ProblemBody;
 
 pub(super) fn part() -> Part {

@@ -1,6 +1,5 @@
 //! Refunds: requested here, ordered at the gateway by a job.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -15,6 +14,7 @@ use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
 use crate::http::input::{Fields, Params, Post};
+use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
 use crate::store::Refund as Row;
 

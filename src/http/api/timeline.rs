@@ -1,6 +1,5 @@
 //! Why is it in this state? Everything that is known about one payment, in order of time.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -11,6 +10,7 @@ use super::payments::find;
 use crate::clock::rfc3339;
 use crate::http::Web;
 use crate::http::auth::Caller;
+use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
 use crate::store::{Job, Payment, Tx};
 

@@ -1,6 +1,5 @@
 //! Webhook endpoints: where client apps are told what happened, signed as Standard Webhooks.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -20,6 +19,7 @@ use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
 use crate::http::input::{Fields, Input, Params, Post};
+use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
 use crate::standard_webhooks::{HeldKey, SigningKey, rotate};
 use crate::store::{Endpoint as Row, Telling, Tx};
