@@ -16,6 +16,7 @@ mod references;
 mod report;
 mod seed;
 mod signing;
+mod sink;
 mod stage;
 mod w1_intake;
 mod w2_create;

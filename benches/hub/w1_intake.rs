@@ -9,6 +9,7 @@ use crate::references;
 use crate::report::{Figure, Floor};
 use crate::seed::{Batch, Template};
 use crate::signing::{AutopayCalls, StripeCalls, with_repeats};
+use crate::sink::Sink;
 use crate::stage::{Stage, Target, WARM_UP};
 
 /// Webhooks a second for which the first, unmeasured load is prepared: too many cost a moment, too few would be used up
@@ -177,11 +178,11 @@ async fn seed_background(stage: &mut Stage<'_>, templates: &Templates, count: u6
 }
 
 /// With `--with-endpoint`: a client app that is told of each payment.
-async fn endpoint(stage: &Stage<'_>, process: &Process) -> Option<crate::w3_deliver::Sink> {
+async fn endpoint(stage: &Stage<'_>, process: &Process) -> Option<Sink> {
     if !stage.options.with_endpoint {
         return None;
     }
-    let sink = crate::w3_deliver::Sink::open(1, 0).await;
+    let sink = Sink::open(1, 0).await;
     let endpoint = serde_json::json!({"url": sink.urls[0]});
     stage.hub.post(process, "/v1/webhook-endpoints", &endpoint).await;
     Some(sink)

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::cluster::Engine;
 use crate::report::{Figure, Floor};
+use crate::sink::Sink;
 use crate::stage::Stage;
-use crate::w3_deliver::Sink;
 
 const MERCHANT: &str = "mer_bench";
 /// Jobs in one claim and in one commit of their ends.
