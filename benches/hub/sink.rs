@@ -62,6 +62,15 @@ impl Sink {
         Sink { urls, state, tasks }
     }
 
+    /// Forgets what it saw, for another sender; it keeps its addresses and secrets.
+    pub fn forget(&self) {
+        let state = &self.state;
+        state.taken.borrow_mut().clear();
+        state.refused.set(0);
+        state.first.set(None);
+        state.last.set(None);
+    }
+
     /// From the first message that was taken to the last.
     pub fn seconds(&self) -> f64 {
         match (self.state.first.get(), self.state.last.get()) {
