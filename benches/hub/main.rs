@@ -18,6 +18,7 @@ mod seed;
 mod signing;
 mod sink;
 mod stage;
+mod w1_forged;
 mod w1_intake;
 mod w2_create;
 mod w3_deliver;
