@@ -176,6 +176,16 @@ impl Db {
         number.unwrap_or_else(|e| panic!("{e}: {sql}"))
     }
 
+    /// One text.
+    pub async fn text(&mut self, sql: &str) -> String {
+        let text = AssertSqlSafe(sql.to_owned());
+        let text = match self {
+            Db::Sqlite(c) => sqlx::raw_sql(text).fetch_one(c).await.and_then(|r| r.try_get(0)),
+            Db::Postgres(c) => sqlx::raw_sql(text).fetch_one(c).await.and_then(|r| r.try_get(0)),
+        };
+        text.unwrap_or_else(|e| panic!("{e}: {sql}"))
+    }
+
     /// The columns of a table, in order.
     pub async fn columns(&mut self, table: &str) -> Vec<String> {
         let text = |sql: String| AssertSqlSafe(sql);

@@ -234,8 +234,11 @@ fn micros(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
-/// One request and its answer; answers with the status and where the body lies in `seen`.
-async fn exchange(
+/// One request and its answer, over a connection that is kept; answers with the status and where the body lies in `seen`.
+///
+/// # Errors
+/// Nobody answers, or the connection broke: then it must not be used again.
+pub async fn exchange(
     stream: &mut Option<TcpStream>,
     to: SocketAddr,
     out: &[u8],

@@ -8,9 +8,12 @@
 //! | `/grouped` | the same; calls that wait share one commit |
 //! | `/payments` | a payment made: key, idempotency, insert, one commit for each |
 //! | `/list` | one payer's newest twenty payments |
+//! | `/deliver` | the messages of a queue, signed and sent, 256 to a claim and to a commit |
 
+mod deliver;
 mod group;
 mod postgres;
+pub mod queue;
 mod sqlite;
 
 use std::fmt::Write;
@@ -37,6 +40,7 @@ use crate::load::call;
 use crate::seed::Batch;
 use crate::signing::{AMOUNT_MINOR, STRIPE_SECRET};
 use group::Group;
+use queue::Queue;
 
 /// A webhook that was verified.
 struct Webhook {
@@ -106,6 +110,7 @@ enum Store {
 struct Reference {
     store: Store,
     group: Group,
+    queue: Queue,
 }
 
 const TABLES: &str = "
@@ -133,25 +138,31 @@ pub async fn make_tables(db: &mut Db) {
     let tables = TABLES.replace("{blob}", db.pick("BLOB", "BYTEA"));
     let hash = hash(KEY);
     db.run(&format!("{tables} INSERT INTO api_keys (hash, merchant_id) VALUES ('{hash}', 'mer_reference');")).await;
+    queue::make_table(db).await;
 }
 
 /// Adds payments that wait for their money, `for_each` of them for each payer.
 pub async fn seed(db: &mut Db, batch: &Batch, for_each: u64) {
-    let (from, to) = (batch.first, batch.first + batch.count - 1);
-    let stamp = batch.name(0)[..10].to_owned();
-    let series = db.pick(
-        "WITH RECURSIVE s(n) AS (SELECT {from} UNION ALL SELECT n + 1 FROM s WHERE n < {to})",
-        "WITH s(n) AS (SELECT generate_series({from}::bigint, {to}))",
-    );
-    let name = db.pick("'{stamp}' || printf('%016X', n)", "'{stamp}' || upper(lpad(to_hex(n), 16, '0'))");
+    let (series, name) = numbered(db, batch);
     let token = db.pick("lower(hex(randomblob(16)))", "replace(gen_random_uuid()::text, '-', '')");
     let sql = format!(
         "{series} INSERT INTO payments (id, merchant_id, payer_id, reference, amount, currency, description, token, status, version,
              created_at, updated_at) SELECT 'pay_' || {name}, 'mer_reference', 'pyr_' || (n / {for_each}), {name}, {AMOUNT_MINOR}, 'PLN',
              'Konsultacja prawna', {token}, 'started', 1, 1790000000000000 + n, 1790000000000000 + n FROM s"
     );
-    let sql = sql.replace("{from}", &from.to_string()).replace("{to}", &to.to_string()).replace("{stamp}", &stamp);
     db.run(&sql).await;
+}
+
+/// A batch in SQL: its numbers as `s(n)`, and the name of each.
+fn numbered(db: &Db, batch: &Batch) -> (String, String) {
+    let (from, to) = (batch.first, batch.first + batch.count - 1);
+    let series = db.pick(
+        "WITH RECURSIVE s(n) AS (SELECT {from} UNION ALL SELECT n + 1 FROM s WHERE n < {to})",
+        "WITH s(n) AS (SELECT generate_series({from}::bigint, {to}))",
+    );
+    let name = db.pick("'{stamp}' || printf('%016X', n)", "'{stamp}' || upper(lpad(to_hex(n), 16, '0'))");
+    let series = series.replace("{from}", &from.to_string()).replace("{to}", &to.to_string());
+    (series, name.replace("{stamp}", &batch.name(0)[..10]))
 }
 
 /// Starts it in a process of its own.
@@ -182,13 +193,15 @@ pub fn serve(database: &str, listen: SocketAddr, committers: usize) {
             Store::Sqlite(sqlite::Sqlite::open(database).await)
         };
         let group = Group::start(&store, committers).await;
+        let queue = Queue::open(database).await;
         let router = axum::Router::new()
             .route("/bare", any(|_: Bytes| async { "{\"received\":true}" }))
             .route("/each", post(each))
             .route("/grouped", post(grouped))
             .route("/payments", post(make))
             .route("/list", get(list))
-            .with_state(Reference { store, group });
+            .route("/deliver", post(deliver))
+            .with_state(Reference { store, group, queue });
         let listener = tokio::net::TcpListener::bind(listen).await.expect("the port");
         let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
         axum::serve(listener, router).await.expect("it serves");
@@ -310,6 +323,14 @@ async fn list(State(reference): State<Reference>, RawQuery(query): RawQuery) -> 
     };
     match rows {
         Ok(rows) => ([(header::CONTENT_TYPE, "application/json")], written(&rows)).into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn deliver(State(reference): State<Reference>, body: Bytes) -> Response {
+    let Ok(endpoints) = serde_json::from_slice(&body) else { return StatusCode::BAD_REQUEST.into_response() };
+    match deliver::drain(&reference.queue, endpoints).await {
+        Ok(taken) => taken.to_string().into_response(),
         Err(error) => failed(&error),
     }
 }

@@ -12,6 +12,8 @@ use crate::load::{Requests, request};
 
 /// What the bench's Stripe account signs with.
 pub const STRIPE_SECRET: &str = "whsec_b3Jv7XkQw2Lr9TnYp5Dm8ZsGc4HfVaEu";
+/// What a forger signs with, who does not know it.
+const FORGERS_SECRET: &str = "whsec_Zx81kWq0Tn5YcR7uJv3PdB6mSg2LhEoA";
 /// The bench's Autopay service and its key.
 pub const AUTOPAY: (&str, &str) = ("903117", "vecA7Qz2vN9sLw4Rt8YbH3mXc6Pd1Ja5Ge0UfTio");
 /// What every payment of the bench costs, in grosze.
@@ -40,6 +42,16 @@ const REFERENCE: usize = 26;
 impl StripeCalls {
     /// One signed call for each reference, sent in `order`.
     pub fn new(path: &str, fixture: &str, references: Vec<String>, order: Vec<u32>) -> StripeCalls {
+        StripeCalls::signed(STRIPE_SECRET, path, fixture, references, order)
+    }
+
+    /// One forged call for each reference: a body and a signature of its own, as well-formed as the valid ones.
+    pub fn forged(path: &str, fixture: &str, references: Vec<String>) -> StripeCalls {
+        let order = (0..u32::try_from(references.len()).expect("fewer than 2^32")).collect();
+        StripeCalls::signed(FORGERS_SECRET, path, fixture, references, order)
+    }
+
+    fn signed(secret: &str, path: &str, fixture: &str, references: Vec<String>, order: Vec<u32>) -> StripeCalls {
         let reference_mark = &REFERENCE_MARK[..REFERENCE];
         let (body, event, object) = stripe_body(fixture);
         // Names of theirs get the reference's 26 characters, so that each is as distinct as the reference.
@@ -68,7 +80,7 @@ impl StripeCalls {
         for n in 0..calls.names.len() {
             signed.clear();
             calls.fill(n, &[b'0'; 64], &mut signed);
-            let mut mac = Hmac::<Sha256>::new_from_slice(STRIPE_SECRET.as_bytes()).expect("any length");
+            let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any length");
             mac.update(format!("{seconds}.").as_bytes());
             mac.update(&signed[body_at..]);
             let mut hex = [0; 64];

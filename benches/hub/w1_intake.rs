@@ -9,7 +9,9 @@ use crate::references;
 use crate::report::{Figure, Floor};
 use crate::seed::{Batch, Template};
 use crate::signing::{AutopayCalls, StripeCalls, with_repeats};
+use crate::sink::Sink;
 use crate::stage::{Stage, Target, WARM_UP};
+use crate::w1_forged;
 
 /// Webhooks a second for which the first, unmeasured load is prepared: too many cost a moment, too few would be used up
 /// before the measured time begins.
@@ -22,6 +24,8 @@ pub enum Kind {
     Stripe,
     /// Stripe events, one in ten a repeat.
     Repeats,
+    /// Stripe events that somebody else signed.
+    Forged,
     /// Autopay notifications.
     Autopay,
 }
@@ -59,6 +63,7 @@ pub async fn run(stage: &mut Stage<'_>) {
         stage.figure("W1", "hub, 6,000 a second (open loop)", figure);
         stage.judge("W1 p99 at 6,000/s, ms", steady.quantile_ms(0.99), Floor::Most(30.0));
     }
+    w1_forged::run(stage, &process, &templates, rate).await;
     overload(stage, &process, &templates, rate).await;
     growth(stage, &process, &templates, rate).await;
     drop(process);
@@ -103,21 +108,22 @@ impl Templates {
     }
 
     /// Payments that wait for their money.
-    async fn payments(&self, stage: &mut Stage<'_>, kind: Kind, count: u64) -> Batch {
+    pub async fn payments(&self, stage: &mut Stage<'_>, kind: Kind, count: u64) -> Batch {
         let template = Template { merchant: &stage.hub.merchant, payment: self.of(kind) };
         let batch = stage.seeder.payments(&mut stage.db, &template, count, None).await;
         stage.db.settle().await;
         batch
     }
 
-    /// A signed call for each of them.
-    fn calls(&self, stage: &Stage<'_>, kind: Kind, batch: &Batch) -> Box<dyn Requests> {
+    /// A call for each of them.
+    pub fn calls(&self, stage: &Stage<'_>, kind: Kind, batch: &Batch) -> Box<dyn Requests> {
         let [stripe, autopay] = &stage.hub.accounts;
         let count = u32::try_from(batch.count).expect("fewer than 2^32");
         let (path, event) = (format!("/webhooks/stripe/{stripe}"), &stage.options.event);
         match kind {
             Kind::Stripe => Box::new(StripeCalls::new(&path, event, batch.names(), (0..count).collect())),
             Kind::Repeats => Box::new(StripeCalls::new(&path, event, batch.names(), with_repeats(count))),
+            Kind::Forged => Box::new(StripeCalls::forged(&path, event, batch.names())),
             Kind::Autopay => Box::new(AutopayCalls::new(&format!("/webhooks/autopay/{autopay}"), &batch.names())),
         }
     }
@@ -133,8 +139,7 @@ pub async fn intake(
     pace: Pace,
     expected: f64,
 ) -> (Figure, Outcome) {
-    let seconds = WARM_UP.as_secs_f64() + stage.options.seconds() as f64;
-    let count = ((expected * seconds * 1.4) as u64).clamp(1000, MOST);
+    let count = needed(stage, expected);
     let batch = templates.payments(stage, kind, count).await;
     let requests = templates.calls(stage, kind, &batch);
     let (mut figure, outcome) = stage.measure(stage.target(process), requests, pace).await;
@@ -148,13 +153,15 @@ pub async fn intake(
     (figure, outcome)
 }
 
+/// Payments for a load of the usual time at the expected rate, and some more.
+pub fn needed(stage: &Stage<'_>, expected: f64) -> u64 {
+    let seconds = WARM_UP.as_secs_f64() + stage.options.seconds() as f64;
+    ((expected * seconds * 1.4) as u64).clamp(1000, MOST)
+}
+
 /// Exactly one transition for each payment of the batch that was paid, and no other was touched.
-async fn check_effects(stage: &mut Stage<'_>, batch: &Batch, paid: usize) {
-    let (merchant, from, to) = (&stage.hub.merchant, batch.name(0), batch.name(batch.count - 1));
-    let range = |column: &str| format!("merchant_id = '{merchant}' AND {column} BETWEEN 'pay_{from}' AND 'pay_{to}'");
-    let completed = format!("SELECT COUNT(*) FROM payments WHERE {} AND status = 'completed'", range("id"));
-    let moves = format!("SELECT COUNT(*) FROM transitions WHERE {} AND to_status = 'completed'", range("payment_id"));
-    let counts = [stage.db.number(&completed).await, stage.db.number(&moves).await];
+pub async fn check_effects(stage: &mut Stage<'_>, batch: &Batch, paid: usize) {
+    let counts = moved(stage, batch).await;
     let paid = i64::try_from(paid).unwrap_or(i64::MAX);
     // A call whose answer was lost may have been recorded: at least is what was promised.
     assert!(counts[0] >= paid && counts[0] == counts[1], "{paid} acknowledged, {counts:?} completed and moved");
@@ -162,13 +169,29 @@ async fn check_effects(stage: &mut Stage<'_>, batch: &Batch, paid: usize) {
         let ordered = format!(
             "SELECT COUNT(*) FROM invoices i JOIN jobs j ON j.merchant_id = i.merchant_id AND j.subject = i.id
              WHERE i.{} AND j.kind = 'issue_invoice'",
-            range("payment_id")
+            within(stage, "payment_id", batch)
         );
         assert_eq!(stage.db.number(&ordered).await, counts[0], "one invoice and one job for each payment");
     }
 }
 
-fn load(target: Target, pace: Pace, connections: usize, seconds: u64) -> Load {
+/// Payments of the batch that are completed, and transitions that completed one.
+pub async fn moved(stage: &mut Stage<'_>, batch: &Batch) -> [i64; 2] {
+    let payments = within(stage, "id", batch);
+    let completed = format!("SELECT COUNT(*) FROM payments WHERE {payments} AND status = 'completed'");
+    let payments = within(stage, "payment_id", batch);
+    let moves = format!("SELECT COUNT(*) FROM transitions WHERE {payments} AND to_status = 'completed'");
+    [stage.db.number(&completed).await, stage.db.number(&moves).await]
+}
+
+/// True of the rows whose column names a payment of the batch.
+fn within(stage: &Stage<'_>, column: &str, batch: &Batch) -> String {
+    let (merchant, from, to) = (&stage.hub.merchant, batch.name(0), batch.name(batch.count - 1));
+    format!("merchant_id = '{merchant}' AND {column} BETWEEN 'pay_{from}' AND 'pay_{to}'")
+}
+
+/// A load of so many seconds, after the usual warm-up.
+pub fn load(target: Target, pace: Pace, connections: usize, seconds: u64) -> Load {
     Load { to: target.address, connections, pace, warm_up: WARM_UP, time: Duration::from_secs(seconds) }
 }
 
@@ -177,11 +200,11 @@ async fn seed_background(stage: &mut Stage<'_>, templates: &Templates, count: u6
 }
 
 /// With `--with-endpoint`: a client app that is told of each payment.
-async fn endpoint(stage: &Stage<'_>, process: &Process) -> Option<crate::w3_deliver::Sink> {
+async fn endpoint(stage: &Stage<'_>, process: &Process) -> Option<Sink> {
     if !stage.options.with_endpoint {
         return None;
     }
-    let sink = crate::w3_deliver::Sink::open(1, 0).await;
+    let sink = Sink::open(1, 0).await;
     let endpoint = serde_json::json!({"url": sink.urls[0]});
     stage.hub.post(process, "/v1/webhook-endpoints", &endpoint).await;
     Some(sink)
@@ -262,8 +285,7 @@ async fn compare(stage: &mut Stage<'_>, hub: f64) {
 }
 
 async fn reference(stage: &mut Stage<'_>, target: Target, path: &str, pace: Pace, expected: f64) -> (Figure, Outcome) {
-    let seconds = WARM_UP.as_secs_f64() + stage.options.seconds() as f64;
-    let count = ((expected * seconds * 1.4) as u64).clamp(1000, MOST);
+    let count = needed(stage, expected);
     let batch = stage.seeder.reserve(count);
     references::seed(&mut stage.reference_db, &batch, crate::seed::PAYMENTS_A_PAYER).await;
     stage.reference_db.settle().await;

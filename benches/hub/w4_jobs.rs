@@ -1,19 +1,23 @@
-//! W4: the job table through the store's own functions, and how soon an idle hub begins a job.
+//! W4: the job table through the store's own functions, beside the least one in the same process, and how soon an idle
+//! hub begins a job.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use grosz::store::{Job, JobKind, Lane, NewJob, Store, StoreError, StoreSettings};
 use serde_json::json;
 
-use crate::cluster::Engine;
+use crate::cluster::{Db, Engine};
+use crate::references::queue::{self, Queue};
 use crate::report::{Figure, Floor};
+use crate::seed::Batch;
+use crate::sink::Sink;
 use crate::stage::Stage;
-use crate::w3_deliver::Sink;
 
 const MERCHANT: &str = "mer_bench";
 /// Jobs in one claim and in one commit of their ends.
 const BATCH: usize = 256;
+/// Workers where jobs are taken in batches.
+const BATCH_WORKERS: usize = 2;
 /// Workers where jobs are taken singly.
 const SINGLE_WORKERS: usize = 8;
 /// A lease that does not run out while we measure, microseconds.
@@ -22,22 +26,27 @@ const LEASE_US: i64 = 600_000_000;
 /// Throughput of the table, then the time from commit to start.
 pub async fn run(stage: &mut Stage<'_>) {
     let (many, few) = if stage.options.quick { (20_000, 2_000) } else { (100_000, 10_000) };
-    let url = stage.site.database();
+    let (url, reference_url) = (stage.site.database(), stage.site.database());
+    let jobs = [stage.seeder.reserve(many as u64), stage.seeder.reserve(few as u64)];
     // A runtime with threads, as the hub has; nothing else is measured meanwhile.
     let measured = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(table(&url, many, few)).expect("the store answers")
+        let hub = runtime.block_on(table(&url, many, few)).expect("the store answers");
+        (hub, runtime.block_on(reference(&reference_url, &jobs)).expect("the reference answers"))
     });
-    let [enqueued, batched, singly] = measured.join().expect("it ends");
+    let ([enqueued, batched, singly], [reference_batched, reference_singly]) = measured.join().expect("it ends");
     stage.figure("W4", "jobs enqueued, 256 a commit", Figure::rate(enqueued));
     stage.figure("W4", "jobs claimed and finished, 256 at a time", Figure::rate(batched));
+    stage.figure("W4", "reference: claimed and deleted, 256 at a time", Figure::rate(reference_batched));
     stage.figure("W4", "jobs claimed and finished singly", Figure::rate(singly));
+    stage.figure("W4", "reference: claimed and deleted singly", Figure::rate(reference_singly));
+    // Jobs a second that were asked for, where a reference of this kind gave so many.
     let (batched_floor, single_floor) = match stage.engine {
-        Engine::Sqlite => (60_000.0, 5_000.0),
-        Engine::Postgres => (60_000.0, 4_000.0),
+        Engine::Sqlite => (60_000.0 / 128_000.0, 5_000.0 / 6_600.0),
+        Engine::Postgres => (60_000.0 / 120_000.0, 4_000.0 / 4_770.0),
     };
-    stage.judge("W4 jobs batched, per second", batched, Floor::Least(batched_floor));
-    stage.judge("W4 jobs singly, per second", singly, Floor::Least(single_floor));
+    stage.judge("W4 jobs batched, hub / reference", batched / reference_batched, Floor::Least(batched_floor));
+    stage.judge("W4 jobs singly, hub / reference", singly / reference_singly, Floor::Least(single_floor));
     waking(stage, false).await;
     if stage.engine == Engine::Postgres {
         waking(stage, true).await;
@@ -56,37 +65,50 @@ async fn table(url: &str, many: usize, few: usize) -> Result<[f64; 3], StoreErro
     }
     let enqueued = many as f64 / began.elapsed().as_secs_f64();
 
-    let began = Instant::now();
-    let done = together(&store, 2, BATCH).await?;
-    assert_eq!(done, many, "every job once");
-    let batched = many as f64 / began.elapsed().as_secs_f64();
-
+    let turns = |batch| {
+        let store = store.clone();
+        move || turn(store.clone(), batch)
+    };
+    let batched = drained(many, BATCH_WORKERS, turns(BATCH)).await?;
     for start in (0..few).step_by(BATCH) {
         enqueue(&store, many + start, BATCH.min(few - start)).await?;
     }
-    let began = Instant::now();
-    let done = together(&store, SINGLE_WORKERS, 1).await?;
-    assert_eq!(done, few, "every job once");
-    let singly = few as f64 / began.elapsed().as_secs_f64();
+    let singly = drained(few, SINGLE_WORKERS, turns(1)).await?;
     store.close().await;
     Ok([enqueued, batched, singly])
 }
 
-/// Several workers until the table is empty; answers how many jobs they finished.
-async fn together(store: &Store, workers: usize, batch: usize) -> Result<usize, StoreError> {
+/// The same with the least code.
+async fn reference(url: &str, jobs: &[Batch; 2]) -> Result<[f64; 2], sqlx::Error> {
+    let mut db = Db::open(url).await;
+    queue::make_table(&mut db).await;
+    let queue = Queue::open(url).await;
+    let mut rates = [0.0; 2];
+    for (n, (workers, batch)) in [(BATCH_WORKERS, BATCH), (SINGLE_WORKERS, 1)].into_iter().enumerate() {
+        queue::seed(&mut db, &jobs[n], 1, "").await;
+        let queue = queue.clone();
+        rates[n] = drained(jobs[n].count as usize, workers, move || reference_turn(queue.clone(), batch)).await?;
+    }
+    Ok(rates)
+}
+
+/// Jobs a second of several workers, until there are none. A turn claims and ends some, and answers how many.
+async fn drained<T, E>(jobs: usize, workers: usize, turn: impl Fn() -> T + Clone + Send + 'static) -> Result<f64, E>
+where
+    T: Future<Output = Result<usize, E>> + Send,
+    E: std::fmt::Debug + Send + 'static,
+{
+    let began = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
-    let store = Arc::new(store.clone());
     for _ in 0..workers {
-        let store = Arc::clone(&store);
+        let turn = turn.clone();
         tasks.spawn(async move {
             let mut done = 0;
             loop {
-                let jobs = claim(&store, batch).await?;
-                if jobs.is_empty() {
-                    return Ok::<usize, StoreError>(done);
+                match turn().await? {
+                    0 => return Ok::<usize, E>(done),
+                    some => done += some,
                 }
-                finish(&store, &jobs).await?;
-                done += jobs.len();
             }
         });
     }
@@ -94,7 +116,24 @@ async fn together(store: &Store, workers: usize, batch: usize) -> Result<usize, 
     while let Some(worker) = tasks.join_next().await {
         done += worker.expect("it ends")?;
     }
-    Ok(done)
+    assert_eq!(done, jobs, "every job once");
+    Ok(jobs as f64 / began.elapsed().as_secs_f64())
+}
+
+async fn turn(store: Store, batch: usize) -> Result<usize, StoreError> {
+    let jobs = claim(&store, batch).await?;
+    if !jobs.is_empty() {
+        finish(&store, &jobs).await?;
+    }
+    Ok(jobs.len())
+}
+
+async fn reference_turn(queue: Queue, batch: usize) -> Result<usize, sqlx::Error> {
+    let jobs = queue.claim(batch).await?;
+    if !jobs.is_empty() {
+        assert_eq!(queue.finish(&jobs).await?, jobs.len() as u64, "they are ours");
+    }
+    Ok(jobs.len())
 }
 
 fn now_us() -> i64 {
