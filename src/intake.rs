@@ -7,7 +7,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -29,6 +29,9 @@ pub trait Sliced: 'static {
     /// What the call is about; calls about the same keep their order.
     fn about(call: &Self::Call) -> &str;
 
+    /// How many bytes of memory and of a statement the call takes, about.
+    fn weight(call: &Self::Call) -> usize;
+
     /// Does all calls of a slice in one transaction and answers each.
     ///
     /// # Errors
@@ -36,11 +39,37 @@ pub trait Sliced: 'static {
     fn commit(app: &App, slice: &[Self::Call]) -> impl Future<Output = Result<Vec<Self::Answer>, FlowError>> + Send;
 }
 
+/// Bytes that may wait, in all queues together: as many calls as a queue takes, all of the largest size, would be
+/// gigabytes.
+const HEAVIEST_QUEUE: usize = 64 << 20;
+
+/// Bytes of one slice, about; a heavier call has a slice of its own.
+const HEAVIEST_SLICE: usize = 8 << 20;
+
 /// A call's caller.
 struct Waiting<S: Sliced> {
     call: S::Call,
+    weight: Weight,
     since: Instant,
     answer: oneshot::Sender<Result<S::Answer, Refused>>,
+}
+
+/// Bytes that wait, as long as they do.
+struct Weight(Arc<AtomicUsize>, usize);
+
+impl Weight {
+    /// `None` when too many wait already. Somebody alone is always let in.
+    fn put(all: &Arc<AtomicUsize>, bytes: usize) -> Option<Weight> {
+        let before = all.fetch_add(bytes, Ordering::Relaxed);
+        let weight = Weight(Arc::clone(all), bytes);
+        (before == 0 || before + bytes <= HEAVIEST_QUEUE).then_some(weight)
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
 }
 
 /// Why a call was not done. Its caller is answered 503 and comes again.
@@ -59,6 +88,8 @@ pub struct Intake<S: Sliced> {
     queues: Arc<[Queue<S>]>,
     /// A queue is too long when its first call has waited longer, milliseconds.
     patience_ms: u64,
+    /// Bytes that wait.
+    bytes: Arc<AtomicUsize>,
     hasher: RandomState,
 }
 
@@ -71,12 +102,13 @@ struct Queue<S: Sliced> {
 
 impl<S: Sliced> Clone for Intake<S> {
     fn clone(&self) -> Self {
-        Intake { queues: Arc::clone(&self.queues), patience_ms: self.patience_ms, hasher: self.hasher.clone() }
+        let (queues, bytes) = (Arc::clone(&self.queues), Arc::clone(&self.bytes));
+        Intake { queues, patience_ms: self.patience_ms, bytes, hasher: self.hasher.clone() }
     }
 }
 
 impl<S: Sliced> Intake<S> {
-    /// Starts the committers. Their tasks end when all handles are gone and the queues are empty.
+    /// Starts the committers, each on a thread of its own. Their tasks end when all handles are gone and the queues are empty.
     pub fn start(app: &SharedApp) -> (Intake<S>, JoinSet<()>) {
         // One writer is all that SQLite has.
         let count = if app.store.engine_name() == "sqlite" { 1 } else { app.config.intake_committers };
@@ -84,11 +116,13 @@ impl<S: Sliced> Intake<S> {
         let queues = (0..count).map(|_| {
             let (sender, receiver) = mpsc::channel(app.config.intake_queue.div_ceil(count));
             let waited_ms = Arc::new(AtomicU64::new(0));
-            tasks.spawn(commit_slices(Arc::clone(app), receiver, Arc::clone(&waited_ms)));
+            let ended = on_a_thread(commit_slices(Arc::clone(app), receiver, Arc::clone(&waited_ms)));
+            tasks.spawn(async { drop(ended.await) });
             Queue { sender, waited_ms }
         });
         let queues = queues.collect();
-        (Intake { queues, patience_ms: app.config.intake_wait_ms / 2, hasher: RandomState::new() }, tasks)
+        let patience_ms = app.config.intake_wait_ms / 2;
+        (Intake { queues, patience_ms, bytes: Arc::default(), hasher: RandomState::new() }, tasks)
     }
 
     /// True while all committers are so far behind that a new call would wait in vain: to be turned away at the door,
@@ -108,10 +142,26 @@ impl<S: Sliced> Intake<S> {
     pub async fn submit(&self, call: S::Call) -> Result<S::Answer, Refused> {
         let hash = usize::try_from(self.hasher.hash_one(S::about(&call)) >> 1).unwrap_or(0);
         let queue = self.queues.get(hash % self.queues.len().max(1)).ok_or(Refused::Failed)?;
+        let weight = Weight::put(&self.bytes, S::weight(&call)).ok_or(Refused::Full)?;
         let (answer, outcome) = oneshot::channel();
-        queue.sender.try_send(Waiting { call, since: Instant::now(), answer }).map_err(|_| Refused::Full)?;
+        queue.sender.try_send(Waiting { call, weight, since: Instant::now(), answer }).map_err(|_| Refused::Full)?;
         outcome.await.unwrap_or(Err(Refused::Failed))
     }
+}
+
+/// Gives a committer a thread of its own, so that the system shares the processor out fairly between it and the many
+/// calls that are read meanwhile: as one task among them it would wait for all of them at each of its steps.
+fn on_a_thread(work: impl Future<Output = ()> + Send + 'static) -> oneshot::Receiver<()> {
+    let (end, ended) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    let thread = std::thread::Builder::new().name("committer".into()).spawn(move || {
+        runtime.block_on(work);
+        drop(end);
+    });
+    if let Err(error) = thread {
+        tracing::error!(error = %error, "No thread for a committer; nothing can be recorded");
+    }
+    ended
 }
 
 async fn commit_slices<S: Sliced>(app: SharedApp, mut queue: mpsc::Receiver<Waiting<S>>, waited_ms: Arc<AtomicU64>) {
@@ -120,16 +170,22 @@ async fn commit_slices<S: Sliced>(app: SharedApp, mut queue: mpsc::Receiver<Wait
     while queue.recv_many(&mut slice, app.config.intake_batch).await > 0 {
         let first_waited = slice.first().map_or(Duration::ZERO, |first| first.since.elapsed());
         waited_ms.store(u64::try_from(first_waited.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        let (mut calls, mut answers) = (Vec::with_capacity(slice.len()), Vec::with_capacity(slice.len()));
-        for waiting in slice.drain(..) {
-            if waiting.since.elapsed() > longest {
-                let _ = waiting.answer.send(Err(Refused::Full));
-                continue;
+        let mut all = slice.drain(..).peekable();
+        while all.peek().is_some() {
+            let (mut calls, mut answers, mut weights) = (vec![], vec![], vec![]);
+            let mut bytes = 0;
+            while let Some(waiting) = all.next_if(|next| bytes == 0 || bytes + next.weight.1 <= HEAVIEST_SLICE) {
+                if waiting.since.elapsed() > longest {
+                    let _ = waiting.answer.send(Err(Refused::Full));
+                    continue;
+                }
+                bytes += waiting.weight.1;
+                calls.push(waiting.call);
+                answers.push(waiting.answer);
+                weights.push(waiting.weight);
             }
-            calls.push(waiting.call);
-            answers.push(waiting.answer);
+            commit::<S>(&app, calls, answers).await;
         }
-        commit::<S>(&app, calls, answers).await;
         app.job_bell.notify_one();
     }
 }
@@ -196,6 +252,9 @@ mod tests {
         fn about((): &()) -> &str {
             ""
         }
+        fn weight((): &()) -> usize {
+            1
+        }
         async fn commit(_: &App, slice: &[()]) -> Result<Vec<()>, FlowError> {
             Ok(vec![(); slice.len()])
         }
@@ -206,15 +265,33 @@ mod tests {
         let (sender, mut receiver) = mpsc::channel(4);
         let waited_ms = Arc::new(AtomicU64::new(300));
         let queue = Queue { sender, waited_ms: Arc::clone(&waited_ms) };
-        let intake = Intake::<Nothing> { queues: Arc::new([queue]), patience_ms: 250, hasher: RandomState::new() };
+        let (queues, bytes, hasher) = (Arc::new([queue]), Arc::default(), RandomState::new());
+        let intake = Intake::<Nothing> { queues, patience_ms: 250, bytes, hasher };
         assert!(!intake.is_behind(), "nobody waits: whoever comes is done at once");
         let (answer, _caller) = oneshot::channel();
-        assert!(intake.queues[0].sender.try_send(Waiting { call: (), since: Instant::now(), answer }).is_ok());
+        let weight = Weight::put(&intake.bytes, 1).unwrap();
+        let waiting = Waiting { call: (), weight, since: Instant::now(), answer };
+        assert!(intake.queues[0].sender.try_send(waiting).is_ok());
         assert!(intake.is_behind());
         waited_ms.store(250, Ordering::Relaxed);
         assert!(!intake.is_behind());
         waited_ms.store(300, Ordering::Relaxed);
         assert!(receiver.try_recv().is_ok());
         assert!(!intake.is_behind());
+    }
+
+    #[test]
+    fn bytes_that_wait_are_bounded() {
+        let all = Arc::default();
+        let heavy = Weight::put(&all, 2 * HEAVIEST_QUEUE);
+        assert!(heavy.is_some(), "somebody alone is always let in");
+        assert!(Weight::put(&all, 1).is_none());
+        drop(heavy);
+        let first = Weight::put(&all, HEAVIEST_QUEUE - 1);
+        let second = Weight::put(&all, 1);
+        assert!(first.is_some() && second.is_some());
+        assert!(Weight::put(&all, 1).is_none());
+        drop((first, second));
+        assert_eq!(all.load(Ordering::Relaxed), 0);
     }
 }

@@ -38,6 +38,10 @@ use cluster::Engine;
 use report::Report;
 use stage::Stage;
 
+/// As in the program itself, for the references too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures the hub and the same work with the least code around the storage.
 #[derive(Debug, Clone, Parser)]
 pub struct Options {

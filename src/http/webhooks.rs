@@ -124,6 +124,11 @@ impl Sliced for Webhooks {
         })
     }
 
+    fn weight(call: &Inbound) -> usize {
+        // The body as it came, and once more in the events that were read from it.
+        1024 + 2 * call.delivery.body.len()
+    }
+
     async fn commit(app: &App, slice: &[Inbound]) -> Result<Vec<Vec<Outcome>>, FlowError> {
         record(app, slice).await
     }

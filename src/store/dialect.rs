@@ -155,6 +155,8 @@ impl Store {
             .busy_timeout(wait)
             .foreign_keys(false)
             .statement_cache_capacity(256)
+            // Rows that wait for their reader before the driver's thread does: the longest claim.
+            .row_buffer_size(512)
             .disable_statement_logging();
         let writer = SqlitePoolOptions::new()
             .max_connections(1)

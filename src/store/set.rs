@@ -183,8 +183,18 @@ impl Tx {
         if self.is_postgres() {
             return self.rows(sql, args).await;
         }
+        self.packed_rows(columns, format!("SELECT json_array({columns}) FROM ({sql})"), args).await
+    }
+
+    /// Runs a query on SQLite that answers each row as one JSON array of these columns.
+    pub(super) async fn packed_rows(
+        &mut self,
+        columns: &'static str,
+        sql: impl Into<String>,
+        args: &[Arg<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
         self.count(1);
-        let packed = AssertSqlSafe(format!("SELECT json_array({columns}) FROM ({sql})"));
+        let packed = AssertSqlSafe(sql.into());
         let found = match &mut self.conn {
             Conn::Sqlite(c) => bind!(packed, args).fetch_all(&mut **c).await?,
             Conn::SqlitePlain(c) => bind!(packed, args).fetch_all(&mut **c).await?,

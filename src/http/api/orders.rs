@@ -36,6 +36,11 @@ impl Sliced for Orders {
         call.order.case.as_deref().or(call.mark.key()).unwrap_or_default()
     }
 
+    fn weight(call: &Called) -> usize {
+        let lines = call.order.lines.as_ref().map_or(0, Vec::len);
+        2048 + 512 * lines
+    }
+
     async fn commit(app: &App, slice: &[Called]) -> Result<Vec<Self::Answer>, FlowError> {
         let mut tx = app.store.begin().await?;
         let sought = slice.iter().map(|Called { caller, order, mark }| SoughtOrder {
