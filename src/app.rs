@@ -56,6 +56,8 @@ pub struct App {
 /// Rung when a job was enqueued. Heard by the worker of this process; where it has none, by those of other processes.
 pub struct Bell {
     here: Notify,
+    /// How long a worker sleeps at most, microseconds.
+    tick: i64,
     elsewhere: Option<Store>,
 }
 
@@ -65,6 +67,14 @@ impl Bell {
         self.here.notify_one();
         if let Some(store) = &self.elsewhere {
             store.call_workers();
+        }
+    }
+
+    /// Rings for jobs of which the first is due at `first_due`, as of `now` (microseconds), unless there are none or the
+    /// worker will have looked by itself until then.
+    pub fn ring_for(&self, first_due: Option<i64>, now: i64) {
+        if first_due.is_some_and(|at| at <= now + self.tick) {
+            self.notify_one();
         }
     }
 
@@ -151,6 +161,7 @@ impl App {
         let out = Outbound::with(settings, Arc::new(resolver), Arc::clone(&metrics) as Arc<dyn Observe>)
             .map_err(|e| bad("outside calls", &e))?;
         let way = |out: Outbound| -> Arc<dyn Http> { if config.hold { Arc::new(Held) } else { Arc::new(out) } };
+        let tick = i64::try_from(config.job_tick_ms).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
         Ok(App {
             ids: Ids::new(clock.clone()),
             clock,
@@ -162,7 +173,7 @@ impl App {
             targets,
             mailer,
             metrics,
-            job_bell: Bell { here: Notify::new(), elsewhere: (config.role == "web").then(|| store.clone()) },
+            job_bell: Bell { here: Notify::new(), tick, elsewhere: (config.role == "web").then(|| store.clone()) },
             settling: Settling::default(),
             store,
             config,

@@ -186,7 +186,6 @@ async fn commit_slices<S: Sliced>(app: SharedApp, mut queue: mpsc::Receiver<Wait
             }
             commit::<S>(&app, calls, answers).await;
         }
-        app.job_bell.notify_one();
     }
 }
 

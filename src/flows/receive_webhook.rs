@@ -43,7 +43,9 @@ pub async fn receive(app: &App, slice: &[Inbound]) -> Result<Vec<Vec<Outcome>>, 
     for inbound in slice {
         outcomes.push(receive_one(app, &mut tx, inbound).await?);
     }
+    let first_due = tx.first_due();
     tx.commit().await?;
+    app.job_bell.ring_for(first_due, app.now());
     Ok(outcomes)
 }
 

@@ -349,6 +349,8 @@ pub struct Tx {
     pub(super) conn: Conn,
     /// What is read ahead and written behind; see `book.rs`.
     pub(super) book: Option<Box<Book>>,
+    /// When the first of the jobs that it enqueued is due, microseconds.
+    pub(super) first_due: Option<i64>,
     asked: Arc<AtomicU64>,
 }
 
@@ -450,7 +452,7 @@ macro_rules! ask {
 
 impl Tx {
     fn on(conn: Conn) -> Tx {
-        Tx { conn, book: None, asked: Arc::default() }
+        Tx { conn, book: None, first_due: None, asked: Arc::default() }
     }
 
     fn counted_by(mut self, store: &Store) -> Tx {
@@ -460,6 +462,11 @@ impl Tx {
 
     pub(super) fn count(&self, statements: usize) {
         self.asked.fetch_add(statements as u64, Ordering::Relaxed);
+    }
+
+    /// When the first of the jobs that this transaction enqueued or brought forward is due, microseconds.
+    pub fn first_due(&self) -> Option<i64> {
+        self.first_due
     }
 
     /// Makes everything durable.

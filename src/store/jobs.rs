@@ -215,6 +215,7 @@ impl Tx {
             run_at,
             created_at: now,
         };
+        self.first_due = Some(self.first_due.map_or(run_at, |first| first.min(run_at)));
         match &mut self.book {
             Some(book) => book.new.jobs.push(new),
             None => self.enqueue_jobs(&[new]).await?,
@@ -236,6 +237,7 @@ impl Tx {
         subject: &str,
         run_at: i64,
     ) -> Result<(), StoreError> {
+        self.first_due = Some(self.first_due.map_or(run_at, |first| first.min(run_at)));
         self.run(
             "UPDATE jobs SET run_at = $4
              WHERE merchant_id = $1 AND subject = $3 AND kind = $2 AND set_aside = '' AND state = 'ready' AND run_at > $4",

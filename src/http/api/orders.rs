@@ -64,7 +64,9 @@ impl Sliced for Orders {
                 Ok(answer) => answers.push(Ok(answer)),
             }
         }
+        let first_due = tx.first_due();
         tx.commit().await?;
+        app.job_bell.ring_for(first_due, app.now());
         Ok(answers)
     }
 }
