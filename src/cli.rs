@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Map, Value};
-use tokio::net::TcpListener;
 
 use crate::app::App;
 use crate::clock::Clock;
@@ -14,6 +13,7 @@ use crate::config::{Config, ConfigError};
 use crate::flows::add_account::{add_invoicing_account, add_provider_account};
 use crate::flows::add_key::make_key;
 use crate::flows::replay_delivery::replay_delivery;
+use crate::http::server::listen as listen_at;
 use crate::store::{Expert, Merchant};
 
 /// Payment hub: checkouts, signed webhooks, one status machine, invoices. Without a command: the demonstration.
@@ -273,7 +273,7 @@ fn serve(config: Config) -> Result<(), Failure> {
             "worker" => None,
             _ => {
                 let listen = &app.config.listen;
-                let bound = TcpListener::bind(listen).await;
+                let bound = listen_at(listen).await;
                 Some(bound.map_err(|e| ConfigError(format!("{listen} cannot be listened on: {e}")))?)
             }
         };
@@ -288,7 +288,7 @@ fn sandbox(listen: &str, hubs: Vec<String>) -> Result<(), Failure> {
     start_logs(&Config::default());
     block_on(async {
         let stop = crate::run::stop_on_signals()?;
-        let listener = TcpListener::bind(listen).await?;
+        let listener = listen_at(listen).await?;
         let address = listener.local_addr()?;
         say(&format!("simulated gateways and invoicing at http://{address}/sandbox"));
         crate::sandbox::serve_alone(listener, format!("http://{address}"), hubs, stop).await;

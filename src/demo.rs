@@ -16,6 +16,7 @@ use crate::domain::quote::{Prices, QuotedLine, lines};
 use crate::flows::FlowError;
 use crate::flows::add_account::{add_invoicing_account, add_provider_account, check_invoicer, check_provider};
 use crate::flows::add_key::{SCOPES, make_key};
+use crate::http::server::listen;
 use crate::store::{Case, Expert, InvoicingAccount, Merchant, Page, Payer, Profile, ProviderAccount, StoreError, Tx};
 
 /// Where the demonstration keeps its data, below the current directory.
@@ -64,7 +65,7 @@ pub async fn bind(config: &mut Config) -> Result<TcpListener, ConfigError> {
     let bad = |why: String| ConfigError(format!("{} cannot be listened on: {why}", config.listen));
     let wanted: SocketAddr = config.listen.parse().map_err(|_| bad("it is no address with a port".into()))?;
     for port in wanted.port()..=wanted.port().saturating_add(PORTS) {
-        match TcpListener::bind((wanted.ip(), port)).await {
+        match listen((wanted.ip(), port)).await {
             Ok(listener) => {
                 let bound = listener.local_addr().map_err(|e| bad(e.to_string()))?;
                 if config.public_url == Config::default().public_url {

@@ -11,12 +11,34 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, ToSocketAddrs};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::guests::{Arriving, Guests, places};
 use crate::config::Config;
+
+/// Connections that wait to be accepted. When there are more, the system drops their first packet, and the caller sends
+/// it again only after a second; it takes as many as the system's own limit (`net.core.somaxconn`) allows.
+const BACKLOG: u32 = 4096;
+
+/// Listens at an address, `127.0.0.1:8080` or a name with a port, with a queue that is long enough for a crowd.
+///
+/// # Errors
+/// The address is not one of this machine, or its port is in use.
+pub async fn listen(address: impl ToSocketAddrs) -> std::io::Result<TcpListener> {
+    let mut refused = std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, "the name has no address");
+    for address in tokio::net::lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A program that starts again must not wait for the last connections of the one before.
+        socket.set_reuseaddr(true)?;
+        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
 
 /// Serves until `stop` says true, then lets requests in flight finish for at most `stop_s`.
 pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut stop: watch::Receiver<bool>) {

@@ -29,6 +29,21 @@ async fn check_healthy(program: &Program) {
     }
 }
 
+// A crowd that comes at once waits at the door: nobody's first packet is dropped, which would cost a second.
+#[tokio::test]
+async fn a_crowd_that_comes_at_once_finds_the_door_open() {
+    let longest =
+        std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok().and_then(|text| text.trim().parse().ok());
+    let listener = grosz::http::server::listen("127.0.0.1:0").await.unwrap();
+    let mut guests = vec![];
+    // Nobody accepts them: they all wait.
+    for n in 0..longest.unwrap_or(GUESTS).min(GUESTS) {
+        let knock = TcpStream::connect(listener.local_addr().unwrap());
+        let guest = tokio::time::timeout(Duration::from_secs(20), knock).await;
+        guests.push(guest.unwrap_or_else(|_| panic!("guest {n} is not let in")).unwrap());
+    }
+}
+
 // F44: 2,000 half-open heads and bodies, three times what the hub has places for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_open_connections_keep_nobody_out() {
