@@ -3,6 +3,7 @@
 use grosz::flows::receive_webhook::receive;
 use grosz::http::webhooks::Webhooks;
 use grosz::intake::{Intake, Refused};
+use grosz::store::Endpoint;
 use grosz_providers::{EventKind, Outcome};
 use tokio::task::JoinSet;
 
@@ -35,6 +36,38 @@ on_both!(a_slice_costs_the_same_statements_whatever_its_length, async |engine: E
         // On SQLite a statement takes at most 64 rows, and a payment of a case has two messages.
         Engine::Sqlite => assert!(costs[1] == costs[0] + 1 && costs[2] <= costs[0] * 3, "{costs:?}"),
     }
+});
+
+// Sixty-four payments of cases, two messages each, two hundred endpoints: fifty thousand rows with one slice.
+on_both!(thousands_of_tellings_are_written_with_their_slice, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let matter = matter(&hub).await;
+    let mut tx = hub.app.store.begin().await.unwrap();
+    for n in 0..200 {
+        let endpoint = Endpoint {
+            merchant_id: hub.merchant.id.clone(),
+            id: format!("ep_{n:03}"),
+            url: "https://client.example/hook".into(),
+            types: vec!["payment.completed".into(), "case.status_changed".into()],
+            sealed: String::new(),
+            state: "enabled".into(),
+            state_reason: None,
+            first_failure_at: None,
+            failed_messages: 0,
+            created_at: 0,
+        };
+        tx.add_endpoint(&endpoint).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let mut slice = vec![];
+    for n in 0..64 {
+        let (_, attempt) = matter.payment(&hub, &format!("{n}/2026")).await;
+        slice.push(matter.delivery(&hub, event(&attempt, &format!("{n}"), EventKind::Paid, "r")));
+    }
+    receive(&hub.app, &slice).await.unwrap();
+    let raw = Raw::of(&hub.app).await;
+    assert_eq!(raw.rows("SELECT COUNT(*) FROM tellings").await, [["25600"]]);
+    assert_eq!(raw.rows("SELECT COUNT(*) FROM jobs WHERE kind = 'tell_client'").await, [["25600"]]);
 });
 
 // A call that the database refuses is answered 503; its neighbours in the slice are recorded.
