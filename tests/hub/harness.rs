@@ -275,6 +275,8 @@ pub fn client() -> reqwest::Client {
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
     reqwest::Client::builder()
+        // A kept connection may be closed by the hub in the moment in which it is used again.
+        .pool_max_idle_per_host(0)
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
