@@ -201,20 +201,26 @@ async fn claim(app: &App, lane: Lane, most: usize) -> Result<Claimed, FlowError>
     let claimed = tx.claim_jobs(lane, now, now + seconds(app.config.job_lease_s), most).await?;
     tx.commit().await?;
     let (poison, jobs): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|j| j.crashes >= app.config.job_max_crashes);
-    if poison.is_empty() {
-        return Ok(Claimed { jobs, set_some_aside: false });
+    // The others are claimed already and run all the same; the poison is found again when its lease lapses.
+    if let Err(error) = set_aside(app, &poison, now).await {
+        tracing::error!(error = %error, jobs = poison.len(), "Jobs that kill their workers could not be set aside");
     }
-    // A worker that dies here finds them again when their leases lapse, with one more crash.
+    Ok(Claimed { jobs, set_some_aside: !poison.is_empty() })
+}
+
+async fn set_aside(app: &App, poison: &[Job], now: i64) -> Result<(), FlowError> {
+    if poison.is_empty() {
+        return Ok(());
+    }
     let mut tx = app.store.begin().await?;
-    for job in &poison {
+    for job in poison {
         let why = JobEnd::SetAside("the worker died or stalled too often on this job");
         tx.end_job(job, why, now).await?;
         let why = format!("the worker died or stalled {} times on job {} ({})", job.crashes, job.id, job.kind);
         let key = format!("job.poison:{}", job.id);
         raise(app, &mut tx, Raise::about_account("job.poison", key, &job.merchant_id, why)).await?;
     }
-    tx.commit().await?;
-    Ok(Claimed { jobs, set_some_aside: true })
+    Ok(tx.commit().await?)
 }
 
 /// Runs, one after another, every job that is due, and those that become due by them; answers how many runs there were.

@@ -215,9 +215,11 @@ impl Tx {
             run_at,
             created_at: now,
         };
-        self.first_due = Some(self.first_due.map_or(run_at, |first| first.min(run_at)));
         match &mut self.book {
-            Some(book) => book.new.jobs.push(new),
+            Some(book) => {
+                book.new.jobs.push(new);
+                self.will_be_due(run_at);
+            }
             None => self.enqueue_jobs(&[new]).await?,
         }
         Ok(())
@@ -226,7 +228,14 @@ impl Tx {
     /// Like [`Tx::enqueue`], for many.
     pub async fn enqueue_jobs(&mut self, new: &[NewJob]) -> Result<(), StoreError> {
         self.run_sets(&[new_set(new)]).await?;
+        for job in new {
+            self.will_be_due(job.run_at);
+        }
         Ok(())
+    }
+
+    fn will_be_due(&mut self, at: i64) {
+        self.first_due = Some(self.first_due.map_or(at, |first| first.min(at)));
     }
 
     /// Brings a waiting job forward to `run_at`; nothing when it runs or is due earlier.
@@ -237,7 +246,7 @@ impl Tx {
         subject: &str,
         run_at: i64,
     ) -> Result<(), StoreError> {
-        self.first_due = Some(self.first_due.map_or(run_at, |first| first.min(run_at)));
+        self.will_be_due(run_at);
         self.run(
             "UPDATE jobs SET run_at = $4
              WHERE merchant_id = $1 AND subject = $3 AND kind = $2 AND set_aside = '' AND state = 'ready' AND run_at > $4",

@@ -105,6 +105,36 @@ async fn pass(hub: &Hub, raw: &Raw, seconds: u64) {
     }
 }
 
+// F41: what was claimed together with a job that kills its workers runs, even while that one cannot be set aside.
+on_both!(poison_that_cannot_be_set_aside_holds_nobody_up, async |engine: Engine| {
+    let hub = Hub::start_with(engine, |c| c.job_max_crashes = 3).await;
+    let raw = Raw::of(&hub.app).await;
+    let new = polls(&hub, 3);
+    enqueue(&hub, &new).await;
+    raw.run(format!("UPDATE jobs SET crashes = 3 WHERE id = '{}'", new[0].id)).await;
+    raw.run(match engine {
+        Engine::Sqlite => "CREATE TRIGGER mute BEFORE INSERT ON alerts BEGIN SELECT RAISE(ABORT, 'mute'); END",
+        Engine::Postgres => {
+            "CREATE FUNCTION mute() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'mute'; END $$;
+             CREATE TRIGGER mute BEFORE INSERT ON alerts FOR EACH ROW EXECUTE FUNCTION mute()"
+        }
+    })
+    .await;
+    let worker = Worker::start(&hub);
+    until("the others run", async || raw.number("SELECT COUNT(*) FROM jobs").await == 1).await;
+    worker.stop().await;
+    let left = raw.rows("SELECT id, state FROM jobs").await;
+    assert_eq!(left, [[new[0].id.clone(), "running".into()]], "found again when its lease lapses");
+    raw.run(match engine {
+        Engine::Sqlite => "DROP TRIGGER mute",
+        Engine::Postgres => "DROP TRIGGER mute ON alerts",
+    })
+    .await;
+    hub.advance(3600);
+    hub.run_jobs().await;
+    assert_eq!(raw.rows("SELECT state FROM jobs WHERE kind = 'poll_status'").await, [["failed"]]);
+});
+
 on_both!(a_thousand_jobs_end_in_one_statement, async |engine: Engine| {
     let hub = Hub::start(engine).await;
     let raw = Raw::of(&hub.app).await;
