@@ -230,7 +230,9 @@ impl From<StoreError> for Problem {
     fn from(e: StoreError) -> Self {
         match e {
             // Taken: a row that was made a moment ago by somebody else. The same request again meets it.
-            StoreError::Conflict | StoreError::Taken => Problem { met_another: true, ..Problem::later() },
+            StoreError::Conflict | StoreError::Taken | StoreError::NeedsLocks => {
+                Problem { met_another: true, ..Problem::later() }
+            }
             StoreError::Unavailable(_) => {
                 tracing::warn!(error = %WithCause(&e), "The database turned a request away");
                 Problem::later()

@@ -3,12 +3,12 @@
 //! The unit is a slice: calls that wait at the same time share one commit (see `intake.rs`). Each is answered after it.
 //! A repeat returns the outcome of the first time.
 
-use grosz_providers::{Outcome, Reading};
+use grosz_providers::{Outcome, Reading, Reference};
 
 use super::FlowError;
 use super::apply_event::apply_event;
 use crate::app::App;
-use crate::store::{EventRow, ProviderAccount, RecordedDelivery, Sought, Tx};
+use crate::store::{EventRow, ProviderAccount, RecordedDelivery, Sought, StoreError, Tx};
 
 /// A verified webhook call.
 #[derive(Debug, Clone)]
@@ -28,7 +28,6 @@ pub struct Inbound {
 /// # Errors
 /// The database; nothing of the slice is recorded.
 pub async fn receive(app: &App, slice: &[Inbound]) -> Result<Vec<Vec<Outcome>>, FlowError> {
-    let mut tx = app.store.begin_reserved().await?;
     let events = slice.iter().flat_map(|inbound| inbound.reading.events.iter().map(|event| (&inbound.account, event)));
     let sought: Vec<Sought<'_>> = events
         .map(|(account, event)| Sought {
@@ -38,7 +37,26 @@ pub async fn receive(app: &App, slice: &[Inbound]) -> Result<Vec<Vec<Outcome>>, 
             reference: &event.reference,
         })
         .collect();
-    tx.read_ahead(&sought).await?;
+    // Refunds and disputes are named by the gateway's words, and go past the book.
+    if sought.iter().all(|s| matches!(s.reference, Reference::Ours(_))) {
+        let tx = app.store.begin_optimistic_reserved().await?;
+        match receive_on(app, tx, slice, &sought).await {
+            Err(FlowError::Store(StoreError::NeedsLocks | StoreError::Conflict | StoreError::Taken)) => {
+                app.metrics.count(&app.metrics.conflicts, "intake", "locked");
+            }
+            done => return done,
+        }
+    }
+    receive_on(app, app.store.begin_reserved().await?, slice, &sought).await
+}
+
+async fn receive_on(
+    app: &App,
+    mut tx: Tx,
+    slice: &[Inbound],
+    sought: &[Sought<'_>],
+) -> Result<Vec<Vec<Outcome>>, FlowError> {
+    tx.read_ahead(sought).await?;
     let mut outcomes = Vec::with_capacity(slice.len());
     for inbound in slice {
         outcomes.push(receive_one(app, &mut tx, inbound).await?);
@@ -81,7 +99,7 @@ async fn receive_one(app: &App, tx: &mut Tx, inbound: &Inbound) -> Result<Vec<Ou
         };
         if !tx.add_event(&row).await? {
             // Another process recorded it since we looked: doing all again finds it.
-            return Err(crate::store::StoreError::Conflict.into());
+            return Err(StoreError::Conflict.into());
         }
         apply_event(app, tx, account, &mut row).await?;
         outcomes.push(row.outcome());

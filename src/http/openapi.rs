@@ -96,8 +96,8 @@ pub fn yaml() -> String {
 
 /// The document.
 pub fn document() -> OpenApi {
-    let parts = super::api::parts(0);
-    let schemas = parts.schemas.into_iter().fold(ComponentsBuilder::new(), |c, (name, s)| c.schema(name, s));
+    let described = super::api::parts(0).described();
+    let schemas = described.schemas.into_iter().fold(ComponentsBuilder::new(), |c, (name, s)| c.schema(name, s));
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("sk_test_… or sk_live_…").build();
     let tags = TAGS.iter().map(|(name, text)| TagBuilder::new().name(*name).description(Some(*text)).build());
     let mut doc = OpenApiBuilder::new()
@@ -105,7 +105,7 @@ pub fn document() -> OpenApi {
         .tags(Some(tags.collect::<Vec<_>>()))
         .components(Some(schemas.security_scheme("key", SecurityScheme::Http(bearer)).build()))
         .build();
-    for (path, methods, mut operation) in parts.operations {
+    for (path, methods, mut operation) in described.operations {
         complete(&mut operation, &methods);
         doc.paths.add_path_operation(&path, methods, operation);
     }

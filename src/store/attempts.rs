@@ -107,7 +107,10 @@ impl Tx {
     pub async fn add_attempt(&mut self, a: &Attempt) -> Result<(), StoreError> {
         match &mut self.book {
             Some(book) => book.new.attempts.push(a.clone()),
-            None => drop(self.run_sets(&[new_set(std::slice::from_ref(a))]).await?),
+            None => {
+                self.raise_version(&a.merchant_id, &a.payment_id).await?;
+                self.run_sets(&[new_set(std::slice::from_ref(a))]).await?;
+            }
         }
         Ok(())
     }
@@ -254,6 +257,12 @@ impl Tx {
             return Ok(());
         }
         self.run(
+            "UPDATE payments SET version = version + 1
+             WHERE merchant_id = $1 AND id = (SELECT payment_id FROM attempts WHERE merchant_id = $1 AND id = $2)",
+            args![merchant, id],
+        )
+        .await?;
+        self.run(
             "UPDATE attempts SET state = $3 WHERE merchant_id = $1 AND id = $2 AND state <> 'paid'",
             args![merchant, id, state],
         )
@@ -288,6 +297,7 @@ impl Tx {
             folder.put_capture(c, now);
             return Ok(());
         }
+        self.raise_version(merchant, payment).await?;
         self.run_sets(&[captures_set(&[(merchant, payment, c, now)])]).await?;
         Ok(())
     }

@@ -5,13 +5,17 @@
 //! What the book holds, the methods of [`Tx`] answer from it and change in it. What it does not hold they read and
 //! write in the database at once, so a rare road costs statements of its own, never a wrong answer: a method that
 //! changes rows of a payment past the book has the book written and forgets that payment first ([`Tx::set_down`]).
+//!
+//! On PostgreSQL the book can do without locks (`Store::begin_optimistic`): then it is all that is read and written, and the
+//! one statement that writes it changes nothing unless payments and cases still have the versions at which they were
+//! read. Whoever changes what hangs on them raises these versions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use grosz_providers::Reference;
 
 use super::attempts::{self, Attempt, Capture};
-use super::cases::{self, Case};
+use super::cases::{self, Case, ChangedCase};
 use super::deliveries::{self, EventRow, NewDelivery};
 use super::dialect::{Arg, Row, StoreError, Tx};
 use super::idempotency::{self, NewAnswer};
@@ -20,7 +24,7 @@ use super::jobs::NewJob;
 use super::messages::{self, Message, Telling};
 use super::payments::{self, NewPayments, Payment, Transition};
 use super::people::{self, Payer, Profile};
-use super::set::row;
+use super::set::{Question, row};
 use super::{Endpoint, InvoicingAccount, Merchant, ProviderAccount, StoredAnswer, accounts};
 
 /// What is read ahead and written behind.
@@ -75,6 +79,9 @@ pub(super) struct Folder {
 pub(super) struct CaseFolder {
     pub(super) case: Case,
     pub(super) is_changed: bool,
+    /// Its version in the database, and when it was changed last.
+    version_read: i64,
+    updated_read: i64,
     pub(super) completed: i64,
     /// Its unfinished payment, where that was looked for.
     pub(super) started: Option<Option<Payment>>,
@@ -182,8 +189,7 @@ impl Tx {
         book.endpoints = shelves(&merchants, &endpoints, messages::endpoint, |e| (&e.merchant_id, &e.id))?;
         book.put_people(&named, &payers, &profiles)?;
         for row in cases {
-            let case = cases::case(&row)?;
-            let folder = CaseFolder { case, is_changed: false, completed: 0, started: Some(None) };
+            let folder = CaseFolder { started: Some(None), ..CaseFolder::of(&row)? };
             book.cases.insert(folder.case.id.clone(), folder);
         }
         self.read_rest_of_cases(&mut book).await?;
@@ -229,7 +235,7 @@ impl Tx {
     }
 
     /// Opens the book and reads ahead what applying these events is going to need: two trips to the database, the second
-    /// when the payments are locked; a third where payments have cases, when those are locked too.
+    /// when the payments are known; where rows are locked and payments have cases a third, when the cases are locked too.
     ///
     /// # Errors
     /// The database.
@@ -245,13 +251,32 @@ impl Tx {
             }
         }
         let merchants = distinct(sought.iter().map(|s| [s.merchant]));
-        let [events, payments, endpoints] = self
-            .ask([
-                deliveries::of_keys(keys),
-                self.payments_of_references(ours),
-                messages::endpoints_of(args_of(&merchants)),
-            ])
-            .await?;
+        let asks_at_once = self.is_optimistic() && !ours.is_empty();
+        let payments = self.payments_of_references(ours);
+        let (events, endpoints) = (deliveries::of_keys(keys), messages::endpoints_of(args_of(&merchants)));
+        let (payments, events, endpoints, rest) = if asks_at_once {
+            // Without locks nothing has to wait for the first answers.
+            let [attempts, captures, cases, completed, payers, sellers, gateways] =
+                self.rest_of_payments(&Of::default());
+            let [payments, events, endpoints, rest @ ..] = self
+                .ask([
+                    payments,
+                    events,
+                    endpoints,
+                    attempts.about("SELECT merchant_id, id FROM q0"),
+                    captures.about("SELECT merchant_id, id FROM q0"),
+                    cases.about("SELECT DISTINCT merchant_id, case_id FROM q0 WHERE case_id IS NOT NULL"),
+                    completed.about("SELECT DISTINCT merchant_id, case_id FROM q0 WHERE case_id IS NOT NULL"),
+                    payers.about("SELECT DISTINCT merchant_id, payer_id FROM q0 WHERE buyer IS NOT NULL"),
+                    sellers.about("SELECT DISTINCT merchant_id FROM q0 WHERE buyer IS NOT NULL"),
+                    gateways.about("SELECT DISTINCT merchant_id FROM q0 WHERE buyer IS NOT NULL"),
+                ])
+                .await?;
+            (payments, events, endpoints, Some(rest))
+        } else {
+            let [payments, events, endpoints] = self.ask([payments, events, endpoints]).await?;
+            (payments, events, endpoints, None)
+        };
         for row in events {
             let found = deliveries::event(&row)?;
             let key = name(&found.account_id, &found.event.key);
@@ -262,31 +287,38 @@ impl Tx {
             book.payments.insert(payment.id.clone(), Folder::of(payment));
         }
         book.endpoints = shelves(&merchants, &endpoints, messages::endpoint, |e| (&e.merchant_id, &e.id))?;
-        self.read_rest_of_payments(&mut book).await?;
+        self.put_rest_of_payments(&mut book, rest).await?;
         self.book = Some(Box::new(book));
         Ok(())
     }
 
-    /// What hangs on payments that are locked now: attempts, captures and cases, and for their invoices payers and
-    /// accounts.
-    async fn read_rest_of_payments(&mut self, book: &mut Book) -> Result<(), StoreError> {
-        let locked = || book.payments.values().map(|f| &f.payment);
-        let ids: Vec<[&str; 2]> = locked().map(|p| [p.merchant_id.as_str(), p.id.as_str()]).collect();
-        let cases = distinct(locked().filter_map(|p| Some([p.merchant_id.as_str(), p.case_id.as_deref()?])));
-        let invoiced = || locked().filter(|p| p.buyer.is_some());
-        let payers = distinct(invoiced().map(|p| [p.merchant_id.as_str(), p.payer_id.as_str()]));
-        let sellers = distinct(invoiced().map(|p| [p.merchant_id.as_str()]));
-        let [attempts, captures, case_rows, payer_rows, accounts] = self
-            .ask([
-                attempts::of_payments(args_of(&ids)),
-                attempts::captures_of_payments(args_of(&ids)),
-                self.cases_for_update(args_of(&cases)),
-                people::payers_of_set(args_of(&payers)),
-                accounts::invoicing_accounts_of(args_of(&sellers)),
-            ])
-            .await?;
+    /// What hangs on payments: attempts, captures, cases and, where these are not locked, how many payments of each are
+    /// completed; for invoices the payers and the sellers' accounts, at invoicing APIs and at gateways.
+    fn rest_of_payments<'a>(&self, of: &Of<'a>) -> [Question<'a>; 7] {
+        // A case that is locked is counted after that.
+        let counted = if self.locks_rows() { &[][..] } else { &of.cases };
+        [
+            attempts::of_payments(args_of(&of.payments)),
+            attempts::captures_of_payments(args_of(&of.payments)),
+            self.cases_for_update(args_of(&of.cases)),
+            payments::completed_of_cases(args_of(counted)),
+            people::payers_of_set(args_of(&of.payers)),
+            accounts::invoicing_accounts_of(args_of(&of.sellers)),
+            accounts::provider_accounts_of(args_of(&of.sellers)),
+        ]
+    }
+
+    /// Puts what hangs on the book's payments into it, asking for it unless it was asked for already.
+    async fn put_rest_of_payments(&mut self, book: &mut Book, rest: Option<[Vec<Row>; 7]>) -> Result<(), StoreError> {
+        let of = Of::these(book.payments.values().map(|f| &f.payment));
+        let [attempts, captures, case_rows, completed, payer_rows, accounts, gateways] = match rest {
+            Some(rest) => rest,
+            None => self.ask(self.rest_of_payments(&of)).await?,
+        };
+        let Of { sellers, .. } = &of;
+        book.provider_accounts = shelves(sellers, &gateways, accounts::provider_account, |a| (&a.merchant_id, &a.id))?;
         book.invoicing_accounts =
-            shelves(&sellers, &accounts, accounts::invoicing_account, |a| (&a.merchant_id, &a.id))?;
+            shelves(sellers, &accounts, accounts::invoicing_account, |a| (&a.merchant_id, &a.id))?;
         for row in attempts {
             let attempt = attempts::attempt(&row)?;
             let at = name(&attempt.provider_account_id, &attempt.reference);
@@ -305,13 +337,15 @@ impl Tx {
             folder.captures.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
         }
         for row in case_rows {
-            let case = cases::case(&row)?;
-            let folder = CaseFolder { case, is_changed: false, completed: 0, started: None };
+            let folder = CaseFolder::of(&row)?;
             book.cases.insert(folder.case.id.clone(), folder);
         }
         for row in payer_rows {
             let payer = people::payer(&row)?;
             book.payers.insert(name(&payer.merchant_id, &payer.id), Some(payer));
+        }
+        if !self.locks_rows() {
+            return book.put_completed(&completed);
         }
         let cases: Vec<[&str; 2]> = book.cases.values().map(CaseFolder::key).collect();
         let [completed] = self.ask([payments::completed_of_cases(args_of(&cases))]).await?;
@@ -351,6 +385,7 @@ impl Tx {
 
     /// Writes the book and forgets a payment, before rows of it are changed past the book.
     pub(super) async fn set_down(&mut self, payment: &str) -> Result<(), StoreError> {
+        self.beside_the_book()?;
         self.write_behind().await?;
         if let Some(book) = &mut self.book
             && let Some(folder) = book.payments.remove(payment)
@@ -363,21 +398,29 @@ impl Tx {
     /// Writes what the book holds: a handful of statements, on PostgreSQL one.
     ///
     /// # Errors
-    /// The database, or somebody changed a payment although it was locked (never seen).
+    /// The database; [`StoreError::Conflict`] when a payment or a case is not what was read any more (never seen where they
+    /// are locked), or when somebody was faster with an event or an idempotency key: doing all again finds it.
     pub(super) async fn write_behind(&mut self) -> Result<(), StoreError> {
         let Some(mut book) = self.book.take() else { return Ok(()) };
         let new = std::mem::take(&mut book.new);
+        book.payments.values_mut().for_each(Folder::settle);
         let payments = NewPayments::of(&new.payments)?;
         let events: Vec<String> =
             new.events.iter().map(|e| super::dialect::to_json(&e.event)).collect::<Result<_, _>>()?;
         let invoices = NewInvoices::of(&new.invoices)?;
-        let changed: Vec<(&Payment, i64)> = book
-            .payments
-            .values()
-            .filter(|f| f.payment.version != f.version_read)
-            .map(|f| (&f.payment, f.version_read))
-            .collect();
-        let folders = || book.payments.values();
+        let mut folders: Vec<&Folder> = book.payments.values().collect();
+        // Whoever writes several takes them in the same order.
+        folders.sort_unstable_by(|a, b| a.payment.id.cmp(&b.payment.id));
+        let folders = || folders.iter().copied();
+        let is_changed = |f: &&Folder| f.payment.version != f.version_read;
+        let changed: Vec<(&Payment, i64)> =
+            folders().filter(is_changed).map(|f| (&f.payment, f.version_read)).collect();
+        let decided: HashSet<&str> = match self.is_optimistic() {
+            true => new.events.iter().filter_map(|e| e.payment_id.as_deref()).collect(),
+            false => HashSet::new(),
+        };
+        let is_held = |f: &&Folder| decided.contains(f.payment.id.as_str()) && !is_changed(f);
+        let held: Vec<&Payment> = folders().filter(is_held).map(|f| &f.payment).collect();
         let attempts: Vec<&Attempt> =
             folders().flat_map(|f| &f.attempts).filter(|(_, is_changed)| *is_changed).map(|(a, _)| a).collect();
         let captures: Vec<(&str, &str, &Capture, i64)> = folders()
@@ -386,39 +429,29 @@ impl Tx {
                 put.map(|(c, at)| (f.payment.merchant_id.as_str(), f.payment.id.as_str(), c, at))
             })
             .collect();
-        let cases: Vec<&Case> = book.cases.values().filter(|c| c.is_changed).map(|c| &c.case).collect();
-        let cases_lines: Vec<String> =
-            cases.iter().map(|c| super::dialect::to_json(&c.lines)).collect::<Result<_, _>>()?;
-        let moved = payments::moved_set(&changed);
-        let wanted = moved.len();
+        let mut cases: Vec<ChangedCase<'_>> =
+            book.cases.values().filter(|c| c.is_changed).map(CaseFolder::changed).collect::<Result<_, _>>()?;
+        cases.sort_unstable_by(|a, b| a.case.id.cmp(&b.case.id));
         let sets = [
-            moved,
+            payments::moved_set(&changed),
+            payments::held_set(&held),
             payments.set(),
             attempts::new_set(&new.attempts),
             deliveries::new_set(&new.deliveries),
             deliveries::repeats_set(&new.repeats),
-            deliveries::events_set(&new.events, &events),
+            deliveries::events_set(&new.events, &events).exact(),
             attempts::captures_set(&captures),
             attempts::states_set(&attempts),
             payments::transitions_set(&new.transitions),
-            cases::changed_set(&cases, &cases_lines),
+            cases::changed_set(&cases),
             invoices.set(),
             messages::new_set(&new.messages),
             messages::tellings_set(&new.tellings),
             super::jobs::new_set(&new.jobs),
-            idempotency::new_set(&new.answers),
+            idempotency::new_set(&new.answers).exact(),
         ];
-        let touched = self.run_sets(&sets).await?;
+        self.run_sets_of_book(&sets).await?;
         drop(sets);
-        if touched.first() != Some(&wanted) {
-            return Err(StoreError::Conflict);
-        }
-        // Events and keys are what makes a call count once: somebody who was faster is found by doing all again.
-        for (set, wanted) in [(5, new.events.len()), (14, new.answers.len())] {
-            if touched.get(set) != Some(&(wanted as u64)) {
-                return Err(StoreError::Conflict);
-            }
-        }
         book.is_written(&new);
         self.book = Some(book);
         Ok(())
@@ -426,6 +459,18 @@ impl Tx {
 }
 
 impl CaseFolder {
+    fn of(row: &Row) -> Result<CaseFolder, StoreError> {
+        let case = cases::case(row)?;
+        let (version_read, updated_read) = (row.int("version")?, case.updated_at);
+        Ok(CaseFolder { case, is_changed: false, version_read, updated_read, completed: 0, started: None })
+    }
+
+    fn changed(&self) -> Result<ChangedCase<'_>, StoreError> {
+        let CaseFolder { case, version_read, updated_read, .. } = self;
+        let lines = super::dialect::to_json(&case.lines)?;
+        Ok(ChangedCase { case, version_read: *version_read, updated_read: *updated_read, lines })
+    }
+
     /// Merchant and case.
     fn key(&self) -> [&str; 2] {
         [&self.case.merchant_id, &self.case.id]
@@ -470,7 +515,11 @@ impl Book {
             folder.attempts.iter_mut().for_each(|(_, is_changed)| *is_changed = false);
             folder.captures.iter_mut().for_each(|(_, at)| *at = None);
         }
-        self.cases.values_mut().for_each(|c| c.is_changed = false);
+        for folder in self.cases.values_mut().filter(|c| c.is_changed) {
+            folder.is_changed = false;
+            folder.version_read += 1;
+            folder.updated_read = folder.case.updated_at;
+        }
         for event in &new.events {
             self.events.insert(name(&event.account_id, &event.event.key), Seen::Before(Box::new(event.clone())));
         }
@@ -495,6 +544,28 @@ fn shelves<T>(
         shelf.sort_by(|a, b| owner_and_id(a).1.cmp(owner_and_id(b).1));
     }
     Ok(shelves)
+}
+
+/// By what the rest of payments is found.
+#[derive(Default)]
+struct Of<'a> {
+    payments: Vec<[&'a str; 2]>,
+    cases: Vec<[&'a str; 2]>,
+    payers: Vec<[&'a str; 2]>,
+    sellers: Vec<[&'a str; 1]>,
+}
+
+impl<'a> Of<'a> {
+    fn these(payments: impl Iterator<Item = &'a Payment> + Clone) -> Of<'a> {
+        // Only who gave invoice data gets an invoice.
+        let invoiced = payments.clone().filter(|p| p.buyer.is_some());
+        Of {
+            payments: payments.clone().map(|p| [p.merchant_id.as_str(), &p.id]).collect(),
+            cases: distinct(payments.filter_map(|p| Some([p.merchant_id.as_str(), p.case_id.as_deref()?]))),
+            payers: distinct(invoiced.clone().map(|p| [p.merchant_id.as_str(), p.payer_id.as_str()])),
+            sellers: distinct(invoiced.map(|p| [p.merchant_id.as_str()])),
+        }
+    }
 }
 
 /// Each once: what is asked about twice would be answered twice.
@@ -536,6 +607,15 @@ impl Folder {
         self.payment.version += 1;
         self.payment.updated_at = now;
         &mut self.payment
+    }
+
+    /// Before writing: a change of what hangs on the payment is one of the payment.
+    fn settle(&mut self) {
+        let is_changed = self.attempts.iter().any(|(_, is_changed)| *is_changed)
+            || self.captures.iter().any(|(_, put_at)| put_at.is_some());
+        if is_changed && self.payment.version == self.version_read {
+            self.payment.version += 1;
+        }
     }
 
     /// As the statement does: a paid capture stays as it is.

@@ -39,14 +39,23 @@ pub struct Case {
     pub updated_at: i64,
 }
 
-const COLUMNS_BY_ID: &str = "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at FROM cases WHERE merchant_id = $1 AND id = $2";
+macro_rules! case_columns {
+    () => {
+        "merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at"
+    };
+}
+
+const BY_ID: &str = concat!("SELECT ", case_columns!(), " FROM cases WHERE merchant_id = $1 AND id = $2");
 
 /// A page of the cases that a filter over the payer `$2` wants.
 macro_rules! case_page {
     ($filter:expr) => {
         concat!(
-            "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at
-             FROM cases WHERE merchant_id = $1 AND ", $filter, " AND ($3 IS NULL OR id < $3) ORDER BY id DESC LIMIT $4"
+            "SELECT ",
+            case_columns!(),
+            " FROM cases WHERE merchant_id = $1 AND ",
+            $filter,
+            " AND ($3 IS NULL OR id < $3) ORDER BY id DESC LIMIT $4"
         )
     };
 }
@@ -74,7 +83,8 @@ impl Tx {
             return Ok(());
         }
         self.run(
-            "UPDATE cases SET title = $3, expert_id = $4, amount = $5, currency = $6, lines = $7, quote_version = $8, status = $9, updated_at = $10
+            "UPDATE cases SET title = $3, expert_id = $4, amount = $5, currency = $6, lines = $7, quote_version = $8, status = $9, updated_at = $10,
+                 version = version + 1
              WHERE merchant_id = $1 AND id = $2",
             args![
                 &c.merchant_id, &c.id, &c.title, &c.expert_id, c.total.minor(), c.total.currency().code(),
@@ -90,14 +100,13 @@ impl Tx {
         if let Some(folder) = self.case_folder(merchant, id) {
             return Ok(Some(folder.case.clone()));
         }
-        self.row(COLUMNS_BY_ID, args![merchant, id]).await?.map(|r| case(&r)).transpose()
+        self.row(BY_ID, args![merchant, id]).await?.map(|r| case(&r)).transpose()
     }
 
     /// The case of that number.
     pub async fn case_by_number(&mut self, merchant: &str, number: &str) -> Result<Option<Case>, StoreError> {
         self.row(
-            "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at
-             FROM cases WHERE merchant_id = $1 AND number = $2",
+            concat!("SELECT ", case_columns!(), " FROM cases WHERE merchant_id = $1 AND number = $2"),
             args![merchant, number],
         )
         .await?
@@ -111,22 +120,29 @@ impl Tx {
             return Ok(Some(folder.case.clone()));
         }
         let sql = self.pick(
-            COLUMNS_BY_ID,
-            "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at FROM cases WHERE merchant_id = $1 AND id = $2 FOR UPDATE",
+            BY_ID,
+            concat!("SELECT ", case_columns!(), " FROM cases WHERE merchant_id = $1 AND id = $2 FOR UPDATE"),
         );
         self.row(sql, args![merchant, id]).await?.map(|r| case(&r)).transpose()
     }
 
-    /// These cases, locked in one order until the end of the transaction: merchant, case.
+    /// These cases with their versions, where rows are locked in one order until the end of the transaction: merchant, case.
     pub(super) fn cases_for_update<'a>(&self, of: impl IntoIterator<Item = [Arg<'a>; 2]>) -> Question<'a> {
-        let sql = self.pick(
-            "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at
-             FROM cases WHERE (merchant_id, id) IN (SELECT of_merchant, of_case FROM r)",
-            "SELECT merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at
-             FROM cases WHERE (merchant_id, id) IN (SELECT of_merchant, of_case FROM r) ORDER BY merchant_id, id FOR UPDATE",
+        let sql = self.pick_locking(
+            concat!(
+                "SELECT ",
+                case_columns!(),
+                ", version FROM cases
+                 WHERE (merchant_id, id) IN (SELECT of_merchant, of_case FROM r)"
+            ),
+            concat!(
+                "SELECT ",
+                case_columns!(),
+                ", version FROM cases
+                 WHERE (merchant_id, id) IN (SELECT of_merchant, of_case FROM r) ORDER BY merchant_id, id FOR UPDATE"
+            ),
         );
-        let columns = "merchant_id, id, number, title, expert_id, payer_id, amount, currency, lines, quote_version, status, created_at, updated_at";
-        Set::new(&["of_merchant", "of_case"], of, sql).asking(columns)
+        Set::new(&["of_merchant", "of_case"], of, sql).asking(concat!(case_columns!(), ", version"))
     }
 
     /// A page of cases.
@@ -140,12 +156,22 @@ impl Tx {
     }
 }
 
-/// Cases that changed, with their lines as JSON.
-pub(super) fn changed_set<'a>(changed: &[&'a Case], lines: &'a [String]) -> Set<'a> {
-    let rows = changed.iter().zip(lines).map(|(c, lines)| {
+/// A case that changed: version and instant of its last change when it was read, and its lines as JSON.
+pub(super) struct ChangedCase<'a> {
+    pub(super) case: &'a Case,
+    pub(super) version_read: i64,
+    pub(super) updated_read: i64,
+    pub(super) lines: String,
+}
+
+/// Cases that changed.
+pub(super) fn changed_set<'a>(changed: &'a [ChangedCase<'a>]) -> Set<'a> {
+    let rows = changed.iter().map(|ChangedCase { case: c, version_read, updated_read, lines }| {
         row![
             &c.merchant_id,
             &c.id,
+            *version_read,
+            *updated_read,
             &c.title,
             &c.expert_id,
             c.total.minor(),
@@ -156,13 +182,18 @@ pub(super) fn changed_set<'a>(changed: &[&'a Case], lines: &'a [String]) -> Set<
             c.updated_at
         ]
     });
+    // A program of before the versions changes only the instant.
     Set::new(
-        &["of_merchant", "of_case", "new_title", "expert", "total", "code", "new_lines", "quote", "new_status", "updated"],
+        &[
+            "of_merchant", "of_case", "version_read", "updated_read", "new_title", "expert", "total", "code", "new_lines", "quote",
+            "new_status", "updated",
+        ],
         rows,
         "UPDATE cases SET title = r.new_title, expert_id = r.expert, amount = r.total, currency = r.code, lines = r.new_lines,
-             quote_version = r.quote, status = r.new_status, updated_at = r.updated
-         FROM r WHERE merchant_id = r.of_merchant AND id = r.of_case",
+             quote_version = r.quote, status = r.new_status, updated_at = r.updated, version = r.version_read + 1
+         FROM r WHERE merchant_id = r.of_merchant AND id = r.of_case AND version = r.version_read AND updated_at = r.updated_read",
     )
+    .exact()
 }
 
 pub(super) fn case(r: &Row) -> Result<Case, StoreError> {

@@ -40,6 +40,9 @@ pub enum StoreError {
     /// Two transactions stood in each other's way; doing the same again is right.
     #[error("the transaction has to be repeated")]
     Conflict,
+    /// Rows were needed that only a transaction with locks may read or change; see [`Store::begin_optimistic`].
+    #[error("this has to be done with locks")]
+    NeedsLocks,
     /// No connection within the waiting time, no database, no space: come back later.
     #[error("the database cannot be used at the moment: {}", what_is_missing(.0))]
     Unavailable(#[source] sqlx::Error),
@@ -67,7 +70,8 @@ impl From<sqlx::Error> for StoreError {
         match (code.as_str(), sqlite_code(&code)) {
             // SQLite's codes in decimal, extended (unique key) or primary; the others are SQLSTATE classes.
             ("23505" | "2067" | "1555", _) => StoreError::Taken,
-            ("40001" | "40P01", _) | (_, Some(5 | 6)) => StoreError::Conflict,
+            // 22012, a division by zero: a set found fewer rows than it had to (`set.rs`).
+            ("40001" | "40P01" | "22012", _) | (_, Some(5 | 6)) => StoreError::Conflict,
             ("25006" | "55P03", _) | (_, Some(7 | 8 | 10 | 13 | 14)) => StoreError::Unavailable(e),
             (c, _) if ["08", "53", "57", "58"].iter().any(|class| c.len() == 5 && c.starts_with(class)) => {
                 StoreError::Unavailable(e)
@@ -195,6 +199,33 @@ impl Store {
             Engine::Sqlite { .. } => self.begin().await,
             Engine::Postgres(link) => begin_at(link, &link.reserved).await.map(|tx| tx.counted_by(self)),
         }
+    }
+
+    /// Like [`Store::begin_reserved`], where the engine gains by it without a transaction and without locks: the book
+    /// is read ahead, and written behind as one statement that changes nothing unless every row is as it was read. What
+    /// goes past the book is refused as [`StoreError::NeedsLocks`], before anything is changed.
+    ///
+    /// # Errors
+    /// No connection within the waiting time.
+    pub async fn begin_optimistic_reserved(&self) -> Result<Tx, StoreError> {
+        match &self.engine {
+            // A pooler may give each trip another connection; there two trips are two transactions anyway.
+            Engine::Postgres(link) if link.keeps_statements => read_at(link, &link.reserved).await.map(Tx::optimistic),
+            Engine::Postgres(_) | Engine::Sqlite { .. } => return self.begin_reserved().await,
+        }
+        .map(|tx| tx.counted_by(self))
+    }
+
+    /// Like [`Store::begin_optimistic_reserved`], on any connection.
+    ///
+    /// # Errors
+    /// No connection within the waiting time.
+    pub async fn begin_optimistic(&self) -> Result<Tx, StoreError> {
+        match &self.engine {
+            Engine::Postgres(link) if link.keeps_statements => read_at(link, &link.shared).await.map(Tx::optimistic),
+            Engine::Postgres(_) | Engine::Sqlite { .. } => return self.begin().await,
+        }
+        .map(|tx| tx.counted_by(self))
     }
 
     /// For one statement that changes rows: it is a transaction by itself, which spares two trips. [`Tx::commit`] is due
@@ -349,6 +380,11 @@ pub struct Tx {
     pub(super) conn: Conn,
     /// What is read ahead and written behind; see `book.rs`.
     pub(super) book: Option<Box<Book>>,
+    /// Without locks, each statement by itself.
+    is_optimistic: bool,
+    /// Something went past the book of an optimistic one: nothing of it may be written, whatever the caller made of the
+    /// error.
+    is_refused: bool,
     /// When the first of the jobs that it enqueued is due, microseconds.
     pub(super) first_due: Option<i64>,
     asked: Arc<AtomicU64>,
@@ -452,7 +488,18 @@ macro_rules! ask {
 
 impl Tx {
     fn on(conn: Conn) -> Tx {
-        Tx { conn, book: None, first_due: None, asked: Arc::default() }
+        Tx { conn, book: None, is_optimistic: false, is_refused: false, first_due: None, asked: Arc::default() }
+    }
+
+    fn optimistic(mut self) -> Tx {
+        self.is_optimistic = true;
+        self
+    }
+
+    /// Before rows are read or changed past the book.
+    pub(super) fn beside_the_book(&mut self) -> Result<(), StoreError> {
+        self.is_refused |= self.is_optimistic;
+        if self.is_refused { Err(StoreError::NeedsLocks) } else { Ok(()) }
     }
 
     fn counted_by(mut self, store: &Store) -> Tx {
@@ -474,6 +521,9 @@ impl Tx {
     /// # Errors
     /// Nothing was written, or (a lost connection) it cannot be known.
     pub async fn commit(mut self) -> Result<(), StoreError> {
+        if self.is_refused {
+            return Err(StoreError::NeedsLocks);
+        }
         self.write_behind().await?;
         match self.conn {
             Conn::Sqlite(tx) => tx.commit().await?,
@@ -506,8 +556,23 @@ impl Tx {
         if self.is_postgres() { postgres } else { sqlite }
     }
 
+    /// Like [`Tx::pick`], for questions that lock what they find where rows can be changed by somebody else meanwhile.
+    pub(super) fn pick_locking(&self, free: &'static str, locking: &'static str) -> &'static str {
+        if self.locks_rows() { locking } else { free }
+    }
+
+    /// True when what is asked for with a lock stays as it is, and what hangs on it must be asked for after it.
+    pub(super) fn locks_rows(&self) -> bool {
+        self.is_postgres() && !self.is_optimistic
+    }
+
+    pub(super) fn is_optimistic(&self) -> bool {
+        self.is_optimistic
+    }
+
     /// Runs a statement; answers how many rows it touched.
     pub(super) async fn run(&mut self, sql: &'static str, args: &[Arg<'_>]) -> Result<u64, StoreError> {
+        self.beside_the_book()?;
         self.count(1);
         Ok(match &mut self.conn {
             Conn::Sqlite(c) => bind!(sql, args).execute(&mut **c).await?.rows_affected(),
@@ -519,6 +584,7 @@ impl Tx {
 
     /// Runs a query; answers its rows.
     pub(super) async fn rows(&mut self, sql: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, StoreError> {
+        self.beside_the_book()?;
         self.count(1);
         Ok(match &mut self.conn {
             Conn::Sqlite(c) => bind!(sql, args).fetch_all(&mut **c).await?.into_iter().map(Row::Sqlite).collect(),
@@ -534,6 +600,7 @@ impl Tx {
 
     /// Runs a query; answers its first row.
     pub(super) async fn row(&mut self, sql: &'static str, args: &[Arg<'_>]) -> Result<Option<Row>, StoreError> {
+        self.beside_the_book()?;
         self.count(1);
         Ok(match &mut self.conn {
             Conn::Sqlite(c) => bind!(sql, args).fetch_optional(&mut **c).await?.map(Row::Sqlite),

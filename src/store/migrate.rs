@@ -17,6 +17,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (3, include_str!("migrations/0003_jobs.sql")),
     (4, include_str!("migrations/0004_hot_rows.sql")),
     (5, include_str!("migrations/0005_bodies.sql")),
+    (6, include_str!("migrations/0006_case_versions.sql")),
 ];
 
 impl Store {

@@ -215,10 +215,10 @@ impl Tx {
         new.iter().rev().find(|p| p.merchant_id == merchant && p.id == id).cloned()
     }
 
-    /// The payments that our references name at accounts, locked in one order until the end of the transaction: merchant,
-    /// account, reference.
+    /// The payments that our references name at accounts, where rows are locked in one order until the end of the
+    /// transaction: merchant, account, reference.
     pub(super) fn payments_of_references<'a>(&self, of: impl IntoIterator<Item = [Arg<'a>; 3]>) -> Question<'a> {
-        let sql = self.pick(
+        let sql = self.pick_locking(
             concat!(
                 "SELECT ", payment_columns!(), " FROM payments WHERE (merchant_id, id) IN (
                      SELECT a.merchant_id, a.payment_id FROM r CROSS JOIN attempts a
@@ -402,6 +402,7 @@ impl Tx {
                 && let Some(folder) = self.case_folder(&p.merchant_id, case)
             {
                 folder.completed += 1;
+                folder.is_changed = true;
             }
             return Ok(true);
         }
@@ -413,7 +414,17 @@ impl Tx {
                 args![&p.merchant_id, &p.id, p.status.word(), to.word(), reason.map(Reason::word), late, completed_at, now],
             )
             .await?;
+        if let (1, Status::Completed, Some(case)) = (touched, to, &p.case_id) {
+            let sql = "UPDATE cases SET version = version + 1 WHERE merchant_id = $1 AND id = $2";
+            self.run(sql, args![&p.merchant_id, case]).await?;
+        }
         Ok(touched == 1)
+    }
+
+    /// Raises a payment's version, because something that hangs on it changes: who read it without a lock finds out.
+    pub(super) async fn raise_version(&mut self, merchant: &str, payment: &str) -> Result<(), StoreError> {
+        let sql = "UPDATE payments SET version = version + 1 WHERE merchant_id = $1 AND id = $2";
+        self.run(sql, args![merchant, payment]).await.map(drop)
     }
 
     /// Sets flags and the refunded sum.
@@ -606,6 +617,20 @@ pub(super) fn moved_set<'a>(changed: &[(&'a Payment, i64)]) -> Set<'a> {
              mismatch = r.mismatched, completed_at = r.completed, version = r.new_version, updated_at = r.updated
          FROM r WHERE merchant_id = r.of_merchant AND id = r.of_payment AND version = r.version_read",
     )
+    .exact()
+}
+
+/// Payments that nothing changed, but on whose state something was decided, with the version they were read at: held as
+/// they are until the end of the transaction.
+pub(super) fn held_set<'a>(held: &[&'a Payment]) -> Set<'a> {
+    Set::new(
+        &["of_merchant", "of_payment", "version_read"],
+        held.iter().map(|p| row![&p.merchant_id, &p.id, p.version]),
+        "SELECT 1 FROM r JOIN payments p ON p.merchant_id = r.of_merchant AND p.id = r.of_payment AND p.version = r.version_read
+         FOR SHARE OF p",
+    )
+    .exact()
+    .holding()
 }
 
 /// Moves of payments' statuses to be added: merchant, payment, move.

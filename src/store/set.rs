@@ -30,8 +30,14 @@ pub(super) struct Set<'a> {
     names: &'static [&'static str],
     /// Its rows, one after another.
     values: Vec<Arg<'a>>,
+    /// Where the rows come from instead of `values`: a query over the answers of the questions before it.
+    source: Option<&'static str>,
     /// Reads `r`. A statement that changes rows must not have a `RETURNING` of its own in [`Tx::run_sets`].
     statement: &'static str,
+    /// It has to touch as many rows as there are, or nothing of the transaction may stay.
+    is_exact: bool,
+    /// It changes nothing, only holds rows until the end of the transaction.
+    holds_only: bool,
 }
 
 impl<'a> Set<'a> {
@@ -41,7 +47,24 @@ impl<'a> Set<'a> {
         rows: impl IntoIterator<Item = [Arg<'a>; N]>,
         statement: &'static str,
     ) -> Set<'a> {
-        Set { names, values: rows.into_iter().flatten().collect(), statement }
+        Set {
+            names,
+            values: rows.into_iter().flatten().collect(),
+            source: None,
+            statement,
+            is_exact: false,
+            holds_only: false,
+        }
+    }
+
+    /// Makes it one that has to touch as many rows as there are: else the whole trip is a [`StoreError::Conflict`].
+    pub(super) fn exact(self) -> Set<'a> {
+        Set { is_exact: true, ..self }
+    }
+
+    /// For a statement that only finds and locks rows.
+    pub(super) fn holding(self) -> Set<'a> {
+        Set { holds_only: true, ..self }
     }
 
     /// How many rows there are.
@@ -50,7 +73,12 @@ impl<'a> Set<'a> {
     }
 
     fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        self.values.is_empty() && self.source.is_none()
+    }
+
+    /// How many parameters it has on PostgreSQL.
+    fn arrays(&self) -> usize {
+        if self.source.is_some() { 0 } else { self.names.len() }
     }
 
     /// Makes it a question: its statement answers rows of these columns.
@@ -65,7 +93,12 @@ impl<'a> Set<'a> {
 
     /// For PostgreSQL; its parameters begin at `first`.
     fn over_arrays(&self, first: usize, out: &mut String) {
-        let _ = write!(out, "WITH r ({}) AS (SELECT * FROM UNNEST(", self.names.join(", "));
+        let names = self.names.join(", ");
+        if let Some(source) = self.source {
+            let _ = write!(out, "WITH r ({names}) AS ({source}) {}", self.statement);
+            return;
+        }
+        let _ = write!(out, "WITH r ({names}) AS (SELECT * FROM UNNEST(");
         for (n, arg) in self.values.iter().take(self.names.len()).enumerate() {
             let kind = match arg {
                 Arg::Text(_) | Arg::MaybeText(_) => "text",
@@ -111,13 +144,22 @@ pub(super) struct Question<'a> {
     columns: &'static str,
 }
 
+impl Question<'_> {
+    /// On PostgreSQL: asks it about rows that `source` finds among the answers of questions before it in the same trip,
+    /// the first of which is named `q0`.
+    pub(super) fn about(mut self, source: &'static str) -> Self {
+        self.set.source = Some(source);
+        self
+    }
+}
+
 /// Binds a set's rows column by column. A column's type is that of its first value; all values of a column are of one
 /// kind.
 macro_rules! bind_columns {
     ($query:expr, $set:expr) => {{
         let mut query = $query;
         let width = $set.names.len();
-        for n in 0..width {
+        for n in 0..$set.arrays() {
             let column = $set.values.iter().skip(n).step_by(width);
             query = match $set.values[n] {
                 Arg::Text(_) | Arg::MaybeText(_) => query.bind(column.map(text_of).collect::<Vec<_>>()),
@@ -143,6 +185,12 @@ impl Tx {
 
     /// Runs several sets that do not see each other's changes, in one trip; answers how many rows each touched.
     pub(super) async fn run_sets(&mut self, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
+        self.beside_the_book()?;
+        self.run_sets_of_book(sets).await
+    }
+
+    /// Like [`Tx::run_sets`], for the book itself: on PostgreSQL all or nothing even without a transaction.
+    pub(super) async fn run_sets_of_book(&mut self, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
         self.count(if self.is_postgres() { 1 } else { sets.iter().map(Set::pieces).sum() });
         match &mut self.conn {
             Conn::Postgres(c, link) => run_at_once(link, c, sets).await,
@@ -150,6 +198,10 @@ impl Tx {
             Conn::Sqlite(c) => run_by_pieces(c, sets).await,
             Conn::SqlitePlain(c) => run_by_pieces(c, sets).await,
         }
+        .and_then(|touched| {
+            let is_short = |(set, touched): (&Set<'_>, &u64)| set.is_exact && *touched != set.len();
+            if sets.iter().zip(&touched).any(is_short) { Err(StoreError::Conflict) } else { Ok(touched) }
+        })
     }
 
     /// Asks several questions in one trip; the answers are in their order, the rows of each in no promised order. All see
@@ -193,6 +245,7 @@ impl Tx {
         sql: impl Into<String>,
         args: &[Arg<'_>],
     ) -> Result<Vec<Row>, StoreError> {
+        self.beside_the_book()?;
         self.count(1);
         let packed = AssertSqlSafe(sql.into());
         let found = match &mut self.conn {
@@ -215,6 +268,7 @@ impl Tx {
         if set.is_empty() {
             return Ok(vec![]);
         }
+        self.beside_the_book()?;
         self.count(if self.is_postgres() { 1 } else { set.pieces() });
         match &mut self.conn {
             Conn::Postgres(c, link) => rows_at_once(link, c, &set).await,
@@ -229,19 +283,28 @@ impl Tx {
 async fn run_at_once(link: &Link, c: &mut sqlx::PgConnection, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
     let mut sql = String::from("WITH ");
     let mut counts = String::new();
+    let mut shortfall = String::new();
     let mut first = 1;
     for (n, set) in sets.iter().enumerate().filter(|(_, set)| !set.is_empty()) {
         let comma = if first == 1 { "" } else { ", " };
         let _ = write!(sql, "{comma}w{n} AS (");
         set.over_arrays(first, &mut sql);
-        sql.push_str(" RETURNING 1)");
+        sql.push_str(if set.holds_only { ")" } else { " RETURNING 1)" });
         let _ = write!(counts, "{comma}(SELECT COUNT(*) FROM w{n})");
+        if set.is_exact {
+            let also = if shortfall.is_empty() { "" } else { " AND " };
+            let _ = write!(shortfall, "{also}(SELECT COUNT(*) FROM w{n}) = cardinality(${first})");
+        }
         first += set.names.len();
     }
     if first == 1 {
         return Ok(vec![0; sets.len()]);
     }
     let _ = write!(sql, " SELECT {counts}");
+    if !shortfall.is_empty() {
+        // What is short is known only when all was written: an error takes it back.
+        let _ = write!(sql, ", 1 / CAST({shortfall} AS INT)");
+    }
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for set in sets.iter().filter(|set| !set.is_empty()) {
         query = bind_columns!(query, set);
@@ -299,7 +362,7 @@ async fn ask_at_once(
         sql.push(')');
         let texts = columns.replace(", ", "::text, ");
         let _ = write!(parts, "{union}SELECT {n} AS part, ARRAY[{texts}::text] AS cells FROM q{n}");
-        first += set.names.len();
+        first += set.arrays();
     }
     let _ = write!(sql, " {parts}");
     let mut query = sqlx::query(AssertSqlSafe(sql));

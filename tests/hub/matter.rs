@@ -123,6 +123,16 @@ impl Matter {
         (payment, attempt)
     }
 
+    /// One more payment of a case that has no unfinished one.
+    pub async fn payment_of(&self, hub: &Hub, case: &str) -> (Payment, Attempt) {
+        let order = NewPayment { case: Some(case.to_owned()), ..NewPayment::default() };
+        let mut tx = hub.app.store.begin().await.expect("a transaction");
+        let payment = create_payment(&hub.app, &mut tx, &hub.merchant, false, order).await.expect("a payment");
+        let attempt = tx.attempts(&payment.merchant_id, &payment.id).await.expect("attempts").remove(0);
+        tx.commit().await.expect("a commit");
+        (payment, attempt)
+    }
+
     /// A new case, nowhere written.
     pub fn case_of(&self, app: &App, merchant: &Merchant, number: &str) -> Case {
         let line = InvoiceLine { name: "Porada".into(), quantity: 1, unit_gross_minor: PRICE, vat: Vat::Rate(2300) };

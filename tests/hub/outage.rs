@@ -145,7 +145,8 @@ async fn crowded(scene: &mut Scene, program: &Program, database: &str) {
 // F57: the intake and somebody else stand in each other's way; the intake is the one that is taken back. It does all
 // again, and the gateway hears nothing of it.
 async fn dead_locked(scene: &mut Scene, program: &Program, database: &str) {
-    let repeated = "grosz_store_conflicts_total{subject=\"intake\",outcome=\"repeated\"}";
+    // It had begun without locks, and does all again with them.
+    let repeated = "grosz_store_conflicts_total{subject=\"intake\",outcome=\"locked\"}";
     let before = program.counter(repeated).await;
     scene.pay("dead-lock/2026").await;
     let payment = scene.payments.last().unwrap().clone();

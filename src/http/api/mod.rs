@@ -86,6 +86,13 @@ pub(super) fn parts(attachment_limit: usize) -> Part {
 #[derive(Default)]
 pub(super) struct Part {
     routes: Vec<(String, MethodRouter<Web>)>,
+    /// Made only when the document is asked for: they take more memory than all that a hub needs to stand ready.
+    descriptions: Vec<fn(&mut Described)>,
+}
+
+/// What the document says of some routes.
+#[derive(Default)]
+pub(super) struct Described {
     /// Path, methods and operation of each.
     pub operations: Vec<(String, Vec<HttpMethod>, Operation)>,
     /// Schemas that they use.
@@ -103,17 +110,20 @@ impl Part {
         let methods = P::methods();
         let filter = methods.iter().map(filter_of).reduce(MethodFilter::or).unwrap_or(MethodFilter::GET);
         self.routes.push((P::path(), MethodRouter::new().on(filter, handler)));
-        let mut operation = P::operation();
-        operation.tags = Some(P::tags().into_iter().map(str::to_owned).collect());
-        self.operations.push((P::path(), methods, operation));
-        P::schemas(&mut self.schemas);
+        self.descriptions.push(describe::<P>);
         self
+    }
+
+    /// Describes all routes, in their order.
+    pub(super) fn described(self) -> Described {
+        let mut described = Described::default();
+        self.descriptions.into_iter().for_each(|describe| describe(&mut described));
+        described
     }
 
     fn join(mut self, other: Part) -> Self {
         self.routes.extend(other.routes);
-        self.operations.extend(other.operations);
-        self.schemas.extend(other.schemas);
+        self.descriptions.extend(other.descriptions);
         self
     }
 
@@ -122,6 +132,13 @@ impl Part {
         self.routes = self.routes.into_iter().map(|(path, route)| (path, change(route))).collect();
         self
     }
+}
+
+fn describe<P: Path + SchemaReferences + for<'t> Tags<'t>>(into: &mut Described) {
+    let mut operation = P::operation();
+    operation.tags = Some(P::tags().into_iter().map(str::to_owned).collect());
+    into.operations.push((P::path(), P::methods(), operation));
+    P::schemas(&mut into.schemas);
 }
 
 fn filter_of(method: &HttpMethod) -> MethodFilter {

@@ -42,33 +42,51 @@ impl Sliced for Orders {
     }
 
     async fn commit(app: &App, slice: &[Called]) -> Result<Vec<Self::Answer>, FlowError> {
-        let mut tx = app.store.begin().await?;
         let sought = slice.iter().map(|Called { caller, order, mark }| SoughtOrder {
             merchant: &caller.merchant,
             key: mark.key(),
             payer: order.payer.as_deref(),
             case: order.case.as_deref(),
         });
-        tx.read_orders_ahead(&sought.collect::<Vec<_>>()).await?;
-        let mut answers = Vec::with_capacity(slice.len());
-        for order in slice {
-            let before = tx.mark();
-            let answer = start(app, &mut tx, order).await;
-            match answer {
-                // The whole slice begins anew, or fails.
-                Err(Refusal::Store(error)) => return Err(error.into()),
-                Err(Refusal::Problem(problem)) => {
-                    tx.take_back(&before);
-                    answers.push(Err(problem));
+        let sought: Vec<SoughtOrder<'_>> = sought.collect();
+        // What an order of a case finds must stay so: its case is locked.
+        if sought.iter().all(|s| s.case.is_none()) {
+            match commit_on(app, app.store.begin_optimistic().await?, slice, &sought).await {
+                Err(FlowError::Store(StoreError::NeedsLocks | StoreError::Conflict | StoreError::Taken)) => {
+                    app.metrics.count(&app.metrics.conflicts, Orders::NAME, "locked");
                 }
-                Ok(answer) => answers.push(Ok(answer)),
+                done => return done,
             }
         }
-        let first_due = tx.first_due();
-        tx.commit().await?;
-        app.job_bell.ring_for(first_due, app.now());
-        Ok(answers)
+        commit_on(app, app.store.begin().await?, slice, &sought).await
     }
+}
+
+async fn commit_on(
+    app: &App,
+    mut tx: Tx,
+    slice: &[Called],
+    sought: &[SoughtOrder<'_>],
+) -> Result<Vec<Result<Response, Problem>>, FlowError> {
+    tx.read_orders_ahead(sought).await?;
+    let mut answers = Vec::with_capacity(slice.len());
+    for order in slice {
+        let before = tx.mark();
+        let answer = start(app, &mut tx, order).await;
+        match answer {
+            // The whole slice begins anew, or fails.
+            Err(Refusal::Store(error)) => return Err(error.into()),
+            Err(Refusal::Problem(problem)) => {
+                tx.take_back(&before);
+                answers.push(Err(problem));
+            }
+            Ok(answer) => answers.push(Ok(answer)),
+        }
+    }
+    let first_due = tx.first_due();
+    tx.commit().await?;
+    app.job_bell.ring_for(first_due, app.now());
+    Ok(answers)
 }
 
 /// Why an order was not done.
