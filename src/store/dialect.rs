@@ -8,14 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgPool, PgRow};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions, Connection as _, Postgres, Row as _, Sqlite, Transaction};
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
+use sqlx::{ConnectOptions, Postgres, Row as _, Sqlite};
 
 use super::book::Book;
+use super::connections::{Connections, Held};
 use super::link::Link;
 
 /// The pools of one database.
@@ -27,7 +25,7 @@ pub struct Store {
 
 #[derive(Clone)]
 pub(super) enum Engine {
-    Sqlite { writer: SqlitePool, readers: SqlitePool },
+    Sqlite { writer: Arc<Connections<Sqlite>>, readers: Arc<Connections<Sqlite>> },
     Postgres(Arc<Link>),
 }
 
@@ -165,16 +163,18 @@ impl Store {
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(wait)
-            // A commit that finds no room takes its transaction back by itself, which the driver does not notice: it
-            // would refuse every further one (F52). Such a connection is replaced.
-            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
+            .test_before_acquire(false)
             .connect_with(options.clone())
             .await?;
+        let many = settings.connections.max(2);
         let readers = SqlitePoolOptions::new()
-            .max_connections(settings.connections.max(2))
+            .max_connections(many)
             .acquire_timeout(wait)
+            .test_before_acquire(false)
             .connect_with(options.read_only(true).create_if_missing(false))
             .await?;
+        let writer = Connections::before(writer, 1, wait, Arc::default());
+        let readers = Connections::before(readers, many, wait, Arc::default());
         Ok(Store { engine: Engine::Sqlite { writer, readers }, asked: Arc::default() })
     }
 
@@ -184,7 +184,11 @@ impl Store {
     /// No connection within the waiting time.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
         match &self.engine {
-            Engine::Sqlite { writer, .. } => Ok(Tx::on(Conn::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?))),
+            Engine::Sqlite { writer, .. } => {
+                let mut connection = writer.take().await?;
+                connection.begin("BEGIN IMMEDIATE").await?;
+                Ok(Tx::on(Conn::Sqlite(connection)))
+            }
             Engine::Postgres(link) => begin_at(link, &link.shared).await,
         }
         .map(|tx| tx.counted_by(self))
@@ -235,7 +239,7 @@ impl Store {
     /// No connection within the waiting time.
     pub async fn once(&self) -> Result<Tx, StoreError> {
         match &self.engine {
-            Engine::Sqlite { writer, .. } => Ok(Tx::on(Conn::SqlitePlain(writer.acquire().await?)).counted_by(self)),
+            Engine::Sqlite { writer, .. } => Ok(Tx::on(Conn::Sqlite(writer.take().await?)).counted_by(self)),
             // A pooler may give each trip another connection.
             Engine::Postgres(link) if !link.keeps_statements => self.begin().await,
             Engine::Postgres(_) => self.read().await,
@@ -248,7 +252,7 @@ impl Store {
     /// No connection within the waiting time.
     pub async fn read(&self) -> Result<Tx, StoreError> {
         match &self.engine {
-            Engine::Sqlite { readers, .. } => Ok(Tx::on(Conn::SqlitePlain(readers.acquire().await?))),
+            Engine::Sqlite { readers, .. } => Ok(Tx::on(Conn::Sqlite(readers.take().await?))),
             Engine::Postgres(link) => read_at(link, &link.shared).await,
         }
         .map(|tx| tx.counted_by(self))
@@ -337,7 +341,9 @@ impl Store {
             ("synchronous_commit", "SELECT current_setting('synchronous_commit')"),
             ("full_page_writes", "SELECT current_setting('full_page_writes')"),
         ] {
-            let value: String = link.answer(sqlx::raw_sql(text).fetch_one(&link.shared)).await?.try_get(0)?;
+            let mut connection = link.connection(&link.shared).await?;
+            let row = link.answer(sqlx::raw_sql(text).fetch_one(&mut *connection)).await?;
+            let value: String = row.try_get(0)?;
             if value == "off" {
                 warnings.push(format!("{setting} is off: an acknowledged webhook can be lost in a crash"));
             }
@@ -360,19 +366,18 @@ impl Store {
     }
 }
 
-async fn begin_at(link: &Arc<Link>, pool: &PgPool) -> Result<Tx, StoreError> {
-    let tx = link.begin(pool, "BEGIN").await?;
-    Ok(Tx::on(Conn::Postgres(tx, Arc::clone(link))))
+async fn begin_at(link: &Arc<Link>, pool: &Arc<Connections<Postgres>>) -> Result<Tx, StoreError> {
+    let connection = link.begin(pool, "BEGIN").await?;
+    Ok(Tx::on(Conn::Postgres(connection, Arc::clone(link))))
 }
 
 /// Behind a pooler a statement is parsed and run in one transaction, or the two would meet different connections.
-async fn read_at(link: &Arc<Link>, pool: &PgPool) -> Result<Tx, StoreError> {
-    if !link.keeps_statements {
-        let tx = link.begin(pool, "BEGIN READ ONLY").await?;
-        return Ok(Tx::on(Conn::Postgres(tx, Arc::clone(link))));
-    }
-    let connection = link.connection(pool).await?;
-    Ok(Tx::on(Conn::PostgresPlain(connection, Arc::clone(link))))
+async fn read_at(link: &Arc<Link>, pool: &Arc<Connections<Postgres>>) -> Result<Tx, StoreError> {
+    let connection = match link.keeps_statements {
+        true => link.connection(pool).await?,
+        false => link.begin(pool, "BEGIN READ ONLY").await?,
+    };
+    Ok(Tx::on(Conn::Postgres(connection, Arc::clone(link))))
 }
 
 /// One transaction, or one reading connection. Dropping it without [`Tx::commit`] takes everything back.
@@ -390,12 +395,10 @@ pub struct Tx {
     asked: Arc<AtomicU64>,
 }
 
+/// With a transaction on it, or each statement by itself.
 pub(super) enum Conn {
-    Sqlite(Transaction<'static, Sqlite>),
-    Postgres(Transaction<'static, Postgres>, Arc<Link>),
-    /// Each statement by itself.
-    SqlitePlain(PoolConnection<Sqlite>),
-    PostgresPlain(PoolConnection<Postgres>, Arc<Link>),
+    Sqlite(Held<Sqlite>),
+    Postgres(Held<Postgres>, Arc<Link>),
 }
 
 /// A value for a `$n`.
@@ -511,6 +514,22 @@ impl Tx {
         self.asked.fetch_add(statements as u64, Ordering::Relaxed);
     }
 
+    /// After statements that were answered whole.
+    pub(super) fn has_answers(&mut self) {
+        match &mut self.conn {
+            Conn::Sqlite(c) => c.has_answered(),
+            Conn::Postgres(c, _) => c.has_answered(),
+        }
+    }
+
+    /// A statement failed in a transaction, or was left halfway.
+    fn has_failed(&self) -> bool {
+        match &self.conn {
+            Conn::Sqlite(c) => c.has_failed(),
+            Conn::Postgres(c, _) => c.has_failed(),
+        }
+    }
+
     /// When the first of the jobs that this transaction enqueued or brought forward is due, microseconds.
     pub fn first_due(&self) -> Option<i64> {
         self.first_due
@@ -525,10 +544,13 @@ impl Tx {
             return Err(StoreError::NeedsLocks);
         }
         self.write_behind().await?;
+        if self.has_failed() {
+            // PostgreSQL would take the transaction back and call that a success.
+            return Err(StoreError::Conflict);
+        }
         match self.conn {
-            Conn::Sqlite(tx) => tx.commit().await?,
-            Conn::Postgres(tx, link) => link.answer(tx.commit()).await?,
-            Conn::SqlitePlain(_) | Conn::PostgresPlain(..) => {}
+            Conn::Sqlite(connection) => connection.commit().await?,
+            Conn::Postgres(connection, link) => link.answer(connection.commit()).await?,
         }
         Ok(())
     }
@@ -539,16 +561,15 @@ impl Tx {
     /// The connection is lost; the database takes it back by itself.
     pub async fn rollback(self) -> Result<(), StoreError> {
         match self.conn {
-            Conn::Sqlite(tx) => tx.rollback().await?,
-            Conn::Postgres(tx, link) => link.answer(tx.rollback()).await?,
-            Conn::SqlitePlain(_) | Conn::PostgresPlain(..) => {}
+            Conn::Sqlite(connection) => connection.rollback().await?,
+            Conn::Postgres(connection, link) => link.answer(connection.rollback()).await?,
         }
         Ok(())
     }
 
     /// `FOR UPDATE` where the engine needs it; SQLite's writer is alone anyway.
     pub(super) fn is_postgres(&self) -> bool {
-        matches!(self.conn, Conn::Postgres(..) | Conn::PostgresPlain(..))
+        matches!(self.conn, Conn::Postgres(..))
     }
 
     /// Chooses between the engines' spellings of one statement.
@@ -574,40 +595,38 @@ impl Tx {
     pub(super) async fn run(&mut self, sql: &'static str, args: &[Arg<'_>]) -> Result<u64, StoreError> {
         self.beside_the_book()?;
         self.count(1);
-        Ok(match &mut self.conn {
+        let touched = match &mut self.conn {
             Conn::Sqlite(c) => bind!(sql, args).execute(&mut **c).await?.rows_affected(),
             Conn::Postgres(c, link) => ask!(link, bind!(sql, args), execute, c).rows_affected(),
-            Conn::SqlitePlain(c) => bind!(sql, args).execute(&mut **c).await?.rows_affected(),
-            Conn::PostgresPlain(c, link) => ask!(link, bind!(sql, args), execute, c).rows_affected(),
-        })
+        };
+        self.has_answers();
+        Ok(touched)
     }
 
     /// Runs a query; answers its rows.
     pub(super) async fn rows(&mut self, sql: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, StoreError> {
         self.beside_the_book()?;
         self.count(1);
-        Ok(match &mut self.conn {
+        let rows = match &mut self.conn {
             Conn::Sqlite(c) => bind!(sql, args).fetch_all(&mut **c).await?.into_iter().map(Row::Sqlite).collect(),
             Conn::Postgres(c, link) => {
                 ask!(link, bind!(sql, args), fetch_all, c).into_iter().map(Row::Postgres).collect()
             }
-            Conn::SqlitePlain(c) => bind!(sql, args).fetch_all(&mut **c).await?.into_iter().map(Row::Sqlite).collect(),
-            Conn::PostgresPlain(c, link) => {
-                ask!(link, bind!(sql, args), fetch_all, c).into_iter().map(Row::Postgres).collect()
-            }
-        })
+        };
+        self.has_answers();
+        Ok(rows)
     }
 
     /// Runs a query; answers its first row.
     pub(super) async fn row(&mut self, sql: &'static str, args: &[Arg<'_>]) -> Result<Option<Row>, StoreError> {
         self.beside_the_book()?;
         self.count(1);
-        Ok(match &mut self.conn {
+        let row = match &mut self.conn {
             Conn::Sqlite(c) => bind!(sql, args).fetch_optional(&mut **c).await?.map(Row::Sqlite),
             Conn::Postgres(c, link) => ask!(link, bind!(sql, args), fetch_optional, c).map(Row::Postgres),
-            Conn::SqlitePlain(c) => bind!(sql, args).fetch_optional(&mut **c).await?.map(Row::Sqlite),
-            Conn::PostgresPlain(c, link) => ask!(link, bind!(sql, args), fetch_optional, c).map(Row::Postgres),
-        })
+        };
+        self.has_answers();
+        Ok(row)
     }
 
     /// Runs a query for one number, such as a count; 0 when there is no row.

@@ -11,16 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, Postgres, Row as _, Transaction};
+use sqlx::{ConnectOptions, Connection, Postgres, Row as _};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
+use super::connections::{Connections, FRESH, Held};
 use super::dialect::{StoreError, StoreSettings};
 
-/// A connection that was used so short a time ago is not asked whether it lives.
-const FRESH: Duration = Duration::from_secs(1);
 /// Pause between two looks at the hosts.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 /// Pause between two calls to the workers of other processes; what is enqueued meanwhile goes with the next.
@@ -35,9 +33,9 @@ pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError
 /// Pools of connections to one database, wherever it lives at the moment.
 pub(super) struct Link {
     /// For everybody.
-    pub(super) shared: PgPool,
+    pub(super) shared: Arc<Connections<Postgres>>,
     /// For webhooks, so that nobody else can take their last connection (F54).
-    pub(super) reserved: PgPool,
+    pub(super) reserved: Arc<Connections<Postgres>>,
     /// False behind a pooler in transaction mode: the next transaction meets another server connection, where a named
     /// statement is not known.
     pub(super) keeps_statements: bool,
@@ -59,6 +57,8 @@ struct Doubt {
     open: AtomicBool,
     /// …and it casts doubt on connections that are open.
     on_connections: AtomicBool,
+    /// How often there was such a doubt, or one was settled.
+    times: Arc<AtomicU64>,
     bell: Notify,
 }
 
@@ -101,7 +101,10 @@ impl Link {
         let first = first?;
         let host = hosts.get(first).cloned().unwrap_or_default();
         let doubt = Arc::new(Doubt::new());
-        let pool = |connections| pool(connections, wait, answer, host.clone(), &doubt);
+        let pool = |places| {
+            let pool = pool(places, wait, answer, host.clone(), &doubt);
+            Connections::before(pool, places, wait, Arc::clone(&doubt.times))
+        };
         let link = Arc::new(Link {
             shared: pool(settings.connections),
             reserved: pool(settings.reserved),
@@ -121,14 +124,19 @@ impl Link {
     /// Begins a transaction. A connection that turns out to be dead is no reason to give up: nothing was asked yet.
     pub(super) fn begin<'a>(
         &'a self,
-        pool: &'a PgPool,
+        pool: &'a Arc<Connections<Postgres>>,
         statement: &'static str,
-    ) -> Answer<'a, Transaction<'static, Postgres>> {
+    ) -> Answer<'a, Held<Postgres>> {
         Box::pin(async move {
             let began = Instant::now();
             loop {
-                match timeout(self.answer, self.watched(begin_whole(pool, statement))).await {
-                    Ok(Ok(tx)) => return Ok(tx),
+                let begun = async {
+                    let mut connection = pool.take().await?;
+                    connection.begin(statement).await?;
+                    Ok(connection)
+                };
+                match timeout(self.answer, self.watched(begun)).await {
+                    Ok(Ok(connection)) => return Ok(connection),
                     Ok(Err(e)) if is_lost(&e) && began.elapsed() < self.wait => {
                         self.doubt.weigh(&e);
                         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -144,8 +152,8 @@ impl Link {
     }
 
     /// A connection of a pool.
-    pub(super) fn connection<'a>(&'a self, pool: &'a PgPool) -> Answer<'a, PoolConnection<Postgres>> {
-        self.answer(self.watched(pool.acquire()))
+    pub(super) fn connection<'a>(&'a self, pool: &'a Arc<Connections<Postgres>>) -> Answer<'a, Held<Postgres>> {
+        self.answer(self.watched(pool.take()))
     }
 
     /// Waits for an answer of the database, but not for ever: a host can vanish without a word.
@@ -193,8 +201,12 @@ impl Link {
     pub(super) async fn send_calls(&self) {
         loop {
             self.call.notified().await;
-            let sent = sqlx::raw_sql("SET LOCAL synchronous_commit = off; NOTIFY grosz_jobs").execute(&self.reserved);
-            if let Err(error) = self.answer(sent).await {
+            let sent = async {
+                let mut connection = self.connection(&self.reserved).await?;
+                let call = sqlx::raw_sql("SET LOCAL synchronous_commit = off; NOTIFY grosz_jobs");
+                self.answer(call.execute(&mut *connection)).await
+            };
+            if let Err(error) = sent.await {
                 // Workers look by themselves, only later.
                 tracing::debug!(error = %error, "Workers could not be called");
             }
@@ -247,7 +259,8 @@ impl Link {
     /// The database's clock, microseconds.
     pub(super) async fn clock(&self) -> Result<i64, StoreError> {
         let sql = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)::text";
-        let row = self.answer(sqlx::raw_sql(sql).fetch_one(&self.shared)).await?;
+        let mut connection = self.connection(&self.shared).await?;
+        let row = self.answer(sqlx::raw_sql(sql).fetch_one(&mut *connection)).await?;
         let text: String = row.try_get(0)?;
         text.parse().map_err(|_| StoreError::Unreadable(format!("clock: {text:?}")))
     }
@@ -283,8 +296,8 @@ impl Link {
     fn turn_to(&self, n: usize) {
         let moved = *self.at.borrow() != n;
         if let (true, Some(host)) = (moved, self.hosts.get(n)) {
-            self.shared.set_connect_options(host.clone());
-            self.reserved.set_connect_options(host.clone());
+            self.shared.pool().set_connect_options(host.clone());
+            self.reserved.pool().set_connect_options(host.clone());
             self.at.send_replace(n);
             tracing::warn!(host = n + 1, of = self.hosts.len(), "The database moved to another host");
         }
@@ -294,14 +307,6 @@ impl Link {
     }
 }
 
-/// A caller that leaves halfway must not leave a begun transaction on a connection that goes back to its pool, as the
-/// driver would: so a beginning always comes to its end, and is taken back if nobody wants it any more.
-async fn begin_whole(pool: &PgPool, statement: &'static str) -> sqlx::Result<Transaction<'static, Postgres>> {
-    let pool = pool.clone();
-    let whole = tokio::spawn(async move { pool.begin_with(statement).await });
-    whole.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
-}
-
 impl Doubt {
     fn new() -> Doubt {
         Doubt {
@@ -309,6 +314,7 @@ impl Doubt {
             stale_before_ms: AtomicU64::new(0),
             open: AtomicBool::new(false),
             on_connections: AtomicBool::new(false),
+            times: Arc::default(),
             bell: Notify::new(),
         }
     }
@@ -326,6 +332,7 @@ impl Doubt {
     fn raise(&self, on_connections: bool) {
         if on_connections {
             self.on_connections.store(true, Ordering::Relaxed);
+            self.times.fetch_add(1, Ordering::Release);
         }
         self.open.store(true, Ordering::Relaxed);
         self.bell.notify_one();
@@ -334,6 +341,7 @@ impl Doubt {
     fn forget_connections(&self) {
         let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.stale_before_ms.store(now, Ordering::Relaxed);
+        self.times.fetch_add(1, Ordering::Release);
     }
 
     /// True for a connection of this age that was opened before the last doubt was settled.
@@ -347,7 +355,7 @@ impl Doubt {
 async fn keep(link: Weak<Link>, doubt: Arc<Doubt>) {
     let mut known = Standing::TakesWrites;
     loop {
-        if !doubt.open.swap(false, Ordering::Relaxed) && known == Standing::TakesWrites {
+        if known == Standing::TakesWrites && !doubt.open.load(Ordering::Relaxed) {
             tokio::select! {
                 () = doubt.bell.notified() => {}
                 // The link may be gone.
@@ -355,8 +363,8 @@ async fn keep(link: Weak<Link>, doubt: Arc<Doubt>) {
             }
         }
         let Some(link) = link.upgrade().filter(|l| !l.shared.is_closed()) else { return };
-        if doubt.open.load(Ordering::Relaxed) || known != Standing::TakesWrites {
-            doubt.open.store(false, Ordering::Relaxed);
+        // A doubt that is raised while we look is looked into next time.
+        if doubt.open.swap(false, Ordering::Relaxed) || known != Standing::TakesWrites {
             let found = link.look_around().await;
             if found != known {
                 say(found);

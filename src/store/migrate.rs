@@ -35,7 +35,8 @@ impl Store {
     pub async fn migrate_up_to(&self, last: i64, now: i64) -> Result<(), StoreError> {
         match &self.engine {
             Engine::Sqlite { writer, .. } => {
-                let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+                let mut tx = writer.take().await?;
+                tx.begin("BEGIN IMMEDIATE").await?;
                 sqlx::raw_sql("CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY)")
                     .execute(&mut *tx)
                     .await?;

@@ -6,6 +6,7 @@ mod accounts;
 mod attempts;
 mod book;
 mod cases;
+mod connections;
 mod deliveries;
 mod dialect;
 mod house;

@@ -3,8 +3,11 @@
 //! A partition holds the ids of one month; ids begin with their time. The first one holds everything before the month
 //! in which the table was divided, the default one whatever has no month: its rows move when their month is made.
 
-use sqlx::{AssertSqlSafe, PgPool, Postgres, Row as _, Transaction};
+use std::sync::Arc;
 
+use sqlx::{AssertSqlSafe, Postgres, Row as _};
+
+use super::connections::{Connections, Held};
 use super::dialect::{Engine, Store, StoreError};
 use crate::ids::first_of;
 use crate::months::{month_name, month_start};
@@ -40,7 +43,7 @@ impl Store {
         let Engine::Postgres(link) = &self.engine else { return Ok(vec![]) };
         let pool = &link.shared;
         let mut made = vec![];
-        let there = parts(&mut *pool.acquire().await?).await?;
+        let there = parts(&mut *pool.take().await?).await?;
         for later in 0..=MONTHS_AHEAD {
             let start = month_start(now, later);
             if !there.iter().any(|p| p.holds(&first_of("dlv", start))) {
@@ -58,7 +61,7 @@ impl Store {
         let Engine::Postgres(link) = &self.engine else { return Ok(vec![]) };
         let pool = &link.shared;
         let bound = first_of("dlv", before);
-        let old: Vec<Part> = parts(&mut *pool.acquire().await?).await?.into_iter().filter(|p| p.to <= bound).collect();
+        let old: Vec<Part> = parts(&mut *pool.take().await?).await?.into_iter().filter(|p| p.to <= bound).collect();
         for part in &old {
             // The table's lock is held for a change of the catalogue only; the files go afterwards.
             let mut tx = begin_quick(pool).await?;
@@ -75,7 +78,7 @@ impl Store {
 }
 
 /// Makes one month, with the rows of the default partition that belong to it.
-async fn make_month(pool: &PgPool, start: i64) -> Result<Option<String>, StoreError> {
+async fn make_month(pool: &Arc<Connections<Postgres>>, start: i64) -> Result<Option<String>, StoreError> {
     let mut tx = begin_quick(pool).await?;
     // The same number as for migrations: whoever changes the schema is alone.
     sqlx::raw_sql("SELECT pg_advisory_xact_lock(7126710701)").execute(&mut *tx).await?;
@@ -99,14 +102,15 @@ async fn make_month(pool: &PgPool, start: i64) -> Result<Option<String>, StoreEr
 }
 
 /// A transaction that gives up soon instead of having everybody wait behind it.
-async fn begin_quick(pool: &PgPool) -> Result<Transaction<'static, Postgres>, StoreError> {
-    let mut tx = pool.begin().await?;
+async fn begin_quick(pool: &Arc<Connections<Postgres>>) -> Result<Held<Postgres>, StoreError> {
+    let mut tx = pool.take().await?;
+    tx.begin("BEGIN").await?;
     sqlx::raw_sql("SET LOCAL lock_timeout = '3s'").execute(&mut *tx).await?;
     Ok(tx)
 }
 
 /// Names and bounds in these texts are made here, from the clock; nothing comes from outside.
-async fn change(tx: &mut Transaction<'static, Postgres>, text: String) -> Result<(), StoreError> {
+async fn change(tx: &mut Held<Postgres>, text: String) -> Result<(), StoreError> {
     sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut **tx).await?;
     Ok(())
 }
@@ -135,13 +139,13 @@ fn read_bounds(name: String, bounds: &str) -> Option<Part> {
 }
 
 /// Months that a dropping hub detached and did not live to drop.
-async fn detached(pool: &PgPool) -> Result<Vec<String>, StoreError> {
+async fn detached(pool: &Arc<Connections<Postgres>>) -> Result<Vec<String>, StoreError> {
     let rows = sqlx::raw_sql(
         "SELECT c.relname::text AS name FROM pg_class c
          WHERE c.relkind = 'r' AND NOT c.relispartition AND c.relname ~ '^deliveries_([0-9]{4}_[0-9]{2}|first)$'
          AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('deliveries'))",
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *pool.take().await?)
     .await?;
     Ok(rows.iter().map(|row| row.try_get("name")).collect::<Result<_, _>>()?)
 }

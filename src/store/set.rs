@@ -192,16 +192,13 @@ impl Tx {
     /// Like [`Tx::run_sets`], for the book itself: on PostgreSQL all or nothing even without a transaction.
     pub(super) async fn run_sets_of_book(&mut self, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
         self.count(if self.is_postgres() { 1 } else { sets.iter().map(Set::pieces).sum() });
-        match &mut self.conn {
-            Conn::Postgres(c, link) => run_at_once(link, c, sets).await,
-            Conn::PostgresPlain(c, link) => run_at_once(link, c, sets).await,
-            Conn::Sqlite(c) => run_by_pieces(c, sets).await,
-            Conn::SqlitePlain(c) => run_by_pieces(c, sets).await,
-        }
-        .and_then(|touched| {
-            let is_short = |(set, touched): (&Set<'_>, &u64)| set.is_exact && *touched != set.len();
-            if sets.iter().zip(&touched).any(is_short) { Err(StoreError::Conflict) } else { Ok(touched) }
-        })
+        let touched = match &mut self.conn {
+            Conn::Postgres(c, link) => run_at_once(link, c, sets).await?,
+            Conn::Sqlite(c) => run_by_pieces(c, sets).await?,
+        };
+        self.has_answers();
+        let is_short = |(set, touched): (&Set<'_>, &u64)| set.is_exact && *touched != set.len();
+        if sets.iter().zip(&touched).any(is_short) { Err(StoreError::Conflict) } else { Ok(touched) }
     }
 
     /// Asks several questions in one trip; the answers are in their order, the rows of each in no promised order. All see
@@ -217,10 +214,9 @@ impl Tx {
         self.count(if self.is_postgres() { 1 } else { questions.iter().map(|q| q.set.pieces()).sum() });
         match &mut self.conn {
             Conn::Postgres(c, link) => ask_at_once(link, c, &questions, &mut answers).await,
-            Conn::PostgresPlain(c, link) => ask_at_once(link, c, &questions, &mut answers).await,
             Conn::Sqlite(c) => ask_by_pieces(c, &questions, &mut answers).await,
-            Conn::SqlitePlain(c) => ask_by_pieces(c, &questions, &mut answers).await,
         }?;
+        self.has_answers();
         Ok(answers)
     }
 
@@ -250,9 +246,9 @@ impl Tx {
         let packed = AssertSqlSafe(sql.into());
         let found = match &mut self.conn {
             Conn::Sqlite(c) => bind!(packed, args).fetch_all(&mut **c).await?,
-            Conn::SqlitePlain(c) => bind!(packed, args).fetch_all(&mut **c).await?,
-            Conn::Postgres(..) | Conn::PostgresPlain(..) => vec![],
+            Conn::Postgres(..) => vec![],
         };
+        self.has_answers();
         let names: Arc<[&'static str]> = columns.split(", ").collect();
         found.iter().map(|row| Row::packed(&names, row.try_get(0)?)).collect()
     }
@@ -270,12 +266,12 @@ impl Tx {
         }
         self.beside_the_book()?;
         self.count(if self.is_postgres() { 1 } else { set.pieces() });
-        match &mut self.conn {
-            Conn::Postgres(c, link) => rows_at_once(link, c, &set).await,
-            Conn::PostgresPlain(c, link) => rows_at_once(link, c, &set).await,
-            Conn::Sqlite(c) => rows_by_pieces(c, &set).await,
-            Conn::SqlitePlain(c) => rows_by_pieces(c, &set).await,
-        }
+        let rows = match &mut self.conn {
+            Conn::Postgres(c, link) => rows_at_once(link, c, &set).await?,
+            Conn::Sqlite(c) => rows_by_pieces(c, &set).await?,
+        };
+        self.has_answers();
+        Ok(rows)
     }
 }
 

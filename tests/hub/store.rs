@@ -1,5 +1,7 @@
 //! The store's conformance suite: each case runs on SQLite and on PostgreSQL.
 
+use std::task::Poll;
+
 use grosz::domain::payment::{Reason, Status};
 use grosz::store::{
     Attempt, Capture, Job, JobEnd, JobKind, Lane, Page, Payer, Payment, PaymentFilter, StoreError, Transition, Tx,
@@ -82,6 +84,51 @@ on_both!(a_dropped_transaction_leaves_nothing, async |engine: Engine| {
     drop(tx);
     let mut tx = hub.app.store.read().await.unwrap();
     assert!(tx.payment(&p.merchant_id, &p.id).await.unwrap().is_none());
+});
+
+// F54: connections whose users left in the middle of a statement, of a beginning or of a transaction come back clean, and
+// none is lost: all that there are can be held afterwards.
+on_both!(connections_that_are_left_halfway_come_back, async |engine: Engine| {
+    let hub = Hub::start_with(engine, |c| (c.db_connections, c.db_wait_s) = (2, 5)).await;
+    let p = payment(&hub, None);
+    for polls in 0..40 {
+        let work = async {
+            let mut reader = hub.app.store.read().await.unwrap();
+            reader.payment(&p.merchant_id, &p.id).await.unwrap();
+            let mut tx = hub.tx().await;
+            tx.add_payment(&p).await.unwrap();
+            assert!(tx.payment(&p.merchant_id, &p.id).await.unwrap().is_some());
+            // Nobody commits.
+        };
+        let mut work = std::pin::pin!(work);
+        for _ in 0..polls {
+            let is_done = std::future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx).is_ready())).await;
+            if is_done {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    let mut held = vec![hub.app.store.read().await.unwrap()];
+    held.push(if engine == Engine::Postgres { hub.app.store.read().await.unwrap() } else { hub.tx().await });
+    for mut tx in held {
+        assert!(tx.payment(&p.merchant_id, &p.id).await.unwrap().is_none(), "nothing was committed, nothing is seen");
+        tx.rollback().await.unwrap();
+    }
+    add(&hub, &p).await.unwrap();
+});
+
+// A statement fails, its error is overlooked: PostgreSQL takes the transaction back and calls that a commit.
+on_both!(what_failed_is_not_called_committed, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let (p, second) = (payment(&hub, None), payment(&hub, None));
+    add(&hub, &p).await.unwrap();
+    let mut tx = hub.tx().await;
+    tx.add_payment(&second).await.unwrap();
+    assert!(matches!(tx.add_payment(&p).await, Err(StoreError::Taken)));
+    assert!(matches!(tx.commit().await, Err(StoreError::Conflict)));
+    let mut tx = hub.app.store.read().await.unwrap();
+    assert!(tx.payment(&second.merchant_id, &second.id).await.unwrap().is_none());
 });
 
 // R-5W-16

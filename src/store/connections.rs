@@ -1,0 +1,210 @@
+//! Connections at hand. The driver's pool asks every connection that comes back whether it lives, which wakes another
+//! thread or process and costs more than many a statement. What came back whole a moment ago is kept here, before the
+//! pool, and taken again without a question; everything else goes to the pool and is asked.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use sqlx::pool::{Pool, PoolConnection};
+use sqlx::{Connection as _, Database, Postgres, Sqlite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// A connection that was used so short a time ago is not asked whether it lives.
+pub(super) const FRESH: Duration = Duration::from_secs(1);
+
+/// A database whose transactions begin and end by plain statements.
+pub(super) trait Plain: Database {
+    /// Runs a statement without parameters.
+    fn run<'c>(connection: &'c mut Self::Connection, sql: &'static str) -> BoxFuture<'c, sqlx::Result<()>>;
+}
+
+impl Plain for Postgres {
+    fn run<'c>(connection: &'c mut Self::Connection, sql: &'static str) -> BoxFuture<'c, sqlx::Result<()>> {
+        Box::pin(async move { sqlx::raw_sql(sql).execute(connection).await.map(drop) })
+    }
+}
+
+impl Plain for Sqlite {
+    fn run<'c>(connection: &'c mut Self::Connection, sql: &'static str) -> BoxFuture<'c, sqlx::Result<()>> {
+        // Prepared once for each connection.
+        Box::pin(async move { sqlx::query(sql).execute(connection).await.map(drop) })
+    }
+}
+
+/// All connections of a kind; as many can be held at the same time as there are places.
+pub(super) struct Connections<DB: Plain> {
+    pool: Pool<DB>,
+    places: Arc<Semaphore>,
+    idle: Mutex<Vec<Idle<DB>>>,
+    wait: Duration,
+    /// Rises when something becomes known against connections that are open.
+    doubts: Arc<AtomicU64>,
+}
+
+struct Idle<DB: Database> {
+    connection: PoolConnection<DB>,
+    since: Instant,
+    doubts: u64,
+}
+
+impl<DB: Plain> Connections<DB> {
+    /// In front of a pool of at least `places` connections, which nobody else uses. Nobody waits for a place for longer
+    /// than `wait`.
+    pub(super) fn before(pool: Pool<DB>, places: u32, wait: Duration, doubts: Arc<AtomicU64>) -> Arc<Self> {
+        let places = Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(1)));
+        Arc::new(Connections { pool, places, idle: Mutex::default(), wait, doubts })
+    }
+
+    /// A connection.
+    pub(super) async fn take(self: &Arc<Self>) -> sqlx::Result<Held<DB>> {
+        let place = timeout(self.wait, Arc::clone(&self.places).acquire_owned()).await;
+        let place = place.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+        let doubts = self.doubts.load(Ordering::Acquire);
+        let connection = match self.at_hand(doubts) {
+            Some(connection) => connection,
+            None => self.pool.acquire().await?,
+        };
+        let home = Arc::clone(self);
+        Ok(Held { connection: Some(connection), place: Some(place), home, doubts, is_open: false, is_busy: false })
+    }
+
+    /// The one that was used last, unless that was too long ago: then the pool looks after all of them.
+    fn at_hand(&self, doubts: u64) -> Option<PoolConnection<DB>> {
+        let mut idle = self.idle();
+        match idle.pop() {
+            Some(last) if last.doubts == doubts && last.since.elapsed() < FRESH => Some(last.connection),
+            Some(_) => {
+                idle.clear();
+                None
+            }
+            None => None,
+        }
+    }
+
+    fn put(&self, connection: PoolConnection<DB>, doubts: u64) {
+        let mut idle = self.idle();
+        if !self.places.is_closed() && self.doubts.load(Ordering::Acquire) == doubts {
+            idle.push(Idle { connection, since: Instant::now(), doubts });
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle<DB>>> {
+        self.idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The pool, to change where it connects to.
+    pub(super) fn pool(&self) -> &Pool<DB> {
+        &self.pool
+    }
+
+    /// True when [`Connections::close`] was called.
+    pub(super) fn is_closed(&self) -> bool {
+        self.places.is_closed()
+    }
+
+    /// Closes all after the work in flight.
+    pub(super) async fn close(&self) {
+        self.places.close();
+        self.idle().clear();
+        self.pool.close().await;
+    }
+}
+
+/// A connection, and the transaction that was begun on it. Dropping it takes the transaction back.
+pub(super) struct Held<DB: Plain> {
+    connection: Option<PoolConnection<DB>>,
+    place: Option<OwnedSemaphorePermit>,
+    home: Arc<Connections<DB>>,
+    /// What was known when it was taken.
+    doubts: u64,
+    /// A transaction was begun, or may have been.
+    is_open: bool,
+    /// It was used since it last answered whole: a statement is under way, was left halfway, or failed.
+    is_busy: bool,
+}
+
+impl<DB: Plain> Held<DB> {
+    /// Begins a transaction.
+    pub(super) async fn begin(&mut self, statement: &'static str) -> sqlx::Result<()> {
+        // Before the statement is sent: a caller that leaves halfway leaves a transaction behind.
+        self.is_open = true;
+        self.run(statement).await
+    }
+
+    /// Commits the transaction, if one was begun.
+    pub(super) async fn commit(mut self) -> sqlx::Result<()> {
+        if self.is_open {
+            self.run("COMMIT").await?;
+            self.is_open = false;
+        }
+        Ok(())
+    }
+
+    /// Takes the transaction back, if one was begun.
+    pub(super) async fn rollback(mut self) -> sqlx::Result<()> {
+        if self.is_open {
+            self.run("ROLLBACK").await?;
+            self.is_open = false;
+        }
+        Ok(())
+    }
+
+    async fn run(&mut self, statement: &'static str) -> sqlx::Result<()> {
+        DB::run(self, statement).await?;
+        self.has_answered();
+        Ok(())
+    }
+
+    /// A statement failed within the transaction, or was left halfway.
+    pub(super) fn has_failed(&self) -> bool {
+        self.is_open && self.is_busy
+    }
+
+    /// What it was used for was answered whole. Who never says so has the pool ask it.
+    pub(super) fn has_answered(&mut self) {
+        self.is_busy = false;
+    }
+}
+
+/// How long an abandoned transaction may take to be taken back.
+const TAKING_BACK: Duration = Duration::from_secs(10);
+
+impl<DB: Plain> Drop for Held<DB> {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        if !self.is_open {
+            if !self.is_busy {
+                self.home.put(connection, self.doubts);
+            }
+            return;
+        }
+        let place = self.place.take();
+        tokio::spawn(async move {
+            // A database that has taken it back by itself (no space left, a lost connection) says so by an error; the pool
+            // asks the connection whether it lives.
+            if timeout(TAKING_BACK, DB::run(&mut connection, "ROLLBACK")).await.is_err() {
+                let _ = timeout(TAKING_BACK, connection.detach().close_hard()).await;
+            }
+            drop(place);
+        });
+    }
+}
+
+impl<DB: Plain> Deref for Held<DB> {
+    type Target = DB::Connection;
+
+    fn deref(&self) -> &DB::Connection {
+        self.connection.as_ref().expect("it is held until it is dropped")
+    }
+}
+
+impl<DB: Plain> DerefMut for Held<DB> {
+    fn deref_mut(&mut self) -> &mut DB::Connection {
+        self.is_busy = true;
+        self.connection.as_mut().expect("it is held until it is dropped")
+    }
+}
