@@ -37,35 +37,35 @@ pub struct Attempt {
 }
 
 /// What lists show of an attempt.
-#[derive(Debug, Clone)]
-pub struct AttemptGlance {
+#[derive(Debug, Clone, Copy)]
+pub struct AttemptGlance<'r> {
     /// `att_…`
-    pub id: String,
+    pub id: &'r str,
     /// 1 for the first.
     pub no: i64,
     /// As of [`Attempt`].
-    pub state: String,
+    pub state: &'r str,
     /// Our name for it at the gateway.
-    pub reference: String,
+    pub reference: &'r str,
     /// The gateway's name for the checkout.
-    pub gateway_ref: Option<String>,
+    pub gateway_ref: Option<&'r str>,
     /// At which account.
-    pub provider_account_id: String,
+    pub provider_account_id: &'r str,
     /// Microseconds.
     pub expires_at: i64,
     /// Microseconds.
     pub created_at: i64,
 }
 
-impl From<Attempt> for AttemptGlance {
-    fn from(a: Attempt) -> Self {
+impl<'r> From<&'r Attempt> for AttemptGlance<'r> {
+    fn from(a: &'r Attempt) -> Self {
         AttemptGlance {
-            id: a.id,
+            id: &a.id,
             no: a.no,
-            state: a.state,
-            reference: a.reference,
-            gateway_ref: a.gateway_ref,
-            provider_account_id: a.provider_account_id,
+            state: &a.state,
+            reference: &a.reference,
+            gateway_ref: a.gateway_ref.as_deref(),
+            provider_account_id: &a.provider_account_id,
             expires_at: a.expires_at,
             created_at: a.created_at,
         }

@@ -714,7 +714,68 @@ fn packed_blob(_: &[&str], _: &[Cell], name: &str) -> Result<Option<Vec<u8>>, St
     Err(StoreError::Unreadable(format!("{name}: bytes are not packed")))
 }
 
+/// The values of one row in the order of its columns; texts are borrowed from the row.
+pub(super) struct Cells<'r> {
+    row: &'r Row,
+    at: usize,
+}
+
+impl<'r> Cells<'r> {
+    pub(super) fn maybe_text(&mut self) -> Result<Option<&'r str>, StoreError> {
+        let at = self.next();
+        match self.row {
+            Row::Sqlite(row) => Ok(row.try_get(at)?),
+            Row::Postgres(row) => Ok(row.try_get(at)?),
+            Row::Packed(_, cells) => match cells.get(at) {
+                Some(Cell::Null) => Ok(None),
+                Some(Cell::Text(text)) => Ok(Some(text)),
+                Some(Cell::Int(_)) | None => Err(unreadable(at)),
+            },
+        }
+    }
+
+    pub(super) fn text(&mut self) -> Result<&'r str, StoreError> {
+        self.maybe_text()?.ok_or_else(|| unreadable(self.at))
+    }
+
+    pub(super) fn maybe_int(&mut self) -> Result<Option<i64>, StoreError> {
+        let at = self.next();
+        match self.row {
+            Row::Sqlite(row) => Ok(row.try_get(at)?),
+            Row::Postgres(row) => Ok(row.try_get(at)?),
+            Row::Packed(_, cells) => match cells.get(at) {
+                Some(Cell::Null) => Ok(None),
+                Some(Cell::Int(int)) => Ok(Some(*int)),
+                Some(Cell::Text(text)) => text.parse().map(Some).map_err(|_| unreadable(at)),
+                None => Err(unreadable(at)),
+            },
+        }
+    }
+
+    pub(super) fn int(&mut self) -> Result<i64, StoreError> {
+        self.maybe_int()?.ok_or_else(|| unreadable(self.at))
+    }
+
+    pub(super) fn flag(&mut self) -> Result<bool, StoreError> {
+        Ok(self.int()? != 0)
+    }
+
+    fn next(&mut self) -> usize {
+        self.at += 1;
+        self.at - 1
+    }
+}
+
+fn unreadable(at: usize) -> StoreError {
+    StoreError::Unreadable(format!("column {at} of a row"))
+}
+
 impl Row {
+    /// Its values, one after another.
+    pub(super) fn cells(&self) -> Cells<'_> {
+        Cells { row: self, at: 0 }
+    }
+
     /// A row that came as one JSON array.
     pub(super) fn packed(names: &Arc<[&'static str]>, json: &str) -> Result<Row, StoreError> {
         let cells = serde_json::from_str(json).map_err(|e| StoreError::Unreadable(format!("a packed row: {e}")))?;

@@ -5,7 +5,7 @@ use grosz_providers::invoicer::{Buyer, InvoiceLine};
 
 use super::dialect::{Arg, Row, StoreError, Tx, args, maybe_json, to_json};
 use super::set::{Question, Set, row};
-use super::{AttemptGlance, InvoiceGlance, Page};
+use super::Page;
 use crate::domain::payment::{Reason, Status};
 
 /// One thing to be paid.
@@ -99,19 +99,6 @@ pub struct PaymentFilter {
     pub live: Option<bool>,
 }
 
-/// A payment as lists show it.
-#[derive(Debug, Clone)]
-pub struct ListedPayment {
-    /// The payment, without buyer and lines.
-    pub payment: Payment,
-    /// Its attempts, the first first.
-    pub attempts: Vec<AttemptGlance>,
-    /// Its sales invoice.
-    pub invoice: Option<InvoiceGlance>,
-    /// An expert attached a document, and the merchant shows those to payers.
-    pub has_shown_attachment: bool,
-}
-
 macro_rules! payment_columns {
     () => {
         "merchant_id, id, case_id, quote_version, payer_id, buyer, profile_id, profile_version, provider_account_id, amount, currency, lines, description, return_url, token, live, status, status_reason, late_success, double_payment, mismatch, amount_refunded, version, created_at, updated_at, completed_at"
@@ -138,41 +125,7 @@ macro_rules! from_payments {
         )
     };
 }
-
-/// Rows of the default page, and one more that says whether there is another page.
-const FIRST_PAGE: i64 = 21;
-
-/// What a list shows of a payment and its attempt, by names that the outer query can use.
-macro_rules! listed_columns {
-    () => {
-        "merchant_id, id, case_id, quote_version, payer_id, profile_id, profile_version, provider_account_id, amount, currency, description, return_url, token, live, status, status_reason, late_success, double_payment, mismatch, amount_refunded, version, created_at, updated_at, completed_at, attempt_id, no, state, reference, gateway_ref, attempt_account, expires_at, attempt_created"
-    };
-}
-
-/// The first words of a list's statement, and the page it shows.
-macro_rules! listed {
-    ($of:ident) => {
-        listed!(from from_payments!($of))
-    };
-    (first page of $of:literal) => {
-        // PostgreSQL keeps one plan for all callers only where it knows how many rows are wanted and no filter may be
-        // missing; making the plan anew would take as long as the page.
-        listed!(from concat!(" FROM payments WHERE merchant_id = $1 AND ", $of, " AND live = $3 AND id < $4 ORDER BY id DESC LIMIT 21"))
-    };
-    (from $page:expr) => {
-        concat!(
-            "SELECT p.merchant_id, p.id, p.case_id, p.quote_version, p.payer_id, p.profile_id, p.profile_version, p.provider_account_id,
-                 p.amount, p.currency, p.description, p.return_url, p.token, p.live, p.status, p.status_reason, p.late_success,
-                 p.double_payment, p.mismatch, p.amount_refunded, p.version, p.created_at, p.updated_at, p.completed_at,
-                 a.id AS attempt_id, a.no, a.state, a.reference, a.gateway_ref, a.provider_account_id AS attempt_account, a.expires_at,
-                 a.created_at AS attempt_created
-             FROM (SELECT merchant_id, id, case_id, quote_version, payer_id, profile_id, profile_version, provider_account_id, amount,
-                 currency, description, return_url, token, live, status, status_reason, late_success, double_payment, mismatch,
-                 amount_refunded, version, created_at, updated_at, completed_at", $page, ") p
-             LEFT JOIN attempts a ON a.merchant_id = p.merchant_id AND a.payment_id = p.id"
-        )
-    };
-}
+pub(super) use from_payments;
 
 impl Tx {
     /// Adds a payment; `Taken` when its case has an unfinished one.
@@ -255,87 +208,6 @@ impl Tx {
         };
         let rows = self.page_rows(sql, merchant, f, page).await?;
         rows.iter().map(payment).collect()
-    }
-
-    /// A page of payments with what a list shows of each. Buyer and lines are left out.
-    pub async fn listed_payments(
-        &mut self,
-        merchant: &str,
-        f: &PaymentFilter,
-        page: &Page,
-    ) -> Result<Vec<ListedPayment>, StoreError> {
-        let live = f.live.map(i64::from);
-        let has_filter =
-            f.status.is_some() || f.from.is_some() || f.to.is_some() || f.payer.is_some() && f.case.is_some();
-        let rows = if page.limit == FIRST_PAGE && live.is_some() && !has_filter {
-            let sql = match (&f.payer, &f.case) {
-                (Some(_), _) => listed!(first page of "payer_id = $2"),
-                (None, Some(_)) => listed!(first page of "case_id = $2"),
-                (None, None) => listed!(first page of "$2 = ''"),
-            };
-            let of = f.payer.as_deref().or(f.case.as_deref()).unwrap_or_default();
-            // Ids begin with a digit after the prefix; in every collation a letter comes later.
-            let before = page.before.as_deref().unwrap_or("pay_zzz");
-            self.wide_rows(listed_columns!(), sql, args![merchant, of, live, before]).await?
-        } else {
-            let sql = match (&f.payer, &f.case) {
-                (Some(_), _) => listed!(payer),
-                (None, Some(_)) => listed!(case),
-                (None, None) => listed!(any),
-            };
-            let args = args![merchant, &f.payer, &f.case, &f.status, f.from, f.to, live, &page.before, page.limit];
-            self.wide_rows(listed_columns!(), sql, args).await?
-        };
-        let mut listed: Vec<ListedPayment> = vec![];
-        for row in rows {
-            let attempt = match row.maybe_text("attempt_id")? {
-                Some(id) => Some(AttemptGlance {
-                    id,
-                    no: row.int("no")?,
-                    state: row.text("state")?,
-                    reference: row.text("reference")?,
-                    gateway_ref: row.maybe_text("gateway_ref")?,
-                    provider_account_id: row.text("attempt_account")?,
-                    expires_at: row.int("expires_at")?,
-                    created_at: row.int("attempt_created")?,
-                }),
-                None => None,
-            };
-            // A payment that was tried again has a row for each attempt.
-            let id = row.text("id")?;
-            if let Some(of) = listed.iter_mut().rfind(|of| of.payment.id == id) {
-                of.attempts.extend(attempt);
-                continue;
-            }
-            let attempts = attempt.into_iter().collect();
-            let payment = payment_with(&row, None, None)?;
-            listed.push(ListedPayment { payment, attempts, invoice: None, has_shown_attachment: false });
-        }
-        listed.sort_by(|a, b| b.payment.id.cmp(&a.payment.id));
-        for payment in &mut listed {
-            payment.attempts.sort_by_key(|a| a.no);
-        }
-        self.put_documents(merchant, &mut listed).await?;
-        Ok(listed)
-    }
-
-    /// Before the money came there is no invoice, and no file that would be shown.
-    async fn put_documents(&mut self, merchant: &str, listed: &mut [ListedPayment]) -> Result<(), StoreError> {
-        let is_completed = |p: &&ListedPayment| p.payment.status == Status::Completed;
-        let completed: Vec<String> = listed.iter().filter(is_completed).map(|p| p.payment.id.clone()).collect();
-        if completed.is_empty() {
-            return Ok(());
-        }
-        let shown = self.shown_attachments_of(merchant, &completed).await?;
-        for invoice in self.invoices_of(merchant, &completed).await? {
-            if let Some(of) = listed.iter_mut().find(|p| p.payment.id == invoice.payment_id) {
-                of.invoice = Some(invoice);
-            }
-        }
-        for of in listed {
-            of.has_shown_attachment = shown.contains(&of.payment.id);
-        }
-        Ok(())
     }
 
     async fn page_rows(
@@ -647,11 +519,6 @@ pub(super) fn transitions_set(new: &[(String, String, Transition)]) -> Set<'_> {
 }
 
 pub(super) fn payment(r: &Row) -> Result<Payment, StoreError> {
-    payment_with(r, maybe_json(r, "buyer")?, maybe_json(r, "lines")?)
-}
-
-/// A row whose buyer and lines were read, or were not asked for.
-fn payment_with(r: &Row, buyer: Option<Buyer>, lines: Option<Vec<InvoiceLine>>) -> Result<Payment, StoreError> {
     let reason = r.maybe_text("status_reason")?;
     Ok(Payment {
         merchant_id: r.text("merchant_id")?,
@@ -659,12 +526,12 @@ fn payment_with(r: &Row, buyer: Option<Buyer>, lines: Option<Vec<InvoiceLine>>) 
         case_id: r.maybe_text("case_id")?,
         quote_version: r.int("quote_version")?,
         payer_id: r.text("payer_id")?,
-        buyer,
+        buyer: maybe_json(r, "buyer")?,
         profile_id: r.maybe_text("profile_id")?,
         profile_version: r.int("profile_version")?,
         provider_account_id: r.text("provider_account_id")?,
         amount: r.money()?,
-        lines,
+        lines: maybe_json(r, "lines")?,
         description: r.text("description")?,
         return_url: r.text("return_url")?,
         token: r.text("token")?,

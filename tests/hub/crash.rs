@@ -152,7 +152,8 @@ on_both!(a_death_anywhere_in_a_slice_of_orders, async |engine: Engine| {
         let mut tx = hub.app.store.read().await.unwrap();
         let filter = PaymentFilter { payer: Some(matter.payer.id.clone()), ..PaymentFilter::default() };
         let page = Page { before: None, limit: 2 * i64::try_from(n).unwrap() + 10 };
-        let payments = tx.listed_payments(&hub.merchant.id, &filter, &page).await.unwrap();
+        let listing = tx.listed_payments(&hub.merchant.id, &filter, &page).await.unwrap();
+        let payments = listing.payments().unwrap();
         assert_eq!(payments.len(), 2 * (n + 1), "died after {polls} polls: one payment for a key");
         assert!(payments.iter().all(|p| p.attempts.len() == 1), "each with its attempt");
         polls = if survived { 0 } else { polls + 1 };

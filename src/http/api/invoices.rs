@@ -47,7 +47,7 @@ pub struct Invoice {
     external_key: String,
     /// As the payer's list shows it.
     #[serde(flatten)]
-    cell: InvoiceCell,
+    cell: InvoiceCell<'static>,
     /// Attempts made in this generation.
     attempts: i64,
     /// Attempts there are.

@@ -3,7 +3,7 @@
 
 use axum::response::{IntoResponse, Response};
 
-use super::payments::view;
+use super::payments::look_up;
 use crate::app::App;
 use crate::flows::FlowError;
 use crate::flows::start_checkout::{NewPayment, create_payment};
@@ -136,7 +136,8 @@ async fn start(app: &App, tx: &mut Tx, Called { caller, order, mark }: &Called) 
     }
     let payment = create_payment(app, tx, &merchant, caller.live, order.clone()).await?;
     let is_old = running.is_some_and(|p| p.id == payment.id);
-    let shown = view(app, tx, payment).await?;
+    let known = look_up(tx, payment).await?;
+    let shown = known.show(app);
     let answer = if is_old { Answer::ok(&shown) } else { Answer::created(&shown) };
     mark.keep(tx, &answer, app.now()).await?;
     Ok(answer.into_response())

@@ -1,7 +1,9 @@
 //! Payments: started here, paid at a gateway, decided by what the gateway reports.
 
+use std::borrow::Cow;
+
 use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use grosz_providers::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -22,7 +24,9 @@ use crate::http::idempotency::Answer;
 use crate::http::input::{Fields, Params, Post, SlicedPost};
 use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
-use crate::store::{AttemptGlance, InvoiceGlance, ListedPayment, Payment as Row, PaymentFilter, Tx};
+use crate::store::{
+    Attempt as AttemptRow, AttemptGlance, InvoiceGlance, ListedPayment, Payment as Row, PaymentFilter, Tx,
+};
 
 pub(super) fn part() -> Part {
     Part::default().add(__path_create, create).add(__path_list, list).add(__path_show, show).add(__path_retry, retry)
@@ -30,33 +34,33 @@ pub(super) fn part() -> Part {
 
 /// One thing to be paid.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Payment {
+pub struct Payment<'a> {
     /// `pay_…`
-    id: String,
+    id: &'a str,
     /// `started`, `completed` or `error`.
-    status: String,
+    status: &'static str,
     /// Why, when in `error`: `cancelled`, `declined`, `expired`, `technical`, `quote_changed`.
-    status_reason: Option<String>,
+    status_reason: Option<&'static str>,
     /// What is unusual about it.
     flags: Flags,
     /// In minor units.
     amount: i64,
     /// ISO 4217.
-    currency: String,
+    currency: &'a str,
     /// Sum of the refunds that succeeded, in minor units.
     amount_refunded: i64,
     /// One line for the payer.
-    description: String,
+    description: &'a str,
     /// The case it pays.
-    case: Option<String>,
+    case: Option<&'a str>,
     /// Who pays.
-    payer: String,
+    payer: &'a str,
     /// Where its invoice data came from.
-    profile: Option<String>,
+    profile: Option<&'a str>,
     /// The account it is (last) tried at.
-    provider_account: String,
+    provider_account: &'a str,
     /// Where the payer goes afterwards; `null` for the hub's own pages.
-    return_url: Option<String>,
+    return_url: Option<&'a str>,
     /// Send the payer here.
     checkout_url: String,
     /// Real money.
@@ -64,9 +68,9 @@ pub struct Payment {
     /// Rises with each change.
     version: i64,
     /// Its tries, the first first.
-    attempts: Vec<Attempt>,
+    attempts: Vec<Attempt<'a>>,
     /// Its invoice.
-    invoice: InvoiceCell,
+    invoice: InvoiceCell<'a>,
     /// RFC 3339.
     created_at: String,
     /// RFC 3339.
@@ -86,19 +90,19 @@ pub struct Flags {
 
 /// One try of a payment at one gateway.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Attempt {
+pub struct Attempt<'a> {
     /// `att_…`
-    id: String,
+    id: &'a str,
     /// 1 for the first.
     no: i64,
     /// `created`, `open`, `paid`, `failed` or `closed`.
-    state: String,
+    state: &'a str,
     /// The hub's name for it at the gateway.
-    reference: String,
+    reference: &'a str,
     /// The gateway's name for it.
-    gateway_ref: Option<String>,
+    gateway_ref: Option<&'a str>,
     /// At which account.
-    provider_account: String,
+    provider_account: &'a str,
     /// After this it was not to be payable (RFC 3339).
     expires_at: String,
     /// RFC 3339.
@@ -107,16 +111,16 @@ pub struct Attempt {
 
 /// The invoice as the payer's list shows it.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct InvoiceCell {
+pub struct InvoiceCell<'a> {
     /// `generating`, `download`, `try_again`, `renew_payment` or `empty`.
-    cell: String,
+    cell: &'static str,
     /// Where issuing stands, when an invoice is wanted: `queued`, `sending`, `unknown`, `issued`, `issued_differs`,
     /// `held`, `exhausted`, `by_hand`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<String>,
+    state: Option<&'static str>,
     /// The printed number.
     #[serde(skip_serializing_if = "Option::is_none")]
-    number: Option<String>,
+    number: Option<Cow<'a, str>>,
     /// Where the document can be fetched with an API key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pdf_url: Option<String>,
@@ -202,7 +206,7 @@ async fn list(
     State(web): State<Web>,
     caller: Caller,
     Params(query): Params<PaymentQuery>,
-) -> Result<Json<List<Payment>>, Problem> {
+) -> Result<Response, Problem> {
     let page = page("pay", query.limit, query.cursor.as_deref())?;
     let filter = PaymentFilter {
         payer: query.payer,
@@ -213,17 +217,20 @@ async fn list(
         live: Some(caller.live),
     };
     let mut tx = web.app.store.read().await?;
-    let rows = tx.listed_payments(&caller.merchant, &filter, &page).await?;
-    Ok(Json(page_of(rows, &page, |p| &p.payment.id, |p| show_listed(&web.app, p))))
+    let listing = tx.listed_payments(&caller.merchant, &filter, &page).await?;
+    drop(tx);
+    let rows = listing.payments()?;
+    Ok(Json(page_of(rows, &page, |p| p.id, |p| show_payment(&web.app, p))).into_response())
 }
 
 /// Shows a payment
 #[utoipa::path(get, path = "/v1/payments/{id}", tag = "payments", operation_id = "get_payment",
     params(("id" = String, Path)), responses((status = 200, body = Payment), (status = "4XX", body = ProblemBody)))]
-async fn show(State(web): State<Web>, caller: Caller, Path(id): Path<String>) -> Result<Json<Payment>, Problem> {
+async fn show(State(web): State<Web>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
     let mut tx = web.app.store.read().await?;
     let row = find(&mut tx, &caller, &id).await?;
-    Ok(Json(view(&web.app, &mut tx, row).await?))
+    let known = look_up(&mut tx, row).await?;
+    Ok(Json(known.show(&web.app)).into_response())
 }
 
 /// Tries a payment again
@@ -247,8 +254,8 @@ async fn retry(
     let tx = &mut turn.tx;
     let merchant = tx.merchant(&caller.merchant).await?.ok_or_else(Problem::not_found)?;
     let again = retry_payment(app, tx, &merchant, &payment, account, &asked).await?;
-    let shown = view(app, tx, again).await?;
-    turn.end(app, Answer::ok(&shown)).await
+    let known = look_up(tx, again).await?;
+    turn.end(app, Answer::ok(&known.show(app))).await
 }
 
 /// A payment of the caller's merchant and mode.
@@ -311,29 +318,40 @@ pub(super) fn read_time(pointer: &str, text: &str) -> Result<i64, Problem> {
     instant.map(Timestamp::as_microsecond).ok_or_else(|| Problem::field(pointer, why))
 }
 
-/// Shows one payment with its attempts and its invoice.
-pub(super) async fn view(app: &App, tx: &mut Tx, payment: Row) -> Result<Payment, Problem> {
+/// One payment with all that is shown of it.
+pub(super) struct Known {
+    payment: Row,
+    attempts: Vec<AttemptRow>,
+    invoice: Option<InvoiceGlance>,
+    has_shown_attachment: bool,
+}
+
+/// Reads what is shown of a payment beside its row.
+pub(super) async fn look_up(tx: &mut Tx, payment: Row) -> Result<Known, Problem> {
     let attempts = tx.attempts(&payment.merchant_id, &payment.id).await?;
     let (invoice, has_shown_attachment) = cell_rows(tx, &payment).await?;
-    let attempts = attempts.into_iter().map(Into::into).collect();
-    Ok(show_listed(app, ListedPayment { payment, attempts, invoice, has_shown_attachment }))
+    Ok(Known { payment, attempts, invoice, has_shown_attachment })
 }
 
-fn show_listed(app: &App, listed: ListedPayment) -> Payment {
-    let ListedPayment { payment, attempts, invoice, has_shown_attachment } = listed;
-    let invoice = show_invoice(app, &payment, invoice, has_shown_attachment);
-    show_payment(app, payment, attempts.into_iter().map(show_attempt).collect(), invoice)
+impl Known {
+    pub(super) fn show(&self, app: &App) -> Payment<'_> {
+        let attempts = self.attempts.iter().map(Into::into).collect();
+        let (invoice, has_shown_attachment) = (self.invoice.as_ref(), self.has_shown_attachment);
+        let of = ListedPayment::of(&self.payment);
+        show_payment(app, ListedPayment { attempts, invoice, has_shown_attachment, ..of })
+    }
 }
 
-fn show_payment(app: &App, p: Row, attempts: Vec<Attempt>, invoice: InvoiceCell) -> Payment {
+fn show_payment<'a>(app: &App, p: ListedPayment<'a>) -> Payment<'a> {
     Payment {
-        checkout_url: app.checkout_url(&p.token),
+        checkout_url: app.checkout_url(p.token),
+        invoice: show_invoice(app, p.id, p.status, p.reason, p.invoice, p.has_shown_attachment),
         id: p.id,
-        status: p.status.word().to_owned(),
-        status_reason: p.reason.map(|r| Reason::word(r).to_owned()),
+        status: p.status.word(),
+        status_reason: p.reason.map(Reason::word),
         flags: Flags { late_success: p.late_success, double_payment: p.double_payment, mismatch: p.mismatch },
-        amount: p.amount.minor(),
-        currency: p.amount.currency().code().to_owned(),
+        amount: p.amount,
+        currency: p.currency,
         amount_refunded: p.amount_refunded,
         description: p.description,
         case: p.case_id,
@@ -343,14 +361,13 @@ fn show_payment(app: &App, p: Row, attempts: Vec<Attempt>, invoice: InvoiceCell)
         return_url: Some(p.return_url).filter(|u| !u.is_empty()),
         live: p.live,
         version: p.version,
-        attempts,
-        invoice,
+        attempts: p.attempts.into_iter().map(show_attempt).collect(),
         created_at: rfc3339(p.created_at),
         completed_at: p.completed_at.map(rfc3339),
     }
 }
 
-fn show_attempt(a: AttemptGlance) -> Attempt {
+fn show_attempt(a: AttemptGlance<'_>) -> Attempt<'_> {
     Attempt {
         id: a.id,
         no: a.no,
@@ -374,32 +391,41 @@ async fn cell_rows(tx: &mut Tx, p: &Row) -> Result<(Option<InvoiceGlance>, bool)
 }
 
 /// The cell, by the one rule table.
-fn show_invoice(app: &App, p: &Row, invoice: Option<InvoiceGlance>, shown_attachment: bool) -> InvoiceCell {
-    let is_completed = p.status == Status::Completed;
+fn show_invoice<'a>(
+    app: &App,
+    payment: &str,
+    status: Status,
+    reason: Option<Reason>,
+    invoice: Option<&'a InvoiceGlance>,
+    shown_attachment: bool,
+) -> InvoiceCell<'a> {
+    let is_completed = status == Status::Completed;
     let invoice = invoice.filter(|_| is_completed);
     let facts = CellFacts {
-        status: p.status,
-        reason: p.reason,
-        invoice: invoice.as_ref().map(|i| i.state),
-        has_pdf: invoice.as_ref().is_some_and(|i| i.has_pdf),
+        status,
+        reason,
+        invoice: invoice.map(|i| i.state),
+        has_pdf: invoice.is_some_and(|i| i.has_pdf),
         shown_attachment: shown_attachment && is_completed,
     };
-    let base = format!("{}/v1/payments/{}", app.config.public_url, p.id);
+    let url = |document: &str| Some(format!("{}/v1/payments/{payment}/{document}", app.config.public_url));
     let pdf_url = match facts {
-        CellFacts { shown_attachment: true, .. } => Some(format!("{base}/invoice/attachment")),
-        CellFacts { invoice: Some(InvoiceState::Issued), has_pdf: true, .. } => Some(format!("{base}/invoice.pdf")),
+        CellFacts { shown_attachment: true, .. } => url("invoice/attachment"),
+        CellFacts { invoice: Some(InvoiceState::Issued), has_pdf: true, .. } => url("invoice.pdf"),
         CellFacts { .. } => None,
     };
     InvoiceCell {
-        cell: cell(facts).word().into(),
-        state: facts.invoice.map(|s| s.word().to_owned()),
-        number: invoice.and_then(|i| i.number),
+        cell: cell(facts).word(),
+        state: facts.invoice.map(InvoiceState::word),
+        number: invoice.and_then(|i| i.number.as_deref()).map(Cow::Borrowed),
         pdf_url,
     }
 }
 
 /// The cell of one payment.
-pub(super) async fn show_cell(app: &App, tx: &mut Tx, p: &Row) -> Result<InvoiceCell, Problem> {
+pub(super) async fn show_cell(app: &App, tx: &mut Tx, p: &Row) -> Result<InvoiceCell<'static>, Problem> {
     let (invoice, has_shown_attachment) = cell_rows(tx, p).await?;
-    Ok(show_invoice(app, p, invoice, has_shown_attachment))
+    let shown = show_invoice(app, &p.id, p.status, p.reason, invoice.as_ref(), has_shown_attachment);
+    let number = shown.number.map(|number| Cow::Owned(number.into_owned()));
+    Ok(InvoiceCell { number, ..shown })
 }
