@@ -3,9 +3,9 @@
 use grosz_providers::Money;
 use grosz_providers::invoicer::{Buyer, InvoiceLine};
 
+use super::Page;
 use super::dialect::{Arg, Row, StoreError, Tx, args, maybe_json, to_json};
 use super::set::{Question, Set, row};
-use super::Page;
 use crate::domain::payment::{Reason, Status};
 
 /// One thing to be paid.
