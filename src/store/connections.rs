@@ -41,6 +41,8 @@ pub(super) struct Connections<DB: Plain> {
     places: Arc<Semaphore>,
     idle: Mutex<Vec<Idle<DB>>>,
     wait: Duration,
+    /// How often one was taken.
+    uses: AtomicU64,
     /// Rises when something becomes known against connections that are open.
     doubts: Arc<AtomicU64>,
 }
@@ -56,13 +58,14 @@ impl<DB: Plain> Connections<DB> {
     /// than `wait`.
     pub(super) fn before(pool: Pool<DB>, places: u32, wait: Duration, doubts: Arc<AtomicU64>) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(1)));
-        Arc::new(Connections { pool, places, idle: Mutex::default(), wait, doubts })
+        Arc::new(Connections { pool, places, idle: Mutex::default(), wait, uses: AtomicU64::new(0), doubts })
     }
 
     /// A connection.
     pub(super) async fn take(self: &Arc<Self>) -> sqlx::Result<Held<DB>> {
         let place = timeout(self.wait, Arc::clone(&self.places).acquire_owned()).await;
         let place = place.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+        self.uses.fetch_add(1, Ordering::Relaxed);
         let doubts = self.doubts.load(Ordering::Acquire);
         let connection = match self.at_hand(doubts) {
             Some(connection) => connection,
@@ -99,6 +102,11 @@ impl<DB: Plain> Connections<DB> {
     /// The pool, to change where it connects to.
     pub(super) fn pool(&self) -> &Pool<DB> {
         &self.pool
+    }
+
+    /// How often a connection was taken.
+    pub(super) fn uses(&self) -> u64 {
+        self.uses.load(Ordering::Relaxed)
     }
 
     /// True when [`Connections::close`] was called.

@@ -15,6 +15,7 @@ use sqlx::{ConnectOptions, Postgres, Row as _, Sqlite};
 use super::book::Book;
 use super::connections::{Connections, Held};
 use super::link::Link;
+use super::wal;
 
 /// The pools of one database.
 #[derive(Clone)]
@@ -164,16 +165,18 @@ impl Store {
             .max_connections(1)
             .acquire_timeout(wait)
             .test_before_acquire(false)
-            .connect_with(options.clone())
+            // The log is copied beside the commits, not in one of them (`wal.rs`).
+            .connect_with(options.clone().pragma("wal_autocheckpoint", "0"))
             .await?;
         let many = settings.connections.max(2);
         let readers = SqlitePoolOptions::new()
             .max_connections(many)
             .acquire_timeout(wait)
             .test_before_acquire(false)
-            .connect_with(options.read_only(true).create_if_missing(false))
+            .connect_with(options.clone().read_only(true).create_if_missing(false))
             .await?;
         let writer = Connections::before(writer, 1, wait, Arc::default());
+        tokio::spawn(wal::keep(options.create_if_missing(false), Arc::downgrade(&writer)));
         let readers = Connections::before(readers, many, wait, Arc::default());
         Ok(Store { engine: Engine::Sqlite { writer, readers }, asked: Arc::default() })
     }

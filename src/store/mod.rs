@@ -23,6 +23,7 @@ mod people;
 mod records;
 mod refunds;
 mod set;
+mod wal;
 
 pub use accounts::{ApiKey, InvoicingAccount, Merchant, ProviderAccount};
 pub use attempts::{Attempt, AttemptGlance, Capture};

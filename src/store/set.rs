@@ -117,7 +117,9 @@ impl<'a> Set<'a> {
     fn over_values(&self, columns: Option<&str>, out: &mut String, values: &mut Vec<Arg<'a>>) {
         let width = self.names.len();
         for piece in self.values.chunks(LONGEST * width) {
-            let filled = (piece.len() / width).next_power_of_two();
+            // A single row would be flattened into the statement, and a statement that compares parameters with the
+            // conditions of partial indexes is prepared anew for each of their values.
+            let filled = (piece.len() / width).next_power_of_two().max(2);
             let one = format!("(?{}), ", ", ?".repeat(width - 1));
             let all = one.repeat(filled);
             // A set's first column is its owner, so only a row that fills up has none.

@@ -6,10 +6,12 @@ use grosz::domain::payment::{Reason, Status};
 use grosz::store::{
     Attempt, Capture, Job, JobEnd, JobKind, Lane, Page, Payer, Payment, PaymentFilter, StoreError, Transition, Tx,
 };
-use grosz_providers::{Currency, Money};
+use grosz_providers::{Currency, EventKind, Money};
 
 use crate::harness::{Engine, Hub};
+use crate::matter::{event, matter};
 use crate::on_both;
+use crate::program::until;
 
 fn payment(hub: &Hub, case: Option<&str>) -> Payment {
     Payment {
@@ -130,6 +132,28 @@ on_both!(what_failed_is_not_called_committed, async |engine: Engine| {
     let mut tx = hub.app.store.read().await.unwrap();
     assert!(tx.payment(&second.merchant_id, &second.id).await.unwrap().is_none());
 });
+
+// What is committed reaches the database's file beside the commits, and the log does not grow for ever while one commit
+// follows the other without a gap.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_sqlite_is_copied_beside_the_commits() {
+    let hub = Hub::start(Engine::Sqlite).await;
+    let matter = matter(&hub).await;
+    let (_, attempt) = matter.payment(&hub, "1/2026").await;
+    let file = hub.app.config.database_url.0.strip_prefix("sqlite:").unwrap().to_owned();
+    let length = |name: &str| std::fs::metadata(name).map_or(0, |m| m.len());
+    let mut longest = 0;
+    for n in 0..160 {
+        let mut inbound = matter.delivery(&hub, event(&attempt, &n.to_string(), EventKind::Note, "r"));
+        inbound.delivery.body = vec![b'x'; 1 << 20];
+        let mut tx = hub.tx().await;
+        tx.add_delivery(&inbound.delivery).await.unwrap();
+        tx.commit().await.unwrap();
+        longest = length(&format!("{file}-wal")).max(longest);
+    }
+    assert!(longest < 140 << 20, "{longest}");
+    until("all is in the file", async || length(&file) > 160 << 20).await;
+}
 
 // R-5W-16
 on_both!(a_case_has_one_unfinished_payment, async |engine: Engine| {
