@@ -464,7 +464,8 @@ mod tests {
         let with = "WITH r (merchant_id, n) AS (SELECT * FROM (VALUES";
         let owned = "WHERE column1 IS NOT NULL)";
         check_spelling(0, None, "");
-        check_spelling(1, None, &format!("{with} (?, ?)) {owned} SELECT n FROM r; "));
+        let two = "(?, ?), (?, ?)";
+        check_spelling(1, None, &format!("{with} {two}) {owned} SELECT n FROM r; "));
         let four = "(?, ?), (?, ?), (?, ?), (?, ?)";
         let packed = "SELECT json_array(n) FROM (SELECT n FROM r); ";
         check_spelling(3, Some("n"), &format!("{with} {four}) {owned} {packed}"));
@@ -472,7 +473,14 @@ mod tests {
         check_spelling(
             65,
             None,
-            &format!("{with} {long}) {owned} SELECT n FROM r; {with} (?, ?)) {owned} SELECT n FROM r; "),
+            &format!("{with} {long}) {owned} SELECT n FROM r; {with} {two}) {owned} SELECT n FROM r; "),
+        );
+        let question = Set::new(&["of_merchant"], [], "SELECT 1 FROM r").asking("one").about("SELECT id FROM q0");
+        let mut sql = String::new();
+        question.set.over_arrays(4, &mut sql);
+        assert_eq!(
+            (sql.as_str(), question.set.arrays()),
+            ("WITH r (of_merchant) AS (SELECT id FROM q0) SELECT 1 FROM r", 0)
         );
     }
 }
