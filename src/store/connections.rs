@@ -1,6 +1,6 @@
 //! Connections at hand. The driver's pool asks every connection that comes back whether it lives, which wakes another
 //! thread or process and costs more than many a statement. What came back whole a moment ago is kept here, before the
-//! pool, and taken again without a question; everything else goes to the pool and is asked.
+//! pool, and taken again without a question, after a pause with one; everything else goes to the pool.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,7 +67,7 @@ impl<DB: Plain> Connections<DB> {
         let place = place.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
         self.uses.fetch_add(1, Ordering::Relaxed);
         let doubts = self.doubts.load(Ordering::Acquire);
-        let connection = match self.at_hand(doubts) {
+        let connection = match self.at_hand(doubts).await {
             Some(connection) => connection,
             None => self.pool.acquire().await?,
         };
@@ -75,16 +75,18 @@ impl<DB: Plain> Connections<DB> {
         Ok(Held { connection: Some(connection), place: Some(place), home, doubts, is_open: false, is_busy: false })
     }
 
-    /// The one that was used last, unless that was too long ago: then the pool looks after all of them.
-    fn at_hand(&self, doubts: u64) -> Option<PoolConnection<DB>> {
-        let mut idle = self.idle();
-        match idle.pop() {
-            Some(last) if last.doubts == doubts && last.since.elapsed() < FRESH => Some(last.connection),
-            Some(_) => {
-                idle.clear();
-                None
+    /// The one that was used last and lives. The others are closed here: the pool would ask them, and wait for an answer
+    /// for as long as the system does, with their places taken.
+    async fn at_hand(&self, doubts: u64) -> Option<PoolConnection<DB>> {
+        loop {
+            let last = self.idle().pop()?;
+            if last.doubts != doubts {
+                drop(last.connection.detach());
+            } else if last.since.elapsed() < FRESH {
+                return Some(last.connection);
+            } else if let Some(connection) = asked(last.connection, self.wait).await {
+                return Some(connection);
             }
-            None => None,
         }
     }
 
@@ -120,6 +122,20 @@ impl<DB: Plain> Connections<DB> {
         self.idle().clear();
         self.pool.close().await;
     }
+}
+
+/// A connection that answers within the limit. In a task, so that a caller who leaves meanwhile leaves no question open.
+async fn asked<DB: Plain>(mut connection: PoolConnection<DB>, limit: Duration) -> Option<PoolConnection<DB>> {
+    let question = tokio::spawn(async move {
+        match timeout(limit, connection.ping()).await {
+            Ok(Ok(())) => Some(connection),
+            _ => {
+                drop(connection.detach());
+                None
+            }
+        }
+    });
+    question.await.ok().flatten()
 }
 
 /// A connection, and the transaction that was begun on it. Dropping it takes the transaction back.

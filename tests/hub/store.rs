@@ -1,6 +1,7 @@
 //! The store's conformance suite: each case runs on SQLite and on PostgreSQL.
 
 use std::task::Poll;
+use std::time::Duration;
 
 use grosz::domain::payment::{Reason, Status};
 use grosz::store::{
@@ -11,7 +12,8 @@ use grosz_providers::{Currency, EventKind, Money};
 use crate::harness::{Engine, Hub};
 use crate::matter::{event, matter};
 use crate::on_both;
-use crate::program::until;
+use crate::program::{signal, until};
+use crate::raw::Raw;
 
 fn payment(hub: &Hub, case: Option<&str>) -> Payment {
     Payment {
@@ -119,6 +121,47 @@ on_both!(connections_that_are_left_halfway_come_back, async |engine: Engine| {
     }
     add(&hub, &p).await.unwrap();
 });
+
+// F50: a host that vanished without a word leaves connections that never answer. They keep nobody out for longer than an
+// answer may take.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_fell_silent_keep_nobody_out() {
+    if crate::cluster::cluster().is_none() {
+        return;
+    }
+    let hub = Hub::start_with(Engine::Postgres, |c| (c.db_connections, c.db_wait_s, c.db_answer_s) = (2, 1, 1)).await;
+    let both = [hub.app.store.read().await.unwrap(), hub.app.store.read().await.unwrap()];
+    drop(both);
+    let raw = Raw::of(&hub.app).await;
+    let ours =
+        "SELECT pid::text FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'grosz'";
+    let silent: Vec<u32> = raw.rows(ours).await.iter().map(|row| row[0].parse().unwrap()).collect();
+    assert!(silent.len() >= 2, "{silent:?}");
+    // Until they are no longer believed without a question.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let _silent = Silenced::all(silent);
+    until("others take their place", async || {
+        let Ok(mut tx) = hub.app.store.read().await else { return false };
+        tx.payment("mer_1", "pay_1").await.is_ok()
+    })
+    .await;
+}
+
+/// Processes that do nothing until this is dropped.
+struct Silenced(Vec<u32>);
+
+impl Silenced {
+    fn all(processes: Vec<u32>) -> Silenced {
+        processes.iter().for_each(|pid| signal(*pid, "STOP"));
+        Silenced(processes)
+    }
+}
+
+impl Drop for Silenced {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|pid| signal(*pid, "CONT"));
+    }
+}
 
 // A statement fails, its error is overlooked: PostgreSQL takes the transaction back and calls that a commit.
 on_both!(what_failed_is_not_called_committed, async |engine: Engine| {
