@@ -48,12 +48,21 @@ async fn copy(
         *connection = Some(SqliteConnection::connect_with(options).await?);
     }
     let Some(own) = connection else { return Ok(()) };
-    let round = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut *own).await?;
-    let pages: i64 = round.try_get(1)?;
+    let pages = copy_beside(own).await?;
     if pages > LONGEST {
-        // Nearly all is copied; nobody writes while the rest is, and the next commit begins the log anew.
+        // Each round has only to copy what was committed during the one before, so the last ones are short.
+        for _ in 0..3 {
+            copy_beside(own).await?;
+        }
+        // Nobody writes while the rest is copied, and the next commit begins the log anew.
         let _held = writer.take().await?;
         sqlx::query("PRAGMA wal_checkpoint(RESTART)").execute(own).await?;
     }
     Ok(())
+}
+
+/// Copies what was committed so far while others go on committing; answers how many pages the log has.
+async fn copy_beside(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
+    let round = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(connection).await?;
+    Ok(round.try_get(1)?)
 }
