@@ -234,8 +234,9 @@ impl Tx {
         }
     }
 
-    /// Opens the book and reads ahead what applying these events is going to need: two trips to the database, the second
-    /// when the payments are known; where rows are locked and payments have cases a third, when the cases are locked too.
+    /// Opens the book and reads ahead what applying these events is going to need. An optimistic one does so in one trip to
+    /// the database, else there is a second when the payments are known, and where rows are locked and payments have cases
+    /// a third when the cases are locked too.
     ///
     /// # Errors
     /// The database.
