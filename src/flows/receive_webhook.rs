@@ -41,7 +41,7 @@ pub async fn receive(app: &App, slice: &[Inbound]) -> Result<Vec<Vec<Outcome>>, 
     if sought.iter().all(|s| matches!(s.reference, Reference::Ours(_))) {
         let tx = app.store.begin_optimistic_reserved().await?;
         match receive_on(app, tx, slice, &sought).await {
-            Err(FlowError::Store(StoreError::NeedsLocks | StoreError::Conflict | StoreError::Taken)) => {
+            Err(FlowError::Store(error)) if error.wants_locks() => {
                 app.metrics.count(&app.metrics.conflicts, "intake", "locked");
             }
             done => return done,

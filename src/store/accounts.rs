@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::book::booked;
-use super::dialect::{Arg, Row, StoreError, Tx, args, to_json};
+use super::dialect::{Arg, StoreError, Tx, args};
+use super::rows::{Row, to_json};
 use super::set::{Question, Set};
 
 /// A tenant.

@@ -2,7 +2,8 @@
 
 use grosz_providers::{Money, Redirect};
 
-use super::dialect::{Arg, Row, StoreError, Tx, args, maybe_json, to_json};
+use super::dialect::{Arg, StoreError, Tx, args};
+use super::rows::{Row, maybe_json, to_json};
 use super::set::{Question, Set, row};
 
 /// One try of a payment at one gateway.

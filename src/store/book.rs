@@ -17,13 +17,14 @@ use grosz_providers::Reference;
 use super::attempts::{self, Attempt, Capture};
 use super::cases::{self, Case, ChangedCase};
 use super::deliveries::{self, EventRow, NewDelivery};
-use super::dialect::{Arg, Row, StoreError, Tx};
+use super::dialect::{Arg, StoreError, Tx};
 use super::idempotency::{self, NewAnswer};
 use super::invoices::{InvoiceRow, NewInvoices};
 use super::jobs::NewJob;
 use super::messages::{self, Message, Telling};
 use super::payments::{self, NewPayments, Payment, Transition};
 use super::people::{self, Payer, Profile};
+use super::rows::Row;
 use super::set::{Question, row};
 use super::{Endpoint, InvoicingAccount, Merchant, ProviderAccount, StoredAnswer, accounts};
 
@@ -407,7 +408,7 @@ impl Tx {
         book.payments.values_mut().for_each(Folder::settle);
         let payments = NewPayments::of(&new.payments)?;
         let events: Vec<String> =
-            new.events.iter().map(|e| super::dialect::to_json(&e.event)).collect::<Result<_, _>>()?;
+            new.events.iter().map(|e| super::rows::to_json(&e.event)).collect::<Result<_, _>>()?;
         let invoices = NewInvoices::of(&new.invoices)?;
         let mut folders: Vec<&Folder> = book.payments.values().collect();
         // Whoever writes several takes them in the same order.
@@ -468,7 +469,7 @@ impl CaseFolder {
 
     fn changed(&self) -> Result<ChangedCase<'_>, StoreError> {
         let CaseFolder { case, version_read, updated_read, .. } = self;
-        let lines = super::dialect::to_json(&case.lines)?;
+        let lines = super::rows::to_json(&case.lines)?;
         Ok(ChangedCase { case, version_read: *version_read, updated_read: *updated_read, lines })
     }
 

@@ -4,7 +4,8 @@ use grosz_providers::Money;
 use grosz_providers::invoicer::InvoiceLine;
 
 use super::Page;
-use super::dialect::{Arg, Row, StoreError, Tx, args, to_json};
+use super::dialect::{Arg, StoreError, Tx, args};
+use super::rows::{Row, to_json};
 use super::set::{Question, Set, row};
 
 /// A line of a quote, in gross prices.

@@ -6,7 +6,8 @@ use grosz_providers::{Event, Outcome};
 
 use super::Page;
 use super::book::{Seen, name};
-use super::dialect::{Arg, Row, StoreError, Tx, args, to_json};
+use super::dialect::{Arg, StoreError, Tx, args};
+use super::rows::{Row, to_json};
 use super::set::{Question, Set, row};
 
 /// A webhook call to be kept.

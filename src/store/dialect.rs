@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sqlx::postgres::PgRow;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Postgres, Row as _, Sqlite};
 
 use super::book::Book;
 use super::connections::{Connections, Held};
 use super::link::Link;
+use super::rows::Row;
 use super::wal;
 
 /// The pools of one database.
@@ -60,6 +60,11 @@ impl StoreError {
     /// True when the same call can succeed a moment later.
     pub fn is_passing(&self) -> bool {
         matches!(self, StoreError::Conflict | StoreError::Unavailable(_))
+    }
+
+    /// True when what was tried without locks has to be done again with them; see [`Store::begin_optimistic`].
+    pub fn wants_locks(&self) -> bool {
+        matches!(self, StoreError::NeedsLocks | StoreError::Conflict | StoreError::Taken)
     }
 }
 
@@ -639,208 +644,5 @@ impl Tx {
             Some(Row::Postgres(row)) => Ok(row.try_get::<Option<i64>, _>(0)?.unwrap_or(0)),
             Some(Row::Packed(..)) | None => Ok(0),
         }
-    }
-}
-
-/// One row; columns are read by name.
-pub(super) enum Row {
-    Sqlite(SqliteRow),
-    Postgres(PgRow),
-    /// Texts and numbers only, with the names of the columns.
-    Packed(Arc<[&'static str]>, Vec<Cell>),
-}
-
-/// A value of a packed row; PostgreSQL's numbers are texts there.
-pub(super) enum Cell {
-    Null,
-    Int(i64),
-    Text(String),
-}
-
-impl<'de> serde::Deserialize<'de> for Cell {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneCell;
-        impl serde::de::Visitor<'_> for OneCell {
-            type Value = Cell;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("null, a whole number or a text")
-            }
-            fn visit_unit<E>(self) -> Result<Cell, E> {
-                Ok(Cell::Null)
-            }
-            fn visit_i64<E>(self, v: i64) -> Result<Cell, E> {
-                Ok(Cell::Int(v))
-            }
-            fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<Cell, E> {
-                i64::try_from(v).map(Cell::Int).map_err(E::custom)
-            }
-            fn visit_str<E>(self, v: &str) -> Result<Cell, E> {
-                Ok(Cell::Text(v.to_owned()))
-            }
-        }
-        deserializer.deserialize_any(OneCell)
-    }
-}
-
-macro_rules! column {
-    ($row:expr, $name:expr, $packed:ident) => {
-        match $row {
-            Row::Sqlite(row) => Ok(row.try_get($name)?),
-            Row::Postgres(row) => Ok(row.try_get($name)?),
-            Row::Packed(names, cells) => $packed(names, cells, $name),
-        }
-    };
-}
-
-fn cell<'a>(names: &[&str], cells: &'a [Cell], name: &str) -> Result<&'a Cell, StoreError> {
-    let place = names.iter().position(|known| *known == name);
-    place.and_then(|n| cells.get(n)).ok_or_else(|| StoreError::Unreadable(format!("{name}: no such column")))
-}
-
-fn packed_text(names: &[&str], cells: &[Cell], name: &str) -> Result<Option<String>, StoreError> {
-    match cell(names, cells, name)? {
-        Cell::Null => Ok(None),
-        Cell::Text(text) => Ok(Some(text.clone())),
-        Cell::Int(_) => Err(StoreError::Unreadable(format!("{name}: a number"))),
-    }
-}
-
-fn packed_int(names: &[&str], cells: &[Cell], name: &str) -> Result<Option<i64>, StoreError> {
-    match cell(names, cells, name)? {
-        Cell::Null => Ok(None),
-        Cell::Int(int) => Ok(Some(*int)),
-        Cell::Text(text) => text.parse().map(Some).map_err(|_| StoreError::Unreadable(format!("{name}: no number"))),
-    }
-}
-
-fn packed_blob(_: &[&str], _: &[Cell], name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-    Err(StoreError::Unreadable(format!("{name}: bytes are not packed")))
-}
-
-/// The values of one row in the order of its columns; texts are borrowed from the row.
-pub(super) struct Cells<'r> {
-    row: &'r Row,
-    at: usize,
-}
-
-impl<'r> Cells<'r> {
-    pub(super) fn maybe_text(&mut self) -> Result<Option<&'r str>, StoreError> {
-        let at = self.next();
-        match self.row {
-            Row::Sqlite(row) => Ok(row.try_get(at)?),
-            Row::Postgres(row) => Ok(row.try_get(at)?),
-            Row::Packed(_, cells) => match cells.get(at) {
-                Some(Cell::Null) => Ok(None),
-                Some(Cell::Text(text)) => Ok(Some(text)),
-                Some(Cell::Int(_)) | None => Err(unreadable(at)),
-            },
-        }
-    }
-
-    pub(super) fn text(&mut self) -> Result<&'r str, StoreError> {
-        self.maybe_text()?.ok_or_else(|| unreadable(self.at))
-    }
-
-    pub(super) fn maybe_int(&mut self) -> Result<Option<i64>, StoreError> {
-        let at = self.next();
-        match self.row {
-            Row::Sqlite(row) => Ok(row.try_get(at)?),
-            Row::Postgres(row) => Ok(row.try_get(at)?),
-            Row::Packed(_, cells) => match cells.get(at) {
-                Some(Cell::Null) => Ok(None),
-                Some(Cell::Int(int)) => Ok(Some(*int)),
-                Some(Cell::Text(text)) => text.parse().map(Some).map_err(|_| unreadable(at)),
-                None => Err(unreadable(at)),
-            },
-        }
-    }
-
-    pub(super) fn int(&mut self) -> Result<i64, StoreError> {
-        self.maybe_int()?.ok_or_else(|| unreadable(self.at))
-    }
-
-    pub(super) fn flag(&mut self) -> Result<bool, StoreError> {
-        Ok(self.int()? != 0)
-    }
-
-    fn next(&mut self) -> usize {
-        self.at += 1;
-        self.at - 1
-    }
-}
-
-fn unreadable(at: usize) -> StoreError {
-    StoreError::Unreadable(format!("column {at} of a row"))
-}
-
-impl Row {
-    /// Its values, one after another.
-    pub(super) fn cells(&self) -> Cells<'_> {
-        Cells { row: self, at: 0 }
-    }
-
-    /// A row that came as one JSON array.
-    pub(super) fn packed(names: &Arc<[&'static str]>, json: &str) -> Result<Row, StoreError> {
-        let cells = serde_json::from_str(json).map_err(|e| StoreError::Unreadable(format!("a packed row: {e}")))?;
-        Ok(Row::Packed(Arc::clone(names), cells))
-    }
-
-    pub(super) fn text(&self, name: &str) -> Result<String, StoreError> {
-        self.maybe_text(name)?.ok_or_else(|| StoreError::Unreadable(format!("{name}: NULL")))
-    }
-
-    pub(super) fn maybe_text(&self, name: &str) -> Result<Option<String>, StoreError> {
-        column!(self, name, packed_text)
-    }
-
-    pub(super) fn int(&self, name: &str) -> Result<i64, StoreError> {
-        self.maybe_int(name)?.ok_or_else(|| StoreError::Unreadable(format!("{name}: NULL")))
-    }
-
-    pub(super) fn maybe_int(&self, name: &str) -> Result<Option<i64>, StoreError> {
-        column!(self, name, packed_int)
-    }
-
-    pub(super) fn flag(&self, name: &str) -> Result<bool, StoreError> {
-        Ok(self.int(name)? != 0)
-    }
-
-    pub(super) fn blob(&self, name: &str) -> Result<Vec<u8>, StoreError> {
-        self.maybe_blob(name)?.ok_or_else(|| StoreError::Unreadable(format!("{name}: NULL")))
-    }
-
-    pub(super) fn maybe_blob(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        column!(self, name, packed_blob)
-    }
-
-    /// A column that holds JSON of ours.
-    pub(super) fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T, StoreError> {
-        serde_json::from_str(&self.text(name)?).map_err(|e| StoreError::Unreadable(format!("{name}: {e}")))
-    }
-
-    /// A column that holds one of our words.
-    pub(super) fn word<T: std::str::FromStr>(&self, name: &str) -> Result<T, StoreError> {
-        let text = self.text(name)?;
-        text.parse().map_err(|_| StoreError::Unreadable(format!("{name}: unknown word {text:?}")))
-    }
-
-    /// An amount with its currency, from the columns `amount` and `currency`.
-    pub(super) fn money(&self) -> Result<grosz_providers::Money, StoreError> {
-        let currency = self.text("currency")?;
-        let currency = currency.parse().map_err(|_| StoreError::Unreadable("currency".into()))?;
-        Ok(grosz_providers::Money::new(self.int("amount")?, currency))
-    }
-}
-
-/// JSON text of a value of ours.
-pub(super) fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|e| StoreError::Unreadable(e.to_string()))
-}
-
-/// A column that holds JSON of ours, or nothing.
-pub(super) fn maybe_json<T: serde::de::DeserializeOwned>(r: &Row, name: &str) -> Result<Option<T>, StoreError> {
-    match r.maybe_text(name)? {
-        None => Ok(None),
-        Some(text) => serde_json::from_str(&text).map(Some).map_err(|e| StoreError::Unreadable(format!("{name}: {e}"))),
     }
 }

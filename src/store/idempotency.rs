@@ -1,7 +1,8 @@
 //! Idempotency keys: the answer is stored in the same transaction as the effect.
 
 use super::book::name;
-use super::dialect::{Arg, Row, StoreError, Tx, args};
+use super::dialect::{Arg, StoreError, Tx, args};
+use super::rows::Row;
 use super::set::{Question, Set, row};
 
 /// An answer given before.

@@ -2,7 +2,8 @@
 
 use grosz_providers::invoicer::{Document, InvoiceOrder};
 
-use super::dialect::{Row, StoreError, Tx, args, to_json};
+use super::dialect::{StoreError, Tx, args};
+use super::rows::{Row, to_json};
 use super::set::{Set, row};
 use crate::domain::invoice::State;
 

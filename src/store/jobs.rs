@@ -11,7 +11,8 @@
 use std::collections::HashSet;
 
 use super::Page;
-use super::dialect::{Row, StoreError, Tx, args};
+use super::dialect::{StoreError, Tx, args};
+use super::rows::Row;
 use super::set::{Set, row};
 use crate::domain::words;
 

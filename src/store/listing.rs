@@ -1,8 +1,9 @@
 //! A page of payments as lists show it. Twenty payments are six hundred values: their texts are borrowed from the rows in
 //! which they came, up to the answer that is written from them.
 
-use super::dialect::{Row, StoreError, Tx, args};
+use super::dialect::{StoreError, Tx, args};
 use super::payments::{Payment, PaymentFilter, from_payments};
+use super::rows::Row;
 use super::{AttemptGlance, InvoiceGlance, Page};
 use crate::domain::payment::{Reason, Status};
 

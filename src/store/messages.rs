@@ -2,7 +2,8 @@
 
 use super::Page;
 use super::book::booked;
-use super::dialect::{Arg, Row, StoreError, Tx, args, to_json};
+use super::dialect::{Arg, StoreError, Tx, args};
+use super::rows::{Row, to_json};
 use super::set::{Question, Set, row};
 
 /// One message of the feed.

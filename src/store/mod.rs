@@ -22,6 +22,7 @@ mod payments;
 mod people;
 mod records;
 mod refunds;
+mod rows;
 mod set;
 mod wal;
 

@@ -4,7 +4,8 @@ use grosz_providers::Money;
 use grosz_providers::invoicer::{Buyer, InvoiceLine};
 
 use super::Page;
-use super::dialect::{Arg, Row, StoreError, Tx, args, maybe_json, to_json};
+use super::dialect::{Arg, StoreError, Tx, args};
+use super::rows::{Row, maybe_json, to_json};
 use super::set::{Question, Set, row};
 use crate::domain::payment::{Reason, Status};
 

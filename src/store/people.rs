@@ -4,7 +4,8 @@ use grosz_providers::invoicer::Buyer;
 
 use super::Page;
 use super::book::{booked, name};
-use super::dialect::{Arg, Row, StoreError, Tx, args, to_json};
+use super::dialect::{Arg, StoreError, Tx, args};
+use super::rows::{Row, to_json};
 use super::set::{Question, Set};
 
 /// Who handles cases and hears about failures.

@@ -1,7 +1,8 @@
 //! Alerts and notices.
 
 use super::Page;
-use super::dialect::{Row, StoreError, Tx, args, to_json};
+use super::dialect::{StoreError, Tx, args};
+use super::rows::{Row, to_json};
 
 /// Something a person must look at.
 #[derive(Debug, Clone)]

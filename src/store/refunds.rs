@@ -2,7 +2,8 @@
 
 use grosz_providers::{Money, RefundState};
 
-use super::dialect::{Row, StoreError, Tx, args};
+use super::dialect::{StoreError, Tx, args};
+use super::rows::Row;
 
 /// Money given back, or to be given back.
 #[derive(Debug, Clone)]

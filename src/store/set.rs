@@ -12,8 +12,9 @@ use std::sync::Arc;
 use futures_util::TryStreamExt as _;
 use sqlx::{AssertSqlSafe, Either, Executor as _, Row as _};
 
-use super::dialect::{Arg, Cell, Conn, Row, StoreError, Tx, bind};
+use super::dialect::{Arg, Conn, StoreError, Tx, bind};
 use super::link::Link;
+use super::rows::{Cell, Row};
 
 /// Rows of one statement on SQLite at most; shorter ones are filled up to a power of two.
 const LONGEST: usize = 64;

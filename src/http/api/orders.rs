@@ -52,7 +52,7 @@ impl Sliced for Orders {
         // What an order of a case finds must stay so: its case is locked.
         if sought.iter().all(|s| s.case.is_none()) {
             match commit_on(app, app.store.begin_optimistic().await?, slice, &sought).await {
-                Err(FlowError::Store(StoreError::NeedsLocks | StoreError::Conflict | StoreError::Taken)) => {
+                Err(FlowError::Store(error)) if error.wants_locks() => {
                     app.metrics.count(&app.metrics.conflicts, Orders::NAME, "locked");
                 }
                 done => return done,
