@@ -116,7 +116,8 @@ impl<S: Sliced> Intake<S> {
         let queues = (0..count).map(|_| {
             let (sender, receiver) = mpsc::channel(app.config.intake_queue.div_ceil(count));
             let waited_ms = Arc::new(AtomicU64::new(0));
-            let ended = on_a_thread(commit_slices(Arc::clone(app), receiver, Arc::clone(&waited_ms)));
+            let work = commit_slices(Arc::clone(app), receiver, Arc::clone(&waited_ms));
+            let ended = on_a_thread(work, app.store.engine_name() == "postgres");
             tasks.spawn(async { drop(ended.await) });
             Queue { sender, waited_ms }
         });
@@ -150,12 +151,19 @@ impl<S: Sliced> Intake<S> {
 }
 
 /// Gives a committer a thread of its own, so that the system shares the processor out fairly between it and the many
-/// calls that are read meanwhile: as one task among them it would wait for all of them at each of its steps.
-fn on_a_thread(work: impl Future<Output = ()> + Send + 'static) -> oneshot::Receiver<()> {
+/// calls that are read meanwhile: as one task among them it would wait for all of them at each of its steps. With
+/// `has_sockets` the thread waits for its sockets itself: an answer of the database wakes it, and nobody before it.
+fn on_a_thread(work: impl Future<Output = ()> + Send + 'static, has_sockets: bool) -> oneshot::Receiver<()> {
     let (end, ended) = oneshot::channel();
-    let runtime = tokio::runtime::Handle::current();
+    let shared = tokio::runtime::Handle::current();
     let thread = std::thread::Builder::new().name("committer".into()).spawn(move || {
-        runtime.block_on(work);
+        // What is dropped with the thread's own runtime is put away in the shared one.
+        let _shared = shared.enter();
+        let own = has_sockets.then(|| tokio::runtime::Builder::new_current_thread().enable_all().build());
+        match own {
+            Some(Ok(own)) => own.block_on(work),
+            Some(Err(_)) | None => shared.block_on(work),
+        }
         drop(end);
     });
     if let Err(error) = thread {

@@ -10,8 +10,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use grosz_providers::sign;
 use rand::Rng;
-use sha2::{Digest, Sha256};
 
 const VERSION: &str = "s1";
 const NONCE_BYTES: usize = 24;
@@ -85,7 +85,7 @@ impl fmt::Debug for Sealer {
 impl MasterKey {
     fn new(bytes: &[u8; 32]) -> Self {
         // Enough of a digest to tell keys apart, too little to say anything about them.
-        let digest = Sha256::new().chain_update(b"grosz master key id").chain_update(bytes).finalize();
+        let digest = sign::sha256(&[b"grosz master key id", bytes]);
         let id = hex::encode(digest.get(..4).unwrap_or_default());
         MasterKey { id, cipher: XChaCha20Poly1305::new(&(*bytes).into()) }
     }
@@ -154,7 +154,7 @@ impl fmt::Debug for Secret {
 impl PartialEq for Secret {
     /// In time that depends on the lengths only.
     fn eq(&self, other: &Self) -> bool {
-        grosz_providers::sign::same(self.0.as_bytes(), other.0.as_bytes())
+        sign::same(self.0.as_bytes(), other.0.as_bytes())
     }
 }
 

@@ -1,26 +1,38 @@
 //! Digests and their comparison. One place, so that no provider compares a signature with `==`.
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256, Sha512};
+use ring::{digest, hmac};
 use subtle::ConstantTimeEq;
+
+/// SHA-256 of the parts, one after another.
+pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    array(context.finish().as_ref())
+}
 
 /// SHA-256 as small hex letters.
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
+    hex::encode(sha256(&[bytes]))
 }
 
 /// SHA-512 as small hex letters.
 pub fn sha512_hex(bytes: &[u8]) -> String {
-    hex::encode(Sha512::digest(bytes))
+    hex::encode(digest::digest(&digest::SHA512, bytes))
 }
 
 /// HMAC-SHA256 over the parts, one after another.
 pub fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
     for part in parts {
-        mac.update(part);
+        context.update(part);
     }
-    mac.finalize().into_bytes().into()
+    array(context.sign().as_ref())
+}
+
+fn array(digest: &[u8]) -> [u8; 32] {
+    digest.try_into().expect("SHA-256 gives 32 bytes")
 }
 
 /// Compares in time that depends on the lengths only (F71).

@@ -2,10 +2,10 @@
 
 use std::time::SystemTime;
 
+use grosz_providers::sign;
 use jiff::Timestamp;
 use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
 use lettre::message::{Attachment as MimeAttachment, Body, Message, MultiPart, SinglePart};
-use sha2::{Digest, Sha256};
 
 use super::MailError;
 
@@ -116,7 +116,7 @@ impl Letter {
 
     /// Derived and not drawn, so that every try is byte for byte the same letter. `=_` occurs in no encoded content.
     fn boundary(&self, part: &str) -> String {
-        let digest = Sha256::new().chain_update(part).chain_update(&self.message_id).finalize();
+        let digest = sign::sha256(&[part.as_bytes(), self.message_id.as_bytes()]);
         format!("=_{}", hex::encode(digest.get(..16).unwrap_or_default()))
     }
 

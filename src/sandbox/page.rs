@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use sha2::{Digest, Sha256};
+use grosz_providers::sign;
 
 use super::host::{Host, Kind, Stand};
 
@@ -116,7 +116,7 @@ pub(super) fn policy_for(body: &[u8]) -> String {
     let sheets = html.split("<style>").skip(1).filter_map(|rest| rest.split_once("</style>"));
     let mut hashes = String::new();
     for (sheet, _) in sheets.take(8) {
-        hashes.push_str(&format!(" 'sha256-{}'", STANDARD.encode(Sha256::digest(sheet))));
+        hashes.push_str(&format!(" 'sha256-{}'", STANDARD.encode(sign::sha256(&[sheet.as_bytes()]))));
     }
     let styles = if hashes.is_empty() { " 'none'".to_owned() } else { hashes };
     format!("default-src 'none'; style-src{styles}; base-uri 'none'; frame-ancestors 'none'")

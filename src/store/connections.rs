@@ -1,15 +1,20 @@
 //! Connections at hand. The driver's pool asks every connection that comes back whether it lives, which wakes another
 //! thread or process and costs more than many a statement. What came back whole a moment ago is kept here, before the
 //! pool, and taken again without a question, after a pause with one; everything else goes to the pool.
+//!
+//! A connection's answers wake the thread that waits for the sockets of the runtime it was opened in. A thread with a
+//! runtime of its own (a committer) therefore keeps to the connections that it opened: one wake-up for an answer, not two.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use sqlx::pool::{Pool, PoolConnection};
 use sqlx::{Connection as _, Database, Postgres, Sqlite};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -18,17 +23,24 @@ pub(super) const FRESH: Duration = Duration::from_secs(1);
 
 /// A database whose transactions begin and end by plain statements.
 pub(super) trait Plain: Database {
+    /// Its connections are sockets, which belong to a runtime, to a server, which keeps plans of statements for each.
+    const IS_SERVER: bool;
+
     /// Runs a statement without parameters.
     fn run<'c>(connection: &'c mut Self::Connection, sql: &'static str) -> BoxFuture<'c, sqlx::Result<()>>;
 }
 
 impl Plain for Postgres {
+    const IS_SERVER: bool = true;
+
     fn run<'c>(connection: &'c mut Self::Connection, sql: &'static str) -> BoxFuture<'c, sqlx::Result<()>> {
         Box::pin(async move { sqlx::raw_sql(sql).execute(connection).await.map(drop) })
     }
 }
 
 impl Plain for Sqlite {
+    const IS_SERVER: bool = false;
+
     fn run<'c>(connection: &'c mut Self::Connection, sql: &'static str) -> BoxFuture<'c, sqlx::Result<()>> {
         // Prepared once for each connection.
         Box::pin(async move { sqlx::query(sql).execute(connection).await.map(drop) })
@@ -39,6 +51,8 @@ impl Plain for Sqlite {
 pub(super) struct Connections<DB: Plain> {
     pool: Pool<DB>,
     places: Arc<Semaphore>,
+    /// How many places there are.
+    most: usize,
     idle: Mutex<Vec<Idle<DB>>>,
     wait: Duration,
     /// How often one was taken.
@@ -51,14 +65,54 @@ struct Idle<DB: Database> {
     connection: PoolConnection<DB>,
     since: Instant,
     doubts: u64,
+    runtime: Runtime,
+    plans: Plans,
+}
+
+/// The server's plans for a connection's statements are as good as what it knew when it made them. A plan that was made
+/// while the tables were all but empty reads them from one end to the other, so it must not live while they grow: plans
+/// are made anew whenever the connection was used twice as often, and after a while.
+#[derive(Clone, Copy)]
+struct Plans {
+    uses: u32,
+    made: Instant,
+}
+
+/// After so long plans are made anew, because somebody else may have filled the tables.
+const PLANS_LAST: Duration = Duration::from_secs(10);
+
+impl Plans {
+    fn new() -> Plans {
+        Plans { uses: 0, made: Instant::now() }
+    }
+
+    /// Counts a use; true when the plans have to go before it.
+    fn are_old(&mut self) -> bool {
+        self.uses = self.uses.saturating_add(1);
+        let are_old = self.uses.is_power_of_two() || self.made.elapsed() > PLANS_LAST;
+        if are_old {
+            self.made = Instant::now();
+        }
+        are_old
+    }
+}
+
+/// The runtime that a connection was opened in: one of a single thread, or the one of all others.
+type Runtime = Option<ThreadId>;
+
+fn this_runtime<DB: Plain>() -> Runtime {
+    let is_own =
+        DB::IS_SERVER && Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::CurrentThread);
+    is_own.then(|| std::thread::current().id())
 }
 
 impl<DB: Plain> Connections<DB> {
     /// In front of a pool of at least `places` connections, which nobody else uses. Nobody waits for a place for longer
     /// than `wait`.
     pub(super) fn before(pool: Pool<DB>, places: u32, wait: Duration, doubts: Arc<AtomicU64>) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(1)));
-        Arc::new(Connections { pool, places, idle: Mutex::default(), wait, uses: AtomicU64::new(0), doubts })
+        let most = usize::try_from(places).unwrap_or(1);
+        let places = Arc::new(Semaphore::new(most));
+        Arc::new(Connections { pool, places, most, idle: Mutex::default(), wait, uses: AtomicU64::new(0), doubts })
     }
 
     /// A connection.
@@ -67,33 +121,56 @@ impl<DB: Plain> Connections<DB> {
         let place = place.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
         self.uses.fetch_add(1, Ordering::Relaxed);
         let doubts = self.doubts.load(Ordering::Acquire);
-        let connection = match self.at_hand(doubts).await {
-            Some(connection) => connection,
-            None => self.pool.acquire().await?,
+        let runtime = this_runtime::<DB>();
+        let (connection, plans) = match self.at_hand(doubts, runtime).await {
+            Some(at_hand) => at_hand,
+            None => {
+                self.make_room();
+                (self.pool.acquire().await?, Plans::new())
+            }
         };
-        let home = Arc::clone(self);
-        Ok(Held { connection: Some(connection), place: Some(place), home, doubts, is_open: false, is_busy: false })
+        let (connection, place, home) = (Some(connection), Some(place), Arc::clone(self));
+        Ok(Held { connection, place, home, runtime, plans, doubts, is_open: false, is_busy: false })
     }
 
-    /// The one that was used last and lives. The others are closed here: the pool would ask them, and wait for an answer
-    /// for as long as the system does, with their places taken.
-    async fn at_hand(&self, doubts: u64) -> Option<PoolConnection<DB>> {
+    /// The one of this runtime that was used last and lives. Those that do not are closed here: the pool would ask them,
+    /// and wait for an answer for as long as the system does, with their places taken.
+    async fn at_hand(&self, doubts: u64, runtime: Runtime) -> Option<(PoolConnection<DB>, Plans)> {
         loop {
-            let last = self.idle().pop()?;
-            if last.doubts != doubts {
-                drop(last.connection.detach());
-            } else if last.since.elapsed() < FRESH {
-                return Some(last.connection);
-            } else if let Some(connection) = asked(last.connection, self.wait).await {
-                return Some(connection);
+            let Idle { connection, since, doubts: known, mut plans, .. } = {
+                let mut idle = self.idle();
+                let last = idle.iter().rposition(|i| i.runtime == runtime)?;
+                idle.remove(last)
+            };
+            let has_old_plans = DB::IS_SERVER && plans.are_old();
+            if known != doubts {
+                drop(connection.detach());
+            } else if since.elapsed() < FRESH && !has_old_plans {
+                return Some((connection, plans));
+            } else if let Some(connection) = asked(connection, self.wait, has_old_plans).await {
+                return Some((connection, plans));
             }
         }
     }
 
-    fn put(&self, connection: PoolConnection<DB>, doubts: u64) {
+    /// Closes the connection that was idle longest when there are as many as there may be: all of other runtimes, or one
+    /// would have been at hand.
+    fn make_room(&self) {
         let mut idle = self.idle();
-        if !self.places.is_closed() && self.doubts.load(Ordering::Acquire) == doubts {
-            idle.push(Idle { connection, since: Instant::now(), doubts });
+        if !idle.is_empty() && self.most < idle.len() + self.held() {
+            drop(idle.remove(0).connection.detach());
+        }
+    }
+
+    /// How many places are taken.
+    fn held(&self) -> usize {
+        self.most.saturating_sub(self.places.available_permits())
+    }
+
+    fn put(&self, idle: Idle<DB>) {
+        let mut all = self.idle();
+        if !self.places.is_closed() && self.doubts.load(Ordering::Acquire) == idle.doubts {
+            all.push(idle);
         }
     }
 
@@ -124,10 +201,18 @@ impl<DB: Plain> Connections<DB> {
     }
 }
 
-/// A connection that answers within the limit. In a task, so that a caller who leaves meanwhile leaves no question open.
-async fn asked<DB: Plain>(mut connection: PoolConnection<DB>, limit: Duration) -> Option<PoolConnection<DB>> {
+/// A connection that answers within the limit, and has forgotten its plans where that is asked for. In a task, so that a caller who leaves meanwhile leaves no question open.
+async fn asked<DB: Plain>(
+    mut connection: PoolConnection<DB>,
+    limit: Duration,
+    forget_plans: bool,
+) -> Option<PoolConnection<DB>> {
     let question = tokio::spawn(async move {
-        match timeout(limit, connection.ping()).await {
+        let answer = match forget_plans {
+            true => timeout(limit, DB::run(&mut connection, "DISCARD PLANS")).await,
+            false => timeout(limit, connection.ping()).await,
+        };
+        match answer {
             Ok(Ok(())) => Some(connection),
             _ => {
                 drop(connection.detach());
@@ -143,6 +228,8 @@ pub(super) struct Held<DB: Plain> {
     connection: Option<PoolConnection<DB>>,
     place: Option<OwnedSemaphorePermit>,
     home: Arc<Connections<DB>>,
+    runtime: Runtime,
+    plans: Plans,
     /// What was known when it was taken.
     doubts: u64,
     /// A transaction was begun, or may have been.
@@ -202,7 +289,8 @@ impl<DB: Plain> Drop for Held<DB> {
         let Some(mut connection) = self.connection.take() else { return };
         if !self.is_open {
             if !self.is_busy {
-                self.home.put(connection, self.doubts);
+                let Held { doubts, runtime, plans, .. } = *self;
+                self.home.put(Idle { connection, since: Instant::now(), doubts, runtime, plans });
             }
             return;
         }

@@ -25,6 +25,10 @@ const LOOK_PAUSE: Duration = Duration::from_millis(500);
 const CALL_PAUSE: Duration = Duration::from_millis(5);
 /// How long a listening connection may be silent before it is asked whether it lives.
 const SILENCE: Duration = Duration::from_secs(30);
+/// How statements are planned, where they are kept: once for all slices of any length, until the tables have grown
+/// (`connections.rs`). Left to itself the server plans a statement over arrays anew for each short slice, which costs
+/// nearly as much as the statement.
+const PLANNING: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("jit", "off")];
 const CHANNEL: &str = "grosz_jobs";
 
 /// What the database will answer. In a box: the driver's futures are large, and flows hold many of them.
@@ -77,7 +81,10 @@ impl Link {
         let parse = |url: &str| -> Result<PgConnectOptions, StoreError> {
             let options = PgConnectOptions::from_str(url)?.application_name("grosz").disable_statement_logging();
             // A pooler refuses start parameters that it does not know; floats are used nowhere.
-            Ok(if settings.pooler { options.extra_float_digits(None).statement_cache_capacity(0) } else { options })
+            Ok(match settings.pooler {
+                true => options.extra_float_digits(None).statement_cache_capacity(0),
+                false => options.options(PLANNING),
+            })
         };
         let hosts = one_address_a_host(url).iter().map(|url| parse(url)).collect::<Result<Vec<_>, _>>()?;
         let listen = match settings.listen_url.as_str() {

@@ -18,6 +18,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (4, include_str!("migrations/0004_hot_rows.sql")),
     (5, include_str!("migrations/0005_bodies.sql")),
     (6, include_str!("migrations/0006_case_versions.sql")),
+    (7, include_str!("migrations/0007_fewer_keys.sql")),
 ];
 
 impl Store {

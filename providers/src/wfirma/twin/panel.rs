@@ -6,10 +6,10 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::books::Company;
 use super::print;
+use crate::sign;
 use crate::twin::{TwinAnswer, TwinRequest};
 use crate::wfirma::envelope::field;
 
@@ -53,7 +53,7 @@ fn list(companies: &BTreeMap<String, Company>, root: &str) -> TwinAnswer {
          <div class=\"box\">{table}</div></main></html>",
         invoices.len()
     );
-    let hash = STANDARD.encode(Sha256::digest(STYLE));
+    let hash = STANDARD.encode(sign::sha256(&[STYLE.as_bytes()]));
     let policy = format!("default-src 'none'; style-src 'sha256-{hash}'; frame-ancestors 'none'");
     TwinAnswer::Page {
         status: 200,
