@@ -236,8 +236,8 @@ impl Tx {
     }
 
     /// Opens the book and reads ahead what applying these events is going to need. An optimistic one does so in one trip to
-    /// the database, else there is a second when the payments are known, and where rows are locked and payments have cases
-    /// a third when the cases are locked too.
+    /// the database, or in two when payments have surroundings that were not expected; else there is a second when the
+    /// payments are known, and where rows are locked and payments have cases a third when the cases are locked too.
     ///
     /// # Errors
     /// The database.
@@ -256,28 +256,32 @@ impl Tx {
         let asks_at_once = self.is_optimistic() && !ours.is_empty();
         let payments = self.payments_of_references(ours);
         let (events, endpoints) = (deliveries::of_keys(keys), messages::endpoints_of(args_of(&merchants)));
-        let (payments, events, endpoints, rest) = if asks_at_once {
+        let (payments, events, endpoints, details, surroundings) = if asks_at_once {
             // Without locks nothing has to wait for the first answers.
-            let [attempts, captures, cases, completed, payers, sellers, gateways] =
-                self.rest_of_payments(&Of::default());
-            let [payments, events, endpoints, rest @ ..] = self
-                .ask([
-                    payments,
-                    events,
-                    endpoints,
-                    attempts.about("SELECT merchant_id, id FROM q0"),
-                    captures.about("SELECT merchant_id, id FROM q0"),
+            let [attempts, captures] = details_of(&Of::default());
+            let mut surroundings = self.surroundings_of(&Of::default());
+            let are_expected = self.expects_surroundings();
+            if are_expected {
+                let [cases, completed, payers, sellers, gateways] = surroundings;
+                surroundings = [
                     cases.about("SELECT DISTINCT merchant_id, case_id FROM q0 WHERE case_id IS NOT NULL"),
                     completed.about("SELECT DISTINCT merchant_id, case_id FROM q0 WHERE case_id IS NOT NULL"),
                     payers.about("SELECT DISTINCT merchant_id, payer_id FROM q0 WHERE buyer IS NOT NULL"),
                     sellers.about("SELECT DISTINCT merchant_id FROM q0 WHERE buyer IS NOT NULL"),
                     gateways.about("SELECT DISTINCT merchant_id FROM q0 WHERE buyer IS NOT NULL"),
-                ])
+                ];
+            }
+            let [cases, completed, payers, sellers, gateways] = surroundings;
+            let attempts = attempts.about("SELECT merchant_id, id FROM q0");
+            let captures = captures.about("SELECT merchant_id, id FROM q0");
+            let [payments, events, endpoints, attempts, captures, surroundings @ ..] = self
+                .ask([payments, events, endpoints, attempts, captures, cases, completed, payers, sellers, gateways])
                 .await?;
-            (payments, events, endpoints, Some(rest))
+            let surroundings = are_expected.then_some(surroundings);
+            (payments, events, endpoints, Some([attempts, captures]), surroundings)
         } else {
             let [payments, events, endpoints] = self.ask([payments, events, endpoints]).await?;
-            (payments, events, endpoints, None)
+            (payments, events, endpoints, None, None)
         };
         for row in events {
             let found = deliveries::event(&row)?;
@@ -289,19 +293,17 @@ impl Tx {
             book.payments.insert(payment.id.clone(), Folder::of(payment));
         }
         book.endpoints = shelves(&merchants, &endpoints, messages::endpoint, |e| (&e.merchant_id, &e.id))?;
-        self.put_rest_of_payments(&mut book, rest).await?;
+        self.put_rest_of_payments(&mut book, details, surroundings).await?;
         self.book = Some(Box::new(book));
         Ok(())
     }
 
-    /// What hangs on payments: attempts, captures, cases and, where these are not locked, how many payments of each are
-    /// completed; for invoices the payers and the sellers' accounts, at invoicing APIs and at gateways.
-    fn rest_of_payments<'a>(&self, of: &Of<'a>) -> [Question<'a>; 7] {
+    /// What surrounds payments that have a case or a buyer: the cases and, where these are not locked, how many payments of
+    /// each are completed; for invoices the payers and the sellers' accounts, at invoicing APIs and at gateways.
+    fn surroundings_of<'a>(&self, of: &Of<'a>) -> [Question<'a>; 5] {
         // A case that is locked is counted after that.
         let counted = if self.locks_rows() { &[][..] } else { &of.cases };
         [
-            attempts::of_payments(args_of(&of.payments)),
-            attempts::captures_of_payments(args_of(&of.payments)),
             self.cases_for_update(args_of(&of.cases)),
             payments::completed_of_cases(args_of(counted)),
             people::payers_of_set(args_of(&of.payers)),
@@ -310,13 +312,27 @@ impl Tx {
         ]
     }
 
-    /// Puts what hangs on the book's payments into it, asking for it unless it was asked for already.
-    async fn put_rest_of_payments(&mut self, book: &mut Book, rest: Option<[Vec<Row>; 7]>) -> Result<(), StoreError> {
+    /// Puts what hangs on the book's payments into it, asking for what was not asked for already.
+    async fn put_rest_of_payments(
+        &mut self,
+        book: &mut Book,
+        details: Option<[Vec<Row>; 2]>,
+        surroundings: Option<[Vec<Row>; 5]>,
+    ) -> Result<(), StoreError> {
         let of = Of::these(book.payments.values().map(|f| &f.payment));
-        let [attempts, captures, case_rows, completed, payer_rows, accounts, gateways] = match rest {
-            Some(rest) => rest,
-            None => self.ask(self.rest_of_payments(&of)).await?,
+        self.has_met_surroundings(!of.cases.is_empty() || !of.sellers.is_empty());
+        let (details, surroundings) = match (details, surroundings) {
+            (Some(details), Some(surroundings)) => (details, surroundings),
+            (Some(details), None) => (details, self.ask(self.surroundings_of(&of)).await?),
+            (None, _) => {
+                let ([attempts, captures], surroundings) = (details_of(&of), self.surroundings_of(&of));
+                let [cases, completed, payers, accounts, gateways] = surroundings;
+                let asked = self.ask([attempts, captures, cases, completed, payers, accounts, gateways]).await?;
+                let [attempts, captures, surroundings @ ..] = asked;
+                ([attempts, captures], surroundings)
+            }
         };
+        let ([attempts, captures], [case_rows, completed, payer_rows, accounts, gateways]) = (details, surroundings);
         let Of { sellers, .. } = &of;
         book.provider_accounts = shelves(sellers, &gateways, accounts::provider_account, |a| (&a.merchant_id, &a.id))?;
         book.invoicing_accounts =
@@ -546,6 +562,11 @@ fn shelves<T>(
         shelf.sort_by(|a, b| owner_and_id(a).1.cmp(owner_and_id(b).1));
     }
     Ok(shelves)
+}
+
+/// The attempts and captures of payments.
+fn details_of<'a>(of: &Of<'a>) -> [Question<'a>; 2] {
+    [attempts::of_payments(args_of(&of.payments)), attempts::captures_of_payments(args_of(&of.payments))]
 }
 
 /// By what the rest of payments is found.

@@ -388,6 +388,10 @@ async fn read_at(link: &Arc<Link>, pool: &Arc<Connections<Postgres>>) -> Result<
     Ok(Tx::on(Conn::Postgres(connection, Arc::clone(link))))
 }
 
+/// After so many slices in which no payment had a case or a buyer, the next is not expected to have any: asking about them
+/// is half of the question.
+const LONG_ALONE: u32 = 64;
+
 /// One transaction, or one reading connection. Dropping it without [`Tx::commit`] takes everything back.
 pub struct Tx {
     pub(super) conn: Conn,
@@ -597,6 +601,25 @@ impl Tx {
 
     pub(super) fn is_optimistic(&self) -> bool {
         self.is_optimistic
+    }
+
+    /// Whether the payments of the next slice are likely to have cases or buyers.
+    pub(super) fn expects_surroundings(&self) -> bool {
+        match &self.conn {
+            Conn::Postgres(_, link) => link.slices_alone.load(Ordering::Relaxed) < LONG_ALONE,
+            Conn::Sqlite(_) => true,
+        }
+    }
+
+    /// Remembers whether payments of a slice had cases or buyers.
+    pub(super) fn has_met_surroundings(&self, has_met: bool) {
+        if let Conn::Postgres(_, link) = &self.conn {
+            match has_met {
+                true => link.slices_alone.store(0, Ordering::Relaxed),
+                false if self.expects_surroundings() => drop(link.slices_alone.fetch_add(1, Ordering::Relaxed)),
+                false => {}
+            }
+        }
     }
 
     /// Runs a statement; answers how many rows it touched.

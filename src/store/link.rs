@@ -7,7 +7,7 @@
 
 use std::pin::Pin;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,8 @@ pub(super) struct Link {
     answer: Duration,
     doubt: Arc<Doubt>,
     call: Notify,
+    /// Slices since one had payments with cases or buyers.
+    pub(super) slices_alone: AtomicU32,
 }
 
 /// What is known against the connections.
@@ -122,6 +124,7 @@ impl Link {
             answer,
             doubt: Arc::clone(&doubt),
             call: Notify::new(),
+            slices_alone: AtomicU32::new(0),
             hosts,
         });
         tokio::spawn(keep(Arc::downgrade(&link), doubt));
@@ -168,6 +171,8 @@ impl Link {
         &'a self,
         work: impl Future<Output = sqlx::Result<T>> + Send + 'a,
     ) -> Answer<'a, T> {
+        // In a box of its own at once: the driver's futures are large, and are moved at each step from here on.
+        let work = Box::pin(work);
         Box::pin(async move {
             match timeout(self.answer, work).await {
                 Ok(Ok(answer)) => Ok(answer),

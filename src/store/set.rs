@@ -63,7 +63,7 @@ impl<'a> Set<'a> {
         Set { is_exact: true, ..self }
     }
 
-    /// For a statement that only finds and locks rows.
+    /// For a statement that only finds and locks rows; on PostgreSQL it is run because they are counted.
     pub(super) fn holding(self) -> Set<'a> {
         Set { holds_only: true, ..self }
     }
@@ -75,6 +75,11 @@ impl<'a> Set<'a> {
 
     fn is_empty(&self) -> bool {
         self.values.is_empty() && self.source.is_none()
+    }
+
+    /// The answer has to say how many rows it touched.
+    fn is_counted(&self, count_all: bool) -> bool {
+        !self.is_empty() && (count_all || self.is_exact)
     }
 
     /// How many parameters it has on PostgreSQL.
@@ -189,14 +194,19 @@ impl Tx {
     /// Runs several sets that do not see each other's changes, in one trip; answers how many rows each touched.
     pub(super) async fn run_sets(&mut self, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
         self.beside_the_book()?;
-        self.run_sets_of_book(sets).await
+        self.run_all(sets, true).await
     }
 
-    /// Like [`Tx::run_sets`], for the book itself: on PostgreSQL all or nothing even without a transaction.
-    pub(super) async fn run_sets_of_book(&mut self, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
+    /// Like [`Tx::run_sets`], for the book itself: on PostgreSQL all or nothing even without a transaction. Only what has
+    /// to touch as many rows as there are is counted.
+    pub(super) async fn run_sets_of_book(&mut self, sets: &[Set<'_>]) -> Result<(), StoreError> {
+        self.run_all(sets, false).await.map(drop)
+    }
+
+    async fn run_all(&mut self, sets: &[Set<'_>], count_all: bool) -> Result<Vec<u64>, StoreError> {
         self.count(if self.is_postgres() { 1 } else { sets.iter().map(Set::pieces).sum() });
         let touched = match &mut self.conn {
-            Conn::Postgres(c, link) => run_at_once(link, c, sets).await?,
+            Conn::Postgres(c, link) => run_at_once(link, c, sets, count_all).await?,
             Conn::Sqlite(c) => run_by_pieces(c, sets).await?,
         };
         self.has_answers();
@@ -278,8 +288,14 @@ impl Tx {
     }
 }
 
-/// All sets in one statement, each as a `WITH` of its own: one round trip.
-async fn run_at_once(link: &Link, c: &mut sqlx::PgConnection, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
+/// All sets in one statement, each as a `WITH` of its own: one round trip. What nobody counts is no part of the answer,
+/// which spares the server a good part of what a short statement costs; it is run all the same.
+async fn run_at_once(
+    link: &Link,
+    c: &mut sqlx::PgConnection,
+    sets: &[Set<'_>],
+    count_all: bool,
+) -> Result<Vec<u64>, StoreError> {
     let mut sql = String::from("WITH ");
     let mut counts = String::new();
     let mut shortfall = String::new();
@@ -288,16 +304,23 @@ async fn run_at_once(link: &Link, c: &mut sqlx::PgConnection, sets: &[Set<'_>]) 
         let comma = if first == 1 { "" } else { ", " };
         let _ = write!(sql, "{comma}w{n} AS (");
         set.over_arrays(first, &mut sql);
-        sql.push_str(if set.holds_only { ")" } else { " RETURNING 1)" });
-        let _ = write!(counts, "{comma}(SELECT COUNT(*) FROM w{n})");
+        sql.push_str(if set.holds_only || !set.is_counted(count_all) { ")" } else { " RETURNING 1)" });
+        if set.is_counted(count_all) {
+            let comma = if counts.is_empty() { "" } else { ", " };
+            let _ = write!(counts, "{comma}(SELECT COUNT(*) FROM w{n})");
+        }
         if set.is_exact {
             let also = if shortfall.is_empty() { "" } else { " AND " };
             let _ = write!(shortfall, "{also}(SELECT COUNT(*) FROM w{n}) = cardinality(${first})");
         }
         first += set.names.len();
     }
+    let mut touched: Vec<u64> = sets.iter().map(Set::len).collect();
     if first == 1 {
-        return Ok(vec![0; sets.len()]);
+        return Ok(touched);
+    }
+    if counts.is_empty() {
+        counts.push('1');
     }
     let _ = write!(sql, " SELECT {counts}");
     if !shortfall.is_empty() {
@@ -309,17 +332,9 @@ async fn run_at_once(link: &Link, c: &mut sqlx::PgConnection, sets: &[Set<'_>]) 
         query = bind_columns!(query, set);
     }
     let row = link.answer(query.persistent(link.keeps_statements).fetch_one(c)).await?;
-    let mut touched = vec![];
-    let mut column = 0;
-    for set in sets {
-        touched.push(match set.is_empty() {
-            true => 0,
-            false => {
-                let count: i64 = row.try_get(column)?;
-                column += 1;
-                u64::try_from(count).unwrap_or(0)
-            }
-        });
+    let counted = sets.iter().zip(&mut touched).filter(|(set, _)| set.is_counted(count_all));
+    for (column, (_, touched)) in counted.enumerate() {
+        *touched = u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0);
     }
     Ok(touched)
 }

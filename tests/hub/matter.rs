@@ -133,6 +133,19 @@ impl Matter {
         (payment, attempt)
     }
 
+    /// A started payment without a case, by somebody without invoice data.
+    pub async fn lone_payment(&self, hub: &Hub) -> (Payment, Attempt) {
+        let payer = Payer { id: hub.app.ids.make("pyr"), portal_token: hub.app.ids.token(), ..self.payer.clone() };
+        let order = NewPayment { payer: Some(payer.id.clone()), amount: Some(price()), ..NewPayment::default() };
+        let order = NewPayment { description: Some("Porada".into()), ..order };
+        let mut tx = hub.app.store.begin().await.expect("a transaction");
+        tx.add_payer(&payer).await.expect("a payer");
+        let payment = create_payment(&hub.app, &mut tx, &hub.merchant, false, order).await.expect("a payment");
+        let attempt = tx.attempts(&payment.merchant_id, &payment.id).await.expect("attempts").remove(0);
+        tx.commit().await.expect("a commit");
+        (payment, attempt)
+    }
+
     /// A new case, nowhere written.
     pub fn case_of(&self, app: &App, merchant: &Merchant, number: &str) -> Case {
         let line = InvoiceLine { name: "Porada".into(), quantity: 1, unit_gross_minor: PRICE, vat: Vat::Rate(2300) };

@@ -40,6 +40,36 @@ on_both!(a_slice_costs_the_same_statements_whatever_its_length, async |engine: E
     }
 });
 
+// Where no payment has a case or a buyer for long, they are no longer asked about; the first that has them is none the
+// worse for it, and costs one question more.
+on_both!(a_case_that_was_not_expected_is_asked_for, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    invoicing_account(&hub).await;
+    let matter = matter(&hub).await;
+    let cost_of = async |attempt: &Attempt, key: &str| {
+        let before = hub.app.store.statements();
+        assert_eq!(matter.receive(&hub, event(attempt, key, EventKind::Paid, "r")).await, Outcome::Recorded);
+        hub.app.store.statements() - before
+    };
+    for n in 0..80 {
+        let (payment, attempt) = matter.lone_payment(&hub).await;
+        let cost = cost_of(&attempt, &format!("lone-{n}")).await;
+        assert!(engine == Engine::Sqlite || cost == 2, "{n}: {cost}");
+        let found = hub.app.store.read().await.unwrap().payment(&payment.merchant_id, &payment.id).await.unwrap();
+        assert_eq!(found.unwrap().status, Status::Completed);
+    }
+    for (number, expected) in [("1/2026", 3), ("2/2026", 2)] {
+        let (payment, attempt) = matter.payment(&hub, number).await;
+        let cost = cost_of(&attempt, number).await;
+        assert!(engine == Engine::Sqlite || cost == expected, "{number}: {cost}");
+        let mut tx = hub.app.store.read().await.unwrap();
+        let case = tx.case(&payment.merchant_id, payment.case_id.as_deref().unwrap()).await.unwrap().unwrap();
+        assert_eq!(case.status, "in_preparation", "the case of {number} moved");
+        let invoices = tx.invoices_of(&payment.merchant_id, std::slice::from_ref(&payment.id)).await.unwrap();
+        assert_eq!(invoices.len(), 1, "the invoice of {number} is ordered");
+    }
+});
+
 // Sixty-four payments of cases, two messages each, two hundred endpoints: fifty thousand rows with one slice.
 on_both!(thousands_of_tellings_are_written_with_their_slice, async |engine: Engine| {
     let hub = Hub::start(engine).await;
