@@ -235,12 +235,16 @@ async fn the_table_is_divided_without_losing_a_row() {
     store.migrate(now).await.unwrap();
     let first = ("deliveries_first".to_owned(), 3);
     assert_eq!(months(&raw).await, [("deliveries_default".to_owned(), 2), first.clone()], "no row moved but two");
+    let not_squeezed = "SELECT COUNT(*) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+        WHERE c.relname ~ '^deliveries(_(first|default|[0-9_]+))?$' AND a.attname IN ('body', 'headers') AND a.attcompression <> 'l'";
+    assert_eq!(raw.number(not_squeezed).await, 0, "parts that were there before are squeezed as the others are");
     add(&id("2026-11-22T20:00:00Z")).await;
     assert_eq!(raw.number("SELECT SUM(repeats) FROM deliveries").await, 2);
     raw.run("SET ROLE reader; SELECT received FROM deliveries_readable; RESET ROLE").await;
 
     let made = store.make_partitions(now).await.unwrap();
     assert_eq!(made, ["deliveries_2026_12", "deliveries_2027_01", "deliveries_2027_02"]);
+    assert_eq!(raw.number(not_squeezed).await, 0);
     assert!(store.make_partitions(now).await.unwrap().is_empty());
     let now_there = months(&raw).await;
     assert_eq!(now_there[0], ("deliveries_2026_12".to_owned(), 1), "the row of the future went to its month");
@@ -251,6 +255,43 @@ async fn the_table_is_divided_without_losing_a_row() {
     );
     assert_eq!(now_there[4], ("deliveries_first".to_owned(), 4));
 }
+
+// F49: captures and transitions keep their rows when their keys change, and what an older program writes goes on working.
+on_both!(rows_survive_the_change_of_their_keys, async |engine: Engine| {
+    let dir = crate::harness::TempDir::new();
+    let url = match engine {
+        Engine::Sqlite => format!("sqlite:{}", dir.path().join("hub.db").display()),
+        Engine::Postgres => crate::cluster::cluster().unwrap().database(),
+    };
+    let store = Store::open(&url, &StoreSettings::default()).await.unwrap();
+    store.migrate_up_to(6, 0).await.unwrap();
+    let raw = Raw::at(&url).await;
+    let capture = |id: &str, state: &str| {
+        format!(
+            "INSERT INTO captures (merchant_id, id, payment_id, attempt_id, gateway_ref, state, amount, currency, surplus, updated_at)
+             VALUES ('mer_1', '{id}', 'pay_1', 'att_1', 'r1', '{state}', 100, 'PLN', 0, 5)
+             ON CONFLICT (merchant_id, attempt_id, gateway_ref) DO UPDATE SET state = excluded.state"
+        )
+    };
+    let move_to = |id: &str| {
+        format!(
+            "INSERT INTO transitions (merchant_id, id, payment_id, from_status, to_status, reason, cause, cause_id, at)
+             VALUES ('mer_1', '{id}', 'pay_1', NULL, 'started', NULL, 'api', 'req_1', 7)"
+        )
+    };
+    raw.run(capture("cap_1", "pending")).await;
+    raw.run(move_to("trn_1")).await;
+    store.migrate(0).await.unwrap();
+    raw.run(capture("cap_2", "paid")).await;
+    raw.run(move_to("trn_2")).await;
+    let text =
+        "SELECT id || ' ' || payment_id || ' ' || gateway_ref || ' ' || state || ' ' || updated_at FROM captures";
+    assert_eq!(raw.column(text).await, ["cap_1 pay_1 r1 paid 5"]);
+    let text = "SELECT id || ' ' || to_status || ' ' || cause || ' ' || at FROM transitions ORDER BY id";
+    assert_eq!(raw.column(text).await, ["trn_1 started api 7", "trn_2 started api 7"]);
+    assert_eq!(raw.number("SELECT COUNT(*) FROM transitions_readable").await, 2);
+    assert!(raw.try_run(&move_to("trn_2")).await.is_err(), "an id is there once");
+});
 
 // The first insert of a month never meets a missing one, and one that does is kept all the same.
 #[tokio::test(flavor = "multi_thread")]

@@ -274,3 +274,98 @@ on_both!(nothing_of_a_refused_slice_stays, async |engine: Engine| {
     }
     assert_eq!(show(&hub, &payments[0]).await.status, Status::Started);
 });
+
+// I5, F57: two processes write about one payment at the same instant, both without locks: one of them finds the other's
+// change at the writing, and does all again.
+on_both!(two_writes_that_meet_count_each_capture_once, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    invoicing_account(&hub).await;
+    let matter = matter(&hub).await;
+    let raw = Raw::of(&hub.app).await;
+    let (payment, attempt) = matter.payment(&hub, "1/2026").await;
+    let mut holder = hub.app.store.begin().await.unwrap();
+    holder.payment_for_update(&hub.merchant.id, &payment.id).await.unwrap();
+    let receiving: Vec<_> = ["r1", "r2"]
+        .map(|capture| {
+            let slice = vec![matter.delivery(&hub, event(&attempt, capture, EventKind::Paid, capture))];
+            let app = hub.app.clone();
+            tokio::spawn(async move { receive(&app, &slice).await })
+        })
+        .into();
+    if raw.is_postgres() {
+        // Of those that wait for one row, all but the first stand in a queue before it.
+        let waiting = "SELECT COUNT(DISTINCT pid) FROM pg_locks WHERE NOT granted";
+        until("both wait for the row", async || raw.number(waiting).await == 2).await;
+    }
+    holder.commit().await.unwrap();
+    for received in receiving {
+        assert_eq!(received.await.unwrap().unwrap(), [[Outcome::Recorded]]);
+    }
+    let shown = show(&hub, &payment).await;
+    assert_eq!((shown.status, shown.double_payment), (Status::Completed, true));
+    for (what, count) in [
+        ("captures WHERE state = 'paid'", 2),
+        ("captures WHERE surplus = 1", 1),
+        ("transitions WHERE to_status = 'completed'", 1),
+        ("events", 2),
+        ("deliveries", 2),
+        ("invoices", 1),
+        ("messages WHERE type = 'payment.completed'", 1),
+    ] {
+        assert_eq!(raw.number(&format!("SELECT COUNT(*) FROM {what}")).await, count, "{what}");
+    }
+});
+
+// A plan that was made while the tables were empty would read them from one end to the other for as long as the
+// connection lives.
+#[tokio::test(flavor = "multi_thread")]
+async fn plans_are_made_anew_as_the_tables_grow() {
+    if crate::cluster::cluster().is_none() {
+        return;
+    }
+    let hub = Hub::start(Engine::Postgres).await;
+    let matter = matter(&hub).await;
+    let raw = Raw::of(&hub.app).await;
+    for table in ["events", "captures"] {
+        // Nobody but the hub does anything about it.
+        raw.run(format!("ALTER TABLE {table} SET (autovacuum_enabled = off)")).await;
+    }
+    raw.run("VACUUM ANALYZE").await;
+    let pay = async |n: i64| {
+        let (_, attempt) = matter.lone_payment(&hub).await;
+        let paid = event(&attempt, &format!("paid-{n}"), EventKind::Paid, "r");
+        assert_eq!(matter.receive(&hub, paid).await, Outcome::Recorded);
+    };
+    for n in 0..10 {
+        pay(n).await;
+    }
+    let rows = 20_000;
+    for (table, varied) in
+        [("events", ["id", "event_key"].as_slice()), ("captures", &["id", "payment_id", "attempt_id"])]
+    {
+        let columns =
+            format!("SELECT attname::text FROM pg_attribute WHERE attnum > 0 AND attrelid = '{table}'::regclass");
+        let columns = raw.column(&columns).await;
+        let value = |c: &String| if varied.contains(&c.as_str()) { format!("{c} || n") } else { c.clone() };
+        let values: Vec<String> = columns.iter().map(value).collect();
+        raw.run(format!(
+            "INSERT INTO {table} ({}) SELECT {} FROM (SELECT * FROM {table} LIMIT 1) AS t, generate_series(1, {rows}) AS n",
+            columns.join(", "),
+            values.join(", ")
+        ))
+        .await;
+    }
+    let read = "SELECT CAST(SUM(seq_tup_read + COALESCE(idx_tup_fetch, 0)) AS BIGINT) FROM pg_stat_user_tables
+                WHERE relname IN ('events', 'captures')";
+    // The server tells what was read a second late, and when somebody does something.
+    let mut n = 10;
+    let mut at_least = 0;
+    until("what was read is told", async || {
+        pay(n).await;
+        n += 1;
+        at_least = raw.number(read).await;
+        n > 150 && at_least > rows
+    })
+    .await;
+    assert!(at_least < rows * n / 4, "{n} webhooks read {at_least} rows of {rows}");
+}
