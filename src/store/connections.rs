@@ -121,13 +121,13 @@ impl<DB: Plain> Connections<DB> {
         let place = place.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
         self.uses.fetch_add(1, Ordering::Relaxed);
         let doubts = self.doubts.load(Ordering::Acquire);
-        let runtime = this_runtime::<DB>();
-        let (connection, plans) = match self.at_hand(doubts, runtime).await {
-            Some(at_hand) => at_hand,
-            None => {
-                self.make_room();
-                (self.pool.acquire().await?, Plans::new())
-            }
+        let own = this_runtime::<DB>();
+        let (connection, plans, runtime) = match self.at_hand(doubts, own).await {
+            Some((connection, plans)) => (connection, plans, own),
+            None => match self.lent(doubts).await {
+                Some(lent) => lent,
+                None => (self.pool.acquire().await?, Plans::new(), own),
+            },
         };
         let (connection, place, home) = (Some(connection), Some(place), Arc::clone(self));
         Ok(Held { connection, place, home, runtime, plans, doubts, is_open: false, is_busy: false })
@@ -153,12 +153,22 @@ impl<DB: Plain> Connections<DB> {
         }
     }
 
-    /// Closes the connection that was idle longest when there are as many as there may be: all of other runtimes, or one
-    /// would have been at hand.
-    fn make_room(&self) {
-        let mut idle = self.idle();
-        if !idle.is_empty() && self.most < idle.len() + self.held() {
-            drop(idle.remove(0).connection.detach());
+    /// When there are as many as there may be, the one of another runtime that was idle longest, if it lives: its runtime
+    /// may have ended. To close it and open another would cost both runtimes more than the second wake-up.
+    async fn lent(&self, doubts: u64) -> Option<(PoolConnection<DB>, Plans, Runtime)> {
+        loop {
+            let Idle { connection, doubts: known, plans, runtime, .. } = {
+                let mut idle = self.idle();
+                if idle.is_empty() || self.most >= idle.len() + self.held() {
+                    return None;
+                }
+                idle.remove(0)
+            };
+            if known != doubts {
+                drop(connection.detach());
+            } else if let Some(connection) = asked(connection, self.wait, false).await {
+                return Some((connection, plans, runtime));
+            }
         }
     }
 

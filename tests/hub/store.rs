@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use grosz::domain::payment::{Reason, Status};
 use grosz::store::{
-    Attempt, Capture, Job, JobEnd, JobKind, Lane, Page, Payer, Payment, PaymentFilter, StoreError, Transition, Tx,
+    Attempt, Capture, Job, JobEnd, JobKind, Lane, Page, Payer, Payment, PaymentFilter, Store, StoreError, Transition,
+    Tx,
 };
 use grosz_providers::{Currency, EventKind, Money};
 
@@ -121,6 +122,38 @@ on_both!(connections_that_are_left_halfway_come_back, async |engine: Engine| {
     }
     add(&hub, &p).await.unwrap();
 });
+
+// A thread with a runtime of its own keeps to its connections. Where there is no room for more it is lent one of another
+// runtime, and one whose runtime has ended is in nobody's way.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_lent_between_runtimes() {
+    if crate::cluster::cluster().is_none() {
+        return;
+    }
+    let hub = Hub::start_with(Engine::Postgres, |c| (c.db_connections, c.db_wait_s) = (2, 5)).await;
+    let raw = Raw::of(&hub.app).await;
+    let open = "SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity
+                WHERE application_name = 'grosz' AND datname = current_database()";
+    let look = async |store: &Store| {
+        let mut reader = store.read().await.unwrap();
+        assert!(reader.payment("mer_1", "pay_1").await.unwrap().is_none());
+        reader
+    };
+    let elsewhere = async |store: Store| {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let look = move || runtime().block_on(async { drop(look(&store).await) });
+        tokio::task::spawn_blocking(look).await.unwrap();
+    };
+    let held = look(&hub.app.store).await;
+    elsewhere(hub.app.store.clone()).await;
+    drop(look(&hub.app.store).await);
+    drop(held);
+    drop([look(&hub.app.store).await, look(&hub.app.store).await]);
+    let before = raw.column(open).await;
+    elsewhere(hub.app.store.clone()).await;
+    elsewhere(hub.app.store.clone()).await;
+    assert_eq!(raw.column(open).await, before, "lent, not opened anew");
+}
 
 // F50: a host that vanished without a word leaves connections that never answer. They keep nobody out for longer than an
 // answer may take.
