@@ -110,14 +110,15 @@ impl<S: Sliced> Clone for Intake<S> {
 impl<S: Sliced> Intake<S> {
     /// Starts the committers, each on a thread of its own. Their tasks end when all handles are gone and the queues are empty.
     pub fn start(app: &SharedApp) -> (Intake<S>, JoinSet<()>) {
+        let is_sqlite = app.store.engine_name() == "sqlite";
         // One writer is all that SQLite has.
-        let count = if app.store.engine_name() == "sqlite" { 1 } else { app.config.intake_committers };
+        let count = if is_sqlite { 1 } else { app.config.intake_committers };
         let mut tasks = JoinSet::new();
         let queues = (0..count).map(|_| {
             let (sender, receiver) = mpsc::channel(app.config.intake_queue.div_ceil(count));
             let waited_ms = Arc::new(AtomicU64::new(0));
             let work = commit_slices(Arc::clone(app), receiver, Arc::clone(&waited_ms));
-            let ended = on_a_thread(work, app.store.engine_name() == "postgres");
+            let ended = on_a_thread(work, !is_sqlite);
             tasks.spawn(async { drop(ended.await) });
             Queue { sender, waited_ms }
         });

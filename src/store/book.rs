@@ -256,7 +256,7 @@ impl Tx {
         let asks_at_once = self.is_optimistic() && !ours.is_empty();
         let payments = self.payments_of_references(ours);
         let (events, endpoints) = (deliveries::of_keys(keys), messages::endpoints_of(args_of(&merchants)));
-        let (payments, events, endpoints, details, surroundings) = if asks_at_once {
+        let (payments, events, endpoints, rest) = if asks_at_once {
             // Without locks nothing has to wait for the first answers.
             let [attempts, captures] = details_of(&Of::default());
             let mut surroundings = self.surroundings_of(&Of::default());
@@ -278,10 +278,10 @@ impl Tx {
                 .ask([payments, events, endpoints, attempts, captures, cases, completed, payers, sellers, gateways])
                 .await?;
             let surroundings = are_expected.then_some(surroundings);
-            (payments, events, endpoints, Some([attempts, captures]), surroundings)
+            (payments, events, endpoints, Some(([attempts, captures], surroundings)))
         } else {
             let [payments, events, endpoints] = self.ask([payments, events, endpoints]).await?;
-            (payments, events, endpoints, None, None)
+            (payments, events, endpoints, None)
         };
         for row in events {
             let found = deliveries::event(&row)?;
@@ -293,7 +293,7 @@ impl Tx {
             book.payments.insert(payment.id.clone(), Folder::of(payment));
         }
         book.endpoints = shelves(&merchants, &endpoints, messages::endpoint, |e| (&e.merchant_id, &e.id))?;
-        self.put_rest_of_payments(&mut book, details, surroundings).await?;
+        self.put_rest_of_payments(&mut book, rest).await?;
         self.book = Some(Box::new(book));
         Ok(())
     }
@@ -316,15 +316,14 @@ impl Tx {
     async fn put_rest_of_payments(
         &mut self,
         book: &mut Book,
-        details: Option<[Vec<Row>; 2]>,
-        surroundings: Option<[Vec<Row>; 5]>,
+        rest: Option<([Vec<Row>; 2], Option<[Vec<Row>; 5]>)>,
     ) -> Result<(), StoreError> {
         let of = Of::these(book.payments.values().map(|f| &f.payment));
         self.has_met_surroundings(!of.cases.is_empty() || !of.sellers.is_empty());
-        let (details, surroundings) = match (details, surroundings) {
-            (Some(details), Some(surroundings)) => (details, surroundings),
-            (Some(details), None) => (details, self.ask(self.surroundings_of(&of)).await?),
-            (None, _) => {
+        let (details, surroundings) = match rest {
+            Some((details, Some(surroundings))) => (details, surroundings),
+            Some((details, None)) => (details, self.ask(self.surroundings_of(&of)).await?),
+            None => {
                 let ([attempts, captures], surroundings) = (details_of(&of), self.surroundings_of(&of));
                 let [cases, completed, payers, accounts, gateways] = surroundings;
                 let asked = self.ask([attempts, captures, cases, completed, payers, accounts, gateways]).await?;

@@ -51,8 +51,6 @@ impl Plain for Sqlite {
 pub(super) struct Connections<DB: Plain> {
     pool: Pool<DB>,
     places: Arc<Semaphore>,
-    /// How many places there are.
-    most: usize,
     idle: Mutex<Vec<Idle<DB>>>,
     wait: Duration,
     /// How often one was taken.
@@ -107,12 +105,12 @@ fn this_runtime<DB: Plain>() -> Runtime {
 }
 
 impl<DB: Plain> Connections<DB> {
-    /// In front of a pool of at least `places` connections, which nobody else uses. Nobody waits for a place for longer
-    /// than `wait`.
-    pub(super) fn before(pool: Pool<DB>, places: u32, wait: Duration, doubts: Arc<AtomicU64>) -> Arc<Self> {
-        let most = usize::try_from(places).unwrap_or(1);
-        let places = Arc::new(Semaphore::new(most));
-        Arc::new(Connections { pool, places, most, idle: Mutex::default(), wait, uses: AtomicU64::new(0), doubts })
+    /// In front of a pool, which nobody else uses: as many places as it has connections. Nobody waits for a place for
+    /// longer than `wait`.
+    pub(super) fn before(pool: Pool<DB>, wait: Duration, doubts: Arc<AtomicU64>) -> Arc<Self> {
+        let places = usize::try_from(pool.options().get_max_connections()).unwrap_or(1);
+        let (places, idle, uses) = (Arc::new(Semaphore::new(places)), Mutex::default(), AtomicU64::new(0));
+        Arc::new(Connections { pool, places, idle, wait, uses, doubts })
     }
 
     /// A connection.
@@ -123,58 +121,45 @@ impl<DB: Plain> Connections<DB> {
         let doubts = self.doubts.load(Ordering::Acquire);
         let own = this_runtime::<DB>();
         let (connection, plans, runtime) = match self.at_hand(doubts, own).await {
-            Some((connection, plans)) => (connection, plans, own),
-            None => match self.lent(doubts).await {
-                Some(lent) => lent,
-                None => (self.pool.acquire().await?, Plans::new(), own),
-            },
+            Some(Idle { connection, plans, runtime, .. }) => (connection, plans, runtime),
+            None => (self.pool.acquire().await?, Plans::new(), own),
         };
         let (connection, place, home) = (Some(connection), Some(place), Arc::clone(self));
         Ok(Held { connection, place, home, runtime, plans, doubts, is_open: false, is_busy: false })
     }
 
-    /// The one of this runtime that was used last and lives. Those that do not are closed here: the pool would ask them,
-    /// and wait for an answer for as long as the system does, with their places taken.
-    async fn at_hand(&self, doubts: u64, runtime: Runtime) -> Option<(PoolConnection<DB>, Plans)> {
+    /// One that lives. Those that do not are closed here: the pool would ask them, and wait for an answer for as long as
+    /// the system does, with their places taken.
+    async fn at_hand(&self, doubts: u64, own: Runtime) -> Option<Idle<DB>> {
         loop {
-            let Idle { connection, since, doubts: known, mut plans, .. } = {
-                let mut idle = self.idle();
-                let last = idle.iter().rposition(|i| i.runtime == runtime)?;
-                idle.remove(last)
-            };
-            let has_old_plans = DB::IS_SERVER && plans.are_old();
-            if known != doubts {
-                drop(connection.detach());
-            } else if since.elapsed() < FRESH && !has_old_plans {
-                return Some((connection, plans));
-            } else if let Some(connection) = asked(connection, self.wait, has_old_plans).await {
-                return Some((connection, plans));
+            let mut next = self.next_idle(own)?;
+            let has_old_plans = DB::IS_SERVER && next.plans.are_old();
+            // The runtime of one that is lent may have ended.
+            let is_sure = next.since.elapsed() < FRESH && next.runtime == own;
+            if next.doubts != doubts {
+                drop(next.connection.detach());
+            } else if is_sure && !has_old_plans {
+                return Some(next);
+            } else if let Some(connection) = asked(next.connection, self.wait, has_old_plans).await {
+                return Some(Idle { connection, ..next });
             }
         }
     }
 
-    /// When there are as many as there may be, the one of another runtime that was idle longest, if it lives: its runtime
-    /// may have ended. To close it and open another would cost both runtimes more than the second wake-up.
-    async fn lent(&self, doubts: u64) -> Option<(PoolConnection<DB>, Plans, Runtime)> {
-        loop {
-            let Idle { connection, doubts: known, plans, runtime, .. } = {
-                let mut idle = self.idle();
-                if idle.is_empty() || self.most >= idle.len() + self.held() {
-                    return None;
-                }
-                idle.remove(0)
-            };
-            if known != doubts {
-                drop(connection.detach());
-            } else if let Some(connection) = asked(connection, self.wait, false).await {
-                return Some((connection, plans, runtime));
-            }
-        }
+    /// The one of this runtime that was used last. Where there is none and no room for one more, the one of another runtime
+    /// that was idle longest is lent: to close it and open another would cost both more than the second wake-up.
+    fn next_idle(&self, own: Runtime) -> Option<Idle<DB>> {
+        let mut idle = self.idle();
+        let held = self.most().saturating_sub(self.places.available_permits());
+        let is_full = idle.len() + held > self.most();
+        let of_own = idle.iter().rposition(|i| i.runtime == own);
+        let next = of_own.or_else(|| (is_full && !idle.is_empty()).then_some(0))?;
+        Some(idle.remove(next))
     }
 
-    /// How many places are taken.
-    fn held(&self) -> usize {
-        self.most.saturating_sub(self.places.available_permits())
+    /// How many places there are.
+    fn most(&self) -> usize {
+        usize::try_from(self.pool.options().get_max_connections()).unwrap_or(usize::MAX)
     }
 
     fn put(&self, idle: Idle<DB>) {
@@ -211,7 +196,8 @@ impl<DB: Plain> Connections<DB> {
     }
 }
 
-/// A connection that answers within the limit, and has forgotten its plans where that is asked for. In a task, so that a caller who leaves meanwhile leaves no question open.
+/// A connection that answers within the limit, and has forgotten its plans where that is asked for. In a task, so that a
+/// caller who leaves meanwhile leaves no question open.
 async fn asked<DB: Plain>(
     mut connection: PoolConnection<DB>,
     limit: Duration,

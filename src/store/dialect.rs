@@ -180,9 +180,9 @@ impl Store {
             .test_before_acquire(false)
             .connect_with(options.clone().read_only(true).create_if_missing(false))
             .await?;
-        let writer = Connections::before(writer, 1, wait, Arc::default());
+        let writer = Connections::before(writer, wait, Arc::default());
         tokio::spawn(wal::keep(options.create_if_missing(false), Arc::downgrade(&writer)));
-        let readers = Connections::before(readers, many, wait, Arc::default());
+        let readers = Connections::before(readers, wait, Arc::default());
         Ok(Store { engine: Engine::Sqlite { writer, readers }, asked: Arc::default() })
     }
 

@@ -112,7 +112,7 @@ impl Link {
         let doubt = Arc::new(Doubt::new());
         let pool = |places| {
             let pool = pool(places, wait, answer, host.clone(), &doubt);
-            Connections::before(pool, places, wait, Arc::clone(&doubt.times))
+            Connections::before(pool, wait, Arc::clone(&doubt.times))
         };
         let link = Arc::new(Link {
             shared: pool(settings.connections),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use grosz::app::{App, SharedApp};
 use grosz::clock::Clock;
 use grosz::config::{Config, Hidden};
-use grosz::store::{ApiKey, Merchant, Tx};
+use grosz::store::{ApiKey, Merchant, Store, StoreSettings, Tx};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -56,6 +56,16 @@ pub const BEGIN: &str = "2026-11-21T20:00:00Z";
 
 /// The key that every hub under test knows for its first merchant.
 pub const KEY: &str = "sk_test_harness0000000000000000000000000000";
+
+/// A store without a schema, its address, and the directory that it may need.
+pub async fn empty_store(engine: Engine) -> (Store, String, TempDir) {
+    let dir = TempDir::new();
+    let url = match engine {
+        Engine::Sqlite => format!("sqlite:{}", dir.path().join("hub.db").display()),
+        Engine::Postgres => cluster().expect("a cluster").database(),
+    };
+    (Store::open(&url, &StoreSettings::default()).await.expect("a store"), url, dir)
+}
 
 /// A directory that is removed with its owner.
 pub struct TempDir(PathBuf);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use grosz::flows::deliver;
 use grosz::flows::tell_client::tell;
-use grosz::store::{Job, JobEnd, JobKind, Lane, NewJob, Store, StoreSettings, Telling};
+use grosz::store::{Job, JobEnd, JobKind, Lane, NewJob, Telling};
 use grosz::worker;
 use serde_json::json;
 use tokio::sync::watch;
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate};
 
-use crate::harness::{Engine, Hub};
+use crate::harness::{Engine, Hub, empty_store};
 use crate::on_both;
 use crate::raw::Raw;
 
@@ -215,12 +215,7 @@ on_both!(the_table_returns_to_its_live_size, async |engine: Engine| {
 
 // F49: work that waits, runs or was set aside survives the change of the table; what was done goes.
 on_both!(jobs_survive_the_change_of_their_table, async |engine: Engine| {
-    let dir = crate::harness::TempDir::new();
-    let url = match engine {
-        Engine::Sqlite => format!("sqlite:{}", dir.path().join("hub.db").display()),
-        Engine::Postgres => crate::cluster::cluster().unwrap().database(),
-    };
-    let store = Store::open(&url, &StoreSettings::default()).await.unwrap();
+    let (store, url, _dir) = empty_store(engine).await;
     store.migrate_up_to(2, 0).await.unwrap();
     let raw = Raw::at(&url).await;
     for (n, state, lease) in [(1, "ready", "NULL"), (2, "running", "77"), (3, "done", "NULL"), (4, "failed", "NULL")] {
