@@ -316,7 +316,7 @@ impl Tx {
     async fn put_rest_of_payments(
         &mut self,
         book: &mut Book,
-        rest: Option<([Vec<Row>; 2], Option<[Vec<Row>; 5]>)>,
+        rest: Option<(Details, Option<Surroundings>)>,
     ) -> Result<(), StoreError> {
         let of = Of::these(book.payments.values().map(|f| &f.payment));
         self.has_met_surroundings(!of.cases.is_empty() || !of.sellers.is_empty());
@@ -562,6 +562,13 @@ fn shelves<T>(
     }
     Ok(shelves)
 }
+
+/// The rows of payments' attempts and captures.
+type Details = [Vec<Row>; 2];
+
+/// The rows of cases, of how many payments of each are completed, of payers, of invoicing accounts and of accounts at
+/// gateways.
+type Surroundings = [Vec<Row>; 5];
 
 /// The attempts and captures of payments.
 fn details_of<'a>(of: &Of<'a>) -> [Question<'a>; 2] {
