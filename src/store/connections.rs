@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use sqlx::pool::{Pool, PoolConnection};
-use sqlx::{Connection as _, Database, Postgres, Sqlite};
+use sqlx::{Connection as _, PgConnection, Postgres};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -21,46 +21,23 @@ use tokio::time::timeout;
 /// A connection that was used so short a time ago is not asked whether it lives.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
 
-/// A database whose transactions begin and end by plain statements.
-pub(super) trait Plain: Database {
-    /// Its connections are sockets, which belong to a runtime, to a server, which keeps plans of statements for each.
-    const IS_SERVER: bool;
-
-    /// Runs a statement without parameters.
-    fn run<'c>(connection: &'c mut Self::Connection, sql: &'static str) -> BoxFuture<'c, sqlx::Result<()>>;
-}
-
-impl Plain for Postgres {
-    const IS_SERVER: bool = true;
-
-    fn run<'c>(connection: &'c mut Self::Connection, sql: &'static str) -> BoxFuture<'c, sqlx::Result<()>> {
-        Box::pin(async move { sqlx::raw_sql(sql).execute(connection).await.map(drop) })
-    }
-}
-
-impl Plain for Sqlite {
-    const IS_SERVER: bool = false;
-
-    fn run<'c>(connection: &'c mut Self::Connection, sql: &'static str) -> BoxFuture<'c, sqlx::Result<()>> {
-        // Prepared once for each connection.
-        Box::pin(async move { sqlx::query(sql).execute(connection).await.map(drop) })
-    }
+/// Runs a statement without parameters. In a box: the driver's futures are large.
+fn run<'c>(connection: &'c mut PgConnection, sql: &'static str) -> BoxFuture<'c, sqlx::Result<()>> {
+    Box::pin(async move { sqlx::raw_sql(sql).execute(connection).await.map(drop) })
 }
 
 /// All connections of a kind; as many can be held at the same time as there are places.
-pub(super) struct Connections<DB: Plain> {
-    pool: Pool<DB>,
+pub(super) struct Connections {
+    pool: Pool<Postgres>,
     places: Arc<Semaphore>,
-    idle: Mutex<Vec<Idle<DB>>>,
+    idle: Mutex<Vec<Idle>>,
     wait: Duration,
-    /// How often one was taken.
-    uses: AtomicU64,
     /// Rises when something becomes known against connections that are open.
     doubts: Arc<AtomicU64>,
 }
 
-struct Idle<DB: Database> {
-    connection: PoolConnection<DB>,
+struct Idle {
+    connection: PoolConnection<Postgres>,
     since: Instant,
     doubts: u64,
     runtime: Runtime,
@@ -98,28 +75,26 @@ impl Plans {
 /// The runtime that a connection was opened in: one of a single thread, or the one of all others.
 type Runtime = Option<ThreadId>;
 
-fn this_runtime<DB: Plain>() -> Runtime {
-    let is_own =
-        DB::IS_SERVER && Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::CurrentThread);
+fn this_runtime() -> Runtime {
+    let is_own = Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::CurrentThread);
     is_own.then(|| std::thread::current().id())
 }
 
-impl<DB: Plain> Connections<DB> {
+impl Connections {
     /// In front of a pool, which nobody else uses: as many places as it has connections. Nobody waits for a place for
     /// longer than `wait`.
-    pub(super) fn before(pool: Pool<DB>, wait: Duration, doubts: Arc<AtomicU64>) -> Arc<Self> {
+    pub(super) fn before(pool: Pool<Postgres>, wait: Duration, doubts: Arc<AtomicU64>) -> Arc<Self> {
         let places = usize::try_from(pool.options().get_max_connections()).unwrap_or(1);
-        let (places, idle, uses) = (Arc::new(Semaphore::new(places)), Mutex::default(), AtomicU64::new(0));
-        Arc::new(Connections { pool, places, idle, wait, uses, doubts })
+        let (places, idle) = (Arc::new(Semaphore::new(places)), Mutex::default());
+        Arc::new(Connections { pool, places, idle, wait, doubts })
     }
 
     /// A connection.
-    pub(super) async fn take(self: &Arc<Self>) -> sqlx::Result<Held<DB>> {
+    pub(super) async fn take(self: &Arc<Self>) -> sqlx::Result<Held> {
         let place = timeout(self.wait, Arc::clone(&self.places).acquire_owned()).await;
         let place = place.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
-        self.uses.fetch_add(1, Ordering::Relaxed);
         let doubts = self.doubts.load(Ordering::Acquire);
-        let own = this_runtime::<DB>();
+        let own = this_runtime();
         let (connection, plans, runtime) = match self.at_hand(doubts, own).await {
             Some(Idle { connection, plans, runtime, .. }) => (connection, plans, runtime),
             None => (self.pool.acquire().await?, Plans::new(), own),
@@ -130,10 +105,10 @@ impl<DB: Plain> Connections<DB> {
 
     /// One that lives. Those that do not are closed here: the pool would ask them, and wait for an answer for as long as
     /// the system does, with their places taken.
-    async fn at_hand(&self, doubts: u64, own: Runtime) -> Option<Idle<DB>> {
+    async fn at_hand(&self, doubts: u64, own: Runtime) -> Option<Idle> {
         loop {
             let mut next = self.next_idle(own)?;
-            let has_old_plans = DB::IS_SERVER && next.plans.are_old();
+            let has_old_plans = next.plans.are_old();
             // The runtime of one that is lent may have ended.
             let is_sure = next.since.elapsed() < FRESH && next.runtime == own;
             if next.doubts != doubts {
@@ -148,7 +123,7 @@ impl<DB: Plain> Connections<DB> {
 
     /// The one of this runtime that was used last. Where there is none and no room for one more, the one of another runtime
     /// that was idle longest is lent: to close it and open another would cost both more than the second wake-up.
-    fn next_idle(&self, own: Runtime) -> Option<Idle<DB>> {
+    fn next_idle(&self, own: Runtime) -> Option<Idle> {
         let mut idle = self.idle();
         let held = self.most().saturating_sub(self.places.available_permits());
         let is_full = idle.len() + held > self.most();
@@ -162,25 +137,20 @@ impl<DB: Plain> Connections<DB> {
         usize::try_from(self.pool.options().get_max_connections()).unwrap_or(usize::MAX)
     }
 
-    fn put(&self, idle: Idle<DB>) {
+    fn put(&self, idle: Idle) {
         let mut all = self.idle();
         if !self.places.is_closed() && self.doubts.load(Ordering::Acquire) == idle.doubts {
             all.push(idle);
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Idle<DB>>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// The pool, to change where it connects to.
-    pub(super) fn pool(&self) -> &Pool<DB> {
+    pub(super) fn pool(&self) -> &Pool<Postgres> {
         &self.pool
-    }
-
-    /// How often a connection was taken.
-    pub(super) fn uses(&self) -> u64 {
-        self.uses.load(Ordering::Relaxed)
     }
 
     /// True when [`Connections::close`] was called.
@@ -198,14 +168,14 @@ impl<DB: Plain> Connections<DB> {
 
 /// A connection that answers within the limit, and has forgotten its plans where that is asked for. In a task, so that a
 /// caller who leaves meanwhile leaves no question open.
-async fn asked<DB: Plain>(
-    mut connection: PoolConnection<DB>,
+async fn asked(
+    mut connection: PoolConnection<Postgres>,
     limit: Duration,
     forget_plans: bool,
-) -> Option<PoolConnection<DB>> {
+) -> Option<PoolConnection<Postgres>> {
     let question = tokio::spawn(async move {
         let answer = match forget_plans {
-            true => timeout(limit, DB::run(&mut connection, "DISCARD PLANS")).await,
+            true => timeout(limit, run(&mut connection, "DISCARD PLANS")).await,
             false => timeout(limit, connection.ping()).await,
         };
         match answer {
@@ -220,10 +190,10 @@ async fn asked<DB: Plain>(
 }
 
 /// A connection, and the transaction that was begun on it. Dropping it takes the transaction back.
-pub(super) struct Held<DB: Plain> {
-    connection: Option<PoolConnection<DB>>,
+pub(super) struct Held {
+    connection: Option<PoolConnection<Postgres>>,
     place: Option<OwnedSemaphorePermit>,
-    home: Arc<Connections<DB>>,
+    home: Arc<Connections>,
     runtime: Runtime,
     plans: Plans,
     /// What was known when it was taken.
@@ -234,7 +204,7 @@ pub(super) struct Held<DB: Plain> {
     is_busy: bool,
 }
 
-impl<DB: Plain> Held<DB> {
+impl Held {
     /// Begins a transaction.
     pub(super) async fn begin(&mut self, statement: &'static str) -> sqlx::Result<()> {
         // Before the statement is sent: a caller that leaves halfway leaves a transaction behind.
@@ -261,7 +231,7 @@ impl<DB: Plain> Held<DB> {
     }
 
     async fn run(&mut self, statement: &'static str) -> sqlx::Result<()> {
-        DB::run(self, statement).await?;
+        run(self, statement).await?;
         self.has_answered();
         Ok(())
     }
@@ -280,7 +250,7 @@ impl<DB: Plain> Held<DB> {
 /// How long an abandoned transaction may take to be taken back.
 const TAKING_BACK: Duration = Duration::from_secs(10);
 
-impl<DB: Plain> Drop for Held<DB> {
+impl Drop for Held {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         if !self.is_open {
@@ -294,7 +264,7 @@ impl<DB: Plain> Drop for Held<DB> {
         tokio::spawn(async move {
             // A database that has taken it back by itself (no space left, a lost connection) says so by an error; the pool
             // asks the connection whether it lives.
-            if timeout(TAKING_BACK, DB::run(&mut connection, "ROLLBACK")).await.is_err() {
+            if timeout(TAKING_BACK, run(&mut connection, "ROLLBACK")).await.is_err() {
                 let _ = timeout(TAKING_BACK, connection.detach().close_hard()).await;
             }
             drop(place);
@@ -302,16 +272,16 @@ impl<DB: Plain> Drop for Held<DB> {
     }
 }
 
-impl<DB: Plain> Deref for Held<DB> {
-    type Target = DB::Connection;
+impl Deref for Held {
+    type Target = PgConnection;
 
-    fn deref(&self) -> &DB::Connection {
+    fn deref(&self) -> &PgConnection {
         self.connection.as_ref().expect("it is held until it is dropped")
     }
 }
 
-impl<DB: Plain> DerefMut for Held<DB> {
-    fn deref_mut(&mut self) -> &mut DB::Connection {
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut PgConnection {
         self.is_busy = true;
         self.connection.as_mut().expect("it is held until it is dropped")
     }

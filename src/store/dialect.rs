@@ -1,20 +1,20 @@
 //! Two engines behind one type. SQL is written once with `$1` and portable types; what differs is here.
 //!
-//! SQLite: one writing connection (`BEGIN IMMEDIATE`, WAL, `synchronous=FULL`) and a pool of readers.
+//! SQLite: one writing connection (`BEGIN IMMEDIATE`, WAL, `synchronous=FULL`) and some that read (see `sqlite.rs`).
 //! PostgreSQL: two pools (see `link.rs`), READ COMMITTED with row locks.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Postgres, Row as _, Sqlite};
+use sqlx::Row as _;
 
 use super::book::Book;
 use super::connections::{Connections, Held};
 use super::link::Link;
 use super::rows::Row;
+use super::sqlite::{File, Handle, Handles};
 use super::wal;
 
 /// The pools of one database.
@@ -26,7 +26,7 @@ pub struct Store {
 
 #[derive(Clone)]
 pub(super) enum Engine {
-    Sqlite { writer: Arc<Connections<Sqlite>>, readers: Arc<Connections<Sqlite>> },
+    Sqlite { writer: Arc<Handles>, readers: Arc<Handles> },
     Postgres(Arc<Link>),
 }
 
@@ -44,10 +44,10 @@ pub enum StoreError {
     NeedsLocks,
     /// No connection within the waiting time, no database, no space: come back later.
     #[error("the database cannot be used at the moment: {}", what_is_missing(.0))]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(#[source] Cause),
     /// Anything else.
     #[error("the database refused")]
-    Other(#[source] sqlx::Error),
+    Other(#[source] Cause),
     /// A stored value that we never wrote.
     #[error("unreadable row: {0}")]
     Unreadable(String),
@@ -68,46 +68,78 @@ impl StoreError {
     }
 }
 
+/// What an engine or the way to it said.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// PostgreSQL, or waiting for a connection of either engine.
+    #[error(transparent)]
+    Server(#[from] sqlx::Error),
+    /// SQLite.
+    #[error(transparent)]
+    File(#[from] rusqlite::Error),
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(e: sqlx::Error) -> Self {
-        let code = e.as_database_error().and_then(|d| d.code()).unwrap_or_default().into_owned();
-        match (code.as_str(), sqlite_code(&code)) {
-            // SQLite's codes in decimal, extended (unique key) or primary; the others are SQLSTATE classes.
-            ("23505" | "2067" | "1555", _) => StoreError::Taken,
-            // 22012, a division by zero: a set found fewer rows than it had to (`set.rs`).
-            ("40001" | "40P01" | "22012", _) | (_, Some(5 | 6)) => StoreError::Conflict,
-            ("25006" | "55P03", _) | (_, Some(7 | 8 | 10 | 13 | 14)) => StoreError::Unavailable(e),
-            (c, _) if ["08", "53", "57", "58"].iter().any(|class| c.len() == 5 && c.starts_with(class)) => {
-                StoreError::Unavailable(e)
+        // SQLSTATE; 22012, a division by zero: a set found fewer rows than it had to (`set.rs`).
+        match sql_state(&e).as_str() {
+            "23505" => StoreError::Taken,
+            "40001" | "40P01" | "22012" => StoreError::Conflict,
+            "25006" | "55P03" => StoreError::Unavailable(e.into()),
+            code if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
+                StoreError::Unavailable(e.into())
             }
             _ => match e {
                 sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => {
-                    StoreError::Unavailable(e)
+                    StoreError::Unavailable(e.into())
                 }
-                sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => StoreError::Unavailable(e),
-                other => StoreError::Other(other),
+                sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => StoreError::Unavailable(e.into()),
+                other => StoreError::Other(other.into()),
             },
         }
     }
 }
 
-/// SQLite's primary result code; `None` for PostgreSQL, whose codes have five characters.
-fn sqlite_code(code: &str) -> Option<u32> {
-    (code.len() < 5).then(|| code.parse::<u32>().ok()).flatten().map(|n| n & 0xff)
+impl From<rusqlite::Error> for StoreError {
+    fn from(e: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE};
+        let extended = e.sqlite_error().map(|e| e.extended_code);
+        match e.sqlite_error_code() {
+            _ if matches!(extended, Some(SQLITE_CONSTRAINT_PRIMARYKEY | SQLITE_CONSTRAINT_UNIQUE)) => StoreError::Taken,
+            Some(Code::DatabaseBusy | Code::DatabaseLocked) => StoreError::Conflict,
+            Some(Code::OutOfMemory | Code::ReadOnly | Code::SystemIoFailure | Code::DiskFull | Code::CannotOpen) => {
+                StoreError::Unavailable(e.into())
+            }
+            _ => StoreError::Other(e.into()),
+        }
+    }
+}
+
+/// PostgreSQL's code, five characters; empty for an error that is not the server's.
+fn sql_state(error: &sqlx::Error) -> String {
+    error.as_database_error().and_then(|d| d.code()).unwrap_or_default().into_owned()
 }
 
 /// The cause in words that an operator acts on.
-fn what_is_missing(error: &sqlx::Error) -> &'static str {
-    let code = error.as_database_error().and_then(|d| d.code()).unwrap_or_default().into_owned();
-    match (code.as_str(), sqlite_code(&code)) {
-        ("25006", _) | (_, Some(8)) => "it is read-only",
-        ("53100", _) | (_, Some(13)) => "its disk is full",
-        (_, Some(10 | 14)) => "its file cannot be read or written",
-        ("53300", _) => "it has no connection left",
-        ("57P01" | "57P02" | "57P03", _) => "it is starting or stopping",
-        _ if matches!(error, sqlx::Error::PoolTimedOut) => "no connection was free in time",
-        _ if matches!(error, sqlx::Error::PoolClosed) => "the hub is stopping",
-        _ => "it does not answer",
+fn what_is_missing(cause: &Cause) -> &'static str {
+    use rusqlite::ErrorCode as Code;
+    match cause {
+        Cause::File(error) => match error.sqlite_error_code() {
+            Some(Code::ReadOnly) => "it is read-only",
+            Some(Code::DiskFull) => "its disk is full",
+            Some(Code::SystemIoFailure | Code::CannotOpen) => "its file cannot be read or written",
+            _ => "it does not answer",
+        },
+        Cause::Server(sqlx::Error::PoolTimedOut) => "no connection was free in time",
+        Cause::Server(sqlx::Error::PoolClosed) => "the hub is stopping",
+        Cause::Server(error) => match sql_state(error).as_str() {
+            "25006" => "it is read-only",
+            "53100" => "its disk is full",
+            "53300" => "it has no connection left",
+            "57P01" | "57P02" | "57P03" => "it is starting or stopping",
+            _ => "it does not answer",
+        },
     }
 }
 
@@ -154,35 +186,11 @@ impl Store {
         let Some(path) = url.strip_prefix("sqlite:").filter(|p| !p.contains(":memory:") && !p.is_empty()) else {
             return Err(StoreError::Schema("database_url must be sqlite:<file> or postgres://…".into()));
         };
-        let path = Path::new(path.trim_start_matches("//"));
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(wait)
-            .foreign_keys(false)
-            .statement_cache_capacity(256)
-            // Rows that wait for their reader before the driver's thread does: the longest claim.
-            .row_buffer_size(512)
-            .disable_statement_logging();
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(wait)
-            .test_before_acquire(false)
-            // The log is copied beside the commits, not in one of them (`wal.rs`).
-            .connect_with(options.clone().pragma("wal_autocheckpoint", "0"))
-            .await?;
-        let many = settings.connections.max(2);
-        let readers = SqlitePoolOptions::new()
-            .max_connections(many)
-            .acquire_timeout(wait)
-            .test_before_acquire(false)
-            .connect_with(options.clone().read_only(true).create_if_missing(false))
-            .await?;
-        let writer = Connections::before(writer, wait, Arc::default());
-        tokio::spawn(wal::keep(options.create_if_missing(false), Arc::downgrade(&writer)));
-        let readers = Connections::before(readers, wait, Arc::default());
+        let path = PathBuf::from(path.trim_start_matches("//"));
+        let file = File { path, wait, writes: true };
+        let writer = Handles::open(file.clone(), 1)?;
+        let readers = Handles::open(File { writes: false, ..file.clone() }, settings.connections.max(2))?;
+        tokio::spawn(wal::keep(file, Arc::downgrade(&writer)));
         Ok(Store { engine: Engine::Sqlite { writer, readers }, asked: Arc::default() })
     }
 
@@ -194,7 +202,7 @@ impl Store {
         match &self.engine {
             Engine::Sqlite { writer, .. } => {
                 let mut connection = writer.take().await?;
-                connection.begin("BEGIN IMMEDIATE").await?;
+                connection.begin().await?;
                 Ok(Tx::on(Conn::Sqlite(connection)))
             }
             Engine::Postgres(link) => begin_at(link, &link.shared).await,
@@ -247,10 +255,9 @@ impl Store {
     /// No connection within the waiting time.
     pub async fn once(&self) -> Result<Tx, StoreError> {
         match &self.engine {
-            Engine::Sqlite { writer, .. } => Ok(Tx::on(Conn::Sqlite(writer.take().await?)).counted_by(self)),
             // A pooler may give each trip another connection.
-            Engine::Postgres(link) if !link.keeps_statements => self.begin().await,
-            Engine::Postgres(_) => self.read().await,
+            Engine::Postgres(link) if link.keeps_statements => self.read().await,
+            Engine::Postgres(_) | Engine::Sqlite { .. } => self.begin().await,
         }
     }
 
@@ -374,13 +381,13 @@ impl Store {
     }
 }
 
-async fn begin_at(link: &Arc<Link>, pool: &Arc<Connections<Postgres>>) -> Result<Tx, StoreError> {
+async fn begin_at(link: &Arc<Link>, pool: &Arc<Connections>) -> Result<Tx, StoreError> {
     let connection = link.begin(pool, "BEGIN").await?;
     Ok(Tx::on(Conn::Postgres(connection, Arc::clone(link))))
 }
 
 /// Behind a pooler a statement is parsed and run in one transaction, or the two would meet different connections.
-async fn read_at(link: &Arc<Link>, pool: &Arc<Connections<Postgres>>) -> Result<Tx, StoreError> {
+async fn read_at(link: &Arc<Link>, pool: &Arc<Connections>) -> Result<Tx, StoreError> {
     let connection = match link.keeps_statements {
         true => link.connection(pool).await?,
         false => link.begin(pool, "BEGIN READ ONLY").await?,
@@ -409,8 +416,8 @@ pub struct Tx {
 
 /// With a transaction on it, or each statement by itself.
 pub(super) enum Conn {
-    Sqlite(Held<Sqlite>),
-    Postgres(Held<Postgres>, Arc<Link>),
+    Sqlite(Handle),
+    Postgres(Held, Arc<Link>),
 }
 
 /// A value for a `$n`.
@@ -492,7 +499,6 @@ macro_rules! bind {
         query
     }};
 }
-pub(super) use bind;
 
 /// Has PostgreSQL answer a query, within the limit, as a named statement only where one may be kept.
 macro_rules! ask {
@@ -529,7 +535,7 @@ impl Tx {
     /// After statements that were answered whole.
     pub(super) fn has_answers(&mut self) {
         match &mut self.conn {
-            Conn::Sqlite(c) => c.has_answered(),
+            Conn::Sqlite(_) => {}
             Conn::Postgres(c, _) => c.has_answered(),
         }
     }
@@ -561,7 +567,7 @@ impl Tx {
             return Err(StoreError::Conflict);
         }
         match self.conn {
-            Conn::Sqlite(connection) => connection.commit().await?,
+            Conn::Sqlite(connection) => connection.commit()?,
             Conn::Postgres(connection, link) => link.answer(connection.commit()).await?,
         }
         Ok(())
@@ -573,7 +579,7 @@ impl Tx {
     /// The connection is lost; the database takes it back by itself.
     pub async fn rollback(self) -> Result<(), StoreError> {
         match self.conn {
-            Conn::Sqlite(connection) => connection.rollback().await?,
+            Conn::Sqlite(connection) => connection.rollback()?,
             Conn::Postgres(connection, link) => link.answer(connection.rollback()).await?,
         }
         Ok(())
@@ -627,7 +633,7 @@ impl Tx {
         self.beside_the_book()?;
         self.count(1);
         let touched = match &mut self.conn {
-            Conn::Sqlite(c) => bind!(sql, args).execute(&mut **c).await?.rows_affected(),
+            Conn::Sqlite(c) => c.run(sql, args).await?,
             Conn::Postgres(c, link) => ask!(link, bind!(sql, args), execute, c).rows_affected(),
         };
         self.has_answers();
@@ -639,7 +645,7 @@ impl Tx {
         self.beside_the_book()?;
         self.count(1);
         let rows = match &mut self.conn {
-            Conn::Sqlite(c) => bind!(sql, args).fetch_all(&mut **c).await?.into_iter().map(Row::Sqlite).collect(),
+            Conn::Sqlite(c) => c.rows(sql, args, usize::MAX).await?,
             Conn::Postgres(c, link) => {
                 ask!(link, bind!(sql, args), fetch_all, c).into_iter().map(Row::Postgres).collect()
             }
@@ -653,7 +659,7 @@ impl Tx {
         self.beside_the_book()?;
         self.count(1);
         let row = match &mut self.conn {
-            Conn::Sqlite(c) => bind!(sql, args).fetch_optional(&mut **c).await?.map(Row::Sqlite),
+            Conn::Sqlite(c) => c.rows(sql, args, 1).await?.pop(),
             Conn::Postgres(c, link) => ask!(link, bind!(sql, args), fetch_optional, c).map(Row::Postgres),
         };
         self.has_answers();
@@ -662,10 +668,6 @@ impl Tx {
 
     /// Runs a query for one number, such as a count; 0 when there is no row.
     pub(super) async fn number(&mut self, sql: &'static str, args: &[Arg<'_>]) -> Result<i64, StoreError> {
-        match self.row(sql, args).await? {
-            Some(Row::Sqlite(row)) => Ok(row.try_get::<Option<i64>, _>(0)?.unwrap_or(0)),
-            Some(Row::Postgres(row)) => Ok(row.try_get::<Option<i64>, _>(0)?.unwrap_or(0)),
-            Some(Row::Packed(..)) | None => Ok(0),
-        }
+        self.row(sql, args).await?.map_or(Ok(0), |row| row.first_int())
     }
 }

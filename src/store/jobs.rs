@@ -160,25 +160,21 @@ macro_rules! in_lane {
 /// The claim. A job that is claimed while it runs has outlived its lease: its worker died or sleeps.
 macro_rules! claim {
     ($lane:ident, sqlite) => {
-        claim!(
-            concat!("rowid IN (SELECT rowid FROM jobs WHERE ", in_lane!($lane), " AND run_at <= $1 ORDER BY run_at LIMIT $3)"),
-            concat!("json_array(", job_columns!(), ")")
-        )
+        claim!(concat!(
+            "rowid IN (SELECT rowid FROM jobs WHERE ", in_lane!($lane), " AND run_at <= $1 ORDER BY run_at LIMIT $3)"
+        ))
     };
     // By their places: the rows are locked, and no plan can go astray however full or empty the table was yesterday.
     ($lane:ident, postgres) => {
-        claim!(
-            concat!(
-                "ctid = ANY (ARRAY(SELECT ctid FROM jobs WHERE ", in_lane!($lane), " AND run_at <= $1 ORDER BY run_at LIMIT $3 FOR UPDATE SKIP LOCKED))"
-            ),
-            job_columns!()
-        )
+        claim!(concat!(
+            "ctid = ANY (ARRAY(SELECT ctid FROM jobs WHERE ", in_lane!($lane), " AND run_at <= $1 ORDER BY run_at LIMIT $3 FOR UPDATE SKIP LOCKED))"
+        ))
     };
-    ($which:expr, $answer:expr) => {
+    ($which:expr) => {
         concat!(
             "UPDATE jobs SET crashes = crashes + CASE WHEN state = 'running' THEN 1 ELSE 0 END, state = 'running', due_at = run_at,
                  run_at = $2, attempts = attempts + 1, fence = fence + 1
-             WHERE ", $which, " RETURNING ", $answer
+             WHERE ", $which, " RETURNING ", job_columns!()
         )
     };
 }
@@ -270,11 +266,7 @@ impl Tx {
             Lane::Telling => self.pick(claim!(telling, sqlite), claim!(telling, postgres)),
             Lane::Rest => self.pick(claim!(rest, sqlite), claim!(rest, postgres)),
         };
-        let args = args![now, lease_until, limit];
-        let rows = match self.is_postgres() {
-            true => self.rows(sql, args).await?,
-            false => self.packed_rows(job_columns!(), sql, args).await?,
-        };
+        let rows = self.rows(sql, args![now, lease_until, limit]).await?;
         let mut jobs = rows.iter().map(job).collect::<Result<Vec<_>, _>>()?;
         jobs.sort_by(|a, b| (a.due_at, &a.id).cmp(&(b.due_at, &b.id)));
         Ok(jobs)

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, Postgres, Row as _};
+use sqlx::{ConnectOptions, Connection, Row as _};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
@@ -37,9 +37,9 @@ pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError
 /// Pools of connections to one database, wherever it lives at the moment.
 pub(super) struct Link {
     /// For everybody.
-    pub(super) shared: Arc<Connections<Postgres>>,
+    pub(super) shared: Arc<Connections>,
     /// For webhooks, so that nobody else can take their last connection (F54).
-    pub(super) reserved: Arc<Connections<Postgres>>,
+    pub(super) reserved: Arc<Connections>,
     /// False behind a pooler in transaction mode: the next transaction meets another server connection, where a named
     /// statement is not known.
     pub(super) keeps_statements: bool,
@@ -132,11 +132,7 @@ impl Link {
     }
 
     /// Begins a transaction. A connection that turns out to be dead is no reason to give up: nothing was asked yet.
-    pub(super) fn begin<'a>(
-        &'a self,
-        pool: &'a Arc<Connections<Postgres>>,
-        statement: &'static str,
-    ) -> Answer<'a, Held<Postgres>> {
+    pub(super) fn begin<'a>(&'a self, pool: &'a Arc<Connections>, statement: &'static str) -> Answer<'a, Held> {
         Box::pin(async move {
             let began = Instant::now();
             loop {
@@ -162,7 +158,7 @@ impl Link {
     }
 
     /// A connection of a pool.
-    pub(super) fn connection<'a>(&'a self, pool: &'a Arc<Connections<Postgres>>) -> Answer<'a, Held<Postgres>> {
+    pub(super) fn connection<'a>(&'a self, pool: &'a Arc<Connections>) -> Answer<'a, Held> {
         self.answer(self.watched(pool.take()))
     }
 
@@ -200,7 +196,7 @@ impl Link {
     fn no_answer(&self) -> StoreError {
         self.doubt.raise(true);
         let silence = std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer within db_answer_s");
-        StoreError::Unavailable(sqlx::Error::Io(silence))
+        sqlx::Error::Io(silence).into()
     }
 
     /// Has the workers of other processes look for jobs, soon. Costs the caller nothing.

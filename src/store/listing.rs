@@ -88,7 +88,7 @@ impl<'r> ListedPayment<'r> {
         }
     }
 
-    /// By the order of [`listed_columns`].
+    /// By the order of the columns in [`listed`].
     fn read(row: &'r Row) -> Result<Self, StoreError> {
         let mut cells = row.cells();
         let mut listed = ListedPayment {
@@ -173,14 +173,6 @@ impl Listing {
 /// Rows of the default page, and one more that says whether there is another page.
 const FIRST_PAGE: i64 = 21;
 
-/// What a list shows of a payment and its attempt, by names that the outer query can use, in the order in which they are
-/// read.
-macro_rules! listed_columns {
-    () => {
-        "id, status, case_id, payer_id, profile_id, provider_account_id, amount, currency, description, return_url, token, live, status_reason, late_success, double_payment, mismatch, amount_refunded, version, created_at, completed_at, attempt_id, no, state, reference, gateway_ref, attempt_account, expires_at, attempt_created"
-    };
-}
-
 /// The first words of a list's statement, and the page it shows.
 macro_rules! listed {
     ($of:ident) => {
@@ -225,7 +217,7 @@ impl Tx {
             let of = f.payer.as_deref().or(f.case.as_deref()).unwrap_or_default();
             // Ids begin with a digit after the prefix; in every collation a letter comes later.
             let before = page.before.as_deref().unwrap_or("pay_zzz");
-            self.wide_rows(listed_columns!(), sql, args![merchant, of, live, before]).await?
+            self.rows(sql, args![merchant, of, live, before]).await?
         } else {
             let sql = match (&f.payer, &f.case) {
                 (Some(_), _) => listed!(payer),
@@ -233,7 +225,7 @@ impl Tx {
                 (None, None) => listed!(any),
             };
             let args = args![merchant, &f.payer, &f.case, &f.status, f.from, f.to, live, &page.before, page.limit];
-            self.wide_rows(listed_columns!(), sql, args).await?
+            self.rows(sql, args).await?
         };
         // Before the money came there is no invoice, and no file that would be shown.
         let mut completed = vec![];

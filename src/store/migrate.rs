@@ -6,7 +6,8 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::dialect::{Engine, Store, StoreError};
+use super::dialect::{Engine, Store, StoreError, args};
+use super::rows::Row;
 use crate::ids::first_of;
 use crate::months::month_start;
 
@@ -37,21 +38,15 @@ impl Store {
         match &self.engine {
             Engine::Sqlite { writer, .. } => {
                 let mut tx = writer.take().await?;
-                tx.begin("BEGIN IMMEDIATE").await?;
-                sqlx::raw_sql("CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY)")
-                    .execute(&mut *tx)
-                    .await?;
-                let done: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM schema_versions")
-                    .fetch_one(&mut *tx)
-                    .await?;
+                tx.begin().await?;
+                tx.run("CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY)", &[]).await?;
+                let done = tx.rows("SELECT MAX(version) FROM schema_versions", &[], 1).await?;
+                let done = done.first().map_or(Ok(0), Row::first_int)?;
                 for (version, text) in MIGRATIONS.iter().filter(|(v, _)| *v > done && *v <= last) {
-                    sqlx::raw_sql(AssertSqlSafe(for_sqlite(text, now))).execute(&mut *tx).await?;
-                    sqlx::query("INSERT INTO schema_versions (version) VALUES ($1)")
-                        .bind(version)
-                        .execute(&mut *tx)
-                        .await?;
+                    tx.run_text(&for_sqlite(text, now))?;
+                    tx.run("INSERT INTO schema_versions (version) VALUES ($1)", args![*version]).await?;
                 }
-                tx.commit().await?;
+                tx.commit()?;
             }
             Engine::Postgres(link) => {
                 let mut tx = link.begin(&link.shared, "BEGIN").await?;

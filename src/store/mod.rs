@@ -24,6 +24,7 @@ mod records;
 mod refunds;
 mod rows;
 mod set;
+mod sqlite;
 mod wal;
 
 pub use accounts::{ApiKey, InvoicingAccount, Merchant, ProviderAccount};
@@ -31,7 +32,7 @@ pub use attempts::{Attempt, AttemptGlance, Capture};
 pub use book::{BookMark, Sought, SoughtOrder};
 pub use cases::{Case, CaseLine};
 pub use deliveries::{DeliveryFilter, EventRow, RecordedDelivery, StoredDelivery};
-pub use dialect::{Store, StoreError, StoreSettings, Tx};
+pub use dialect::{Cause, Store, StoreError, StoreSettings, Tx};
 pub use house::{Batch, Growing};
 pub use idempotency::{NewAnswer, StoredAnswer};
 pub use invoices::{Attachment, InvoiceGlance, InvoiceRow};

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use sqlx::{AssertSqlSafe, Postgres, Row as _};
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::connections::{Connections, Held};
 use super::dialect::{Engine, Store, StoreError};
@@ -78,7 +78,7 @@ impl Store {
 }
 
 /// Makes one month, with the rows of the default partition that belong to it.
-async fn make_month(pool: &Arc<Connections<Postgres>>, start: i64) -> Result<Option<String>, StoreError> {
+async fn make_month(pool: &Arc<Connections>, start: i64) -> Result<Option<String>, StoreError> {
     let mut tx = begin_quick(pool).await?;
     // The same number as for migrations: whoever changes the schema is alone.
     sqlx::raw_sql("SELECT pg_advisory_xact_lock(7126710701)").execute(&mut *tx).await?;
@@ -102,7 +102,7 @@ async fn make_month(pool: &Arc<Connections<Postgres>>, start: i64) -> Result<Opt
 }
 
 /// A transaction that gives up soon instead of having everybody wait behind it.
-async fn begin_quick(pool: &Arc<Connections<Postgres>>) -> Result<Held<Postgres>, StoreError> {
+async fn begin_quick(pool: &Arc<Connections>) -> Result<Held, StoreError> {
     let mut tx = pool.take().await?;
     tx.begin("BEGIN").await?;
     sqlx::raw_sql("SET LOCAL lock_timeout = '3s'").execute(&mut *tx).await?;
@@ -110,7 +110,7 @@ async fn begin_quick(pool: &Arc<Connections<Postgres>>) -> Result<Held<Postgres>
 }
 
 /// Names and bounds in these texts are made here, from the clock; nothing comes from outside.
-async fn change(tx: &mut Held<Postgres>, text: String) -> Result<(), StoreError> {
+async fn change(tx: &mut Held, text: String) -> Result<(), StoreError> {
     sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut **tx).await?;
     Ok(())
 }
@@ -139,7 +139,7 @@ fn read_bounds(name: String, bounds: &str) -> Option<Part> {
 }
 
 /// Months that a dropping hub detached and did not live to drop.
-async fn detached(pool: &Arc<Connections<Postgres>>) -> Result<Vec<String>, StoreError> {
+async fn detached(pool: &Arc<Connections>) -> Result<Vec<String>, StoreError> {
     let rows = sqlx::raw_sql(
         "SELECT c.relname::text AS name FROM pg_class c
          WHERE c.relkind = 'r' AND NOT c.relispartition AND c.relname ~ '^deliveries_([0-9]{4}_[0-9]{2}|first)$'

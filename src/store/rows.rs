@@ -1,76 +1,153 @@
 //! Rows as they come from either engine: their values by name, or in the order of the columns.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
+use rusqlite::types::ValueRef;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use sqlx::sqlite::SqliteRow;
 
 use super::dialect::StoreError;
 
 /// One row; columns are read by name.
 pub(super) enum Row {
-    Sqlite(SqliteRow),
     Postgres(PgRow),
-    /// Texts and numbers only, with the names of the columns.
-    Packed(Arc<[&'static str]>, Vec<Cell>),
+    /// A row of an answer, and which of its values is the first.
+    Copied(Arc<Answer>, usize),
 }
 
-/// A value of a packed row; PostgreSQL's numbers are texts there.
-pub(super) enum Cell {
+/// The names of an answer's columns.
+pub(super) type Names = Arc<[Cow<'static, str>]>;
+
+/// Names of columns from `merchant_id, id`.
+pub(super) fn names_of(columns: &'static str) -> Names {
+    columns.split(", ").map(Cow::Borrowed).collect()
+}
+
+/// The values of some rows, copied one after another: a few pieces of memory however many there are.
+pub(super) struct Answer {
+    names: Names,
+    cells: Vec<Cell>,
+    texts: String,
+    blobs: Vec<u8>,
+}
+
+/// A value, or where it stands.
+enum Cell {
     Null,
     Int(i64),
-    Text(String),
+    Text(Range<u32>),
+    Blob(Range<u32>),
 }
 
-impl<'de> serde::Deserialize<'de> for Cell {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneCell;
-        impl serde::de::Visitor<'_> for OneCell {
-            type Value = Cell;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("null, a whole number or a text")
+impl Answer {
+    pub(super) fn new(names: Names) -> Answer {
+        Answer { names, cells: vec![], texts: String::new(), blobs: vec![] }
+    }
+
+    /// Adds the next value, from SQLite.
+    pub(super) fn push(&mut self, value: ValueRef<'_>) -> Result<(), StoreError> {
+        let cell = match value {
+            ValueRef::Null => Cell::Null,
+            ValueRef::Integer(int) => Cell::Int(int),
+            ValueRef::Text(text) => return self.push_text(text),
+            ValueRef::Blob(blob) => {
+                let start = place(self.blobs.len())?;
+                self.blobs.extend_from_slice(blob);
+                Cell::Blob(start..place(self.blobs.len())?)
             }
-            fn visit_unit<E>(self) -> Result<Cell, E> {
-                Ok(Cell::Null)
-            }
-            fn visit_i64<E>(self, v: i64) -> Result<Cell, E> {
-                Ok(Cell::Int(v))
-            }
-            fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<Cell, E> {
-                i64::try_from(v).map(Cell::Int).map_err(E::custom)
-            }
-            fn visit_str<E>(self, v: &str) -> Result<Cell, E> {
-                Ok(Cell::Text(v.to_owned()))
+            ValueRef::Real(_) => return Err(StoreError::Unreadable("a number with a fraction".into())),
+        };
+        self.cells.push(cell);
+        Ok(())
+    }
+
+    fn push_text(&mut self, text: &[u8]) -> Result<(), StoreError> {
+        let text = std::str::from_utf8(text).map_err(|e| StoreError::Unreadable(format!("a text: {e}")))?;
+        let start = place(self.texts.len())?;
+        self.texts.push_str(text);
+        self.cells.push(Cell::Text(start..place(self.texts.len())?));
+        Ok(())
+    }
+
+    /// Adds a row that PostgreSQL answered as one `text[]`, in the protocol's binary form: the number of dimensions, a flag,
+    /// the elements' type, length and lower bound of each dimension, then each element behind its length, -1 for NULL
+    /// (PostgreSQL's `array_send`). Numbers are texts there.
+    pub(super) fn push_texts(&mut self, array: &[u8]) -> Result<(), StoreError> {
+        let broken = || StoreError::Unreadable("a row that is no array of texts".into());
+        let mut rest = array;
+        let mut take = |count: usize| -> Result<&[u8], StoreError> {
+            let (taken, after) = rest.split_at_checked(count).ok_or_else(broken)?;
+            rest = after;
+            Ok(taken)
+        };
+        let int = |bytes: &[u8]| bytes.try_into().map(i32::from_be_bytes).map_err(|_| broken());
+        if int(take(4)?)? != 1 {
+            return Err(broken());
+        }
+        take(8)?;
+        let count = int(take(4)?)?;
+        take(4)?;
+        for _ in 0..count {
+            match usize::try_from(int(take(4)?)?) {
+                Ok(length) => self.push_text(take(length)?)?,
+                Err(_) => self.cells.push(Cell::Null),
             }
         }
-        deserializer.deserialize_any(OneCell)
+        Ok(())
     }
-}
 
-impl Cell {
+    /// The rows, each of as many values as there are names.
+    pub(super) fn rows(self) -> Vec<Row> {
+        let (width, cells) = (self.names.len().max(1), self.cells.len());
+        let all = Arc::new(self);
+        (0..cells / width).map(|n| Row::Copied(Arc::clone(&all), n * width)).collect()
+    }
+
+    fn at(&self, first: usize, place: usize) -> Option<&Cell> {
+        if place < self.names.len() { self.cells.get(first + place) } else { None }
+    }
+
+    fn named(&self, first: usize, name: &str) -> Result<&Cell, StoreError> {
+        let place = self.names.iter().position(|known| known == name);
+        place.and_then(|place| self.at(first, place)).ok_or_else(|| unreadable(name, "no such column"))
+    }
+
     /// A text, or what it is instead.
-    fn text(&self) -> Result<Option<&str>, &'static str> {
-        match self {
+    fn text(&self, cell: &Cell) -> Result<Option<&str>, &'static str> {
+        match cell {
             Cell::Null => Ok(None),
-            Cell::Text(text) => Ok(Some(text)),
+            Cell::Text(at) => self.texts.get(at.start as usize..at.end as usize).map(Some).ok_or("a text that is gone"),
             Cell::Int(_) => Err("a number"),
+            Cell::Blob(_) => Err("bytes"),
         }
     }
 
     /// A number, or what it is instead.
-    fn int(&self) -> Result<Option<i64>, &'static str> {
-        match self {
-            Cell::Null => Ok(None),
+    fn int(&self, cell: &Cell) -> Result<Option<i64>, &'static str> {
+        match cell {
             Cell::Int(int) => Ok(Some(*int)),
-            Cell::Text(text) => text.parse().map(Some).map_err(|_| "no number"),
+            Cell::Blob(_) => Err("bytes"),
+            Cell::Null | Cell::Text(_) => {
+                self.text(cell)?.map(|text| text.parse().map_err(|_| "no number")).transpose()
+            }
+        }
+    }
+
+    /// Bytes, or what it is instead.
+    fn blob(&self, cell: &Cell) -> Result<Option<&[u8]>, &'static str> {
+        match cell {
+            Cell::Null => Ok(None),
+            Cell::Blob(at) => self.blobs.get(at.start as usize..at.end as usize).map(Some).ok_or("bytes that are gone"),
+            Cell::Text(_) => Err("a text"),
+            Cell::Int(_) => Err("a number"),
         }
     }
 }
 
-fn named<'a>(names: &[&str], cells: &'a [Cell], name: &str) -> Result<&'a Cell, StoreError> {
-    let place = names.iter().position(|known| *known == name);
-    place.and_then(|n| cells.get(n)).ok_or_else(|| unreadable(name, "no such column"))
+fn place(length: usize) -> Result<u32, StoreError> {
+    u32::try_from(length).map_err(|_| StoreError::Unreadable("an answer of more than 4 GiB".into()))
 }
 
 fn unreadable(column: impl std::fmt::Display, why: &str) -> StoreError {
@@ -87,9 +164,11 @@ impl<'r> Cells<'r> {
     pub(super) fn maybe_text(&mut self) -> Result<Option<&'r str>, StoreError> {
         let at = self.next();
         match self.row {
-            Row::Sqlite(row) => Ok(row.try_get(at)?),
             Row::Postgres(row) => Ok(row.try_get(at)?),
-            Row::Packed(_, cells) => packed(cells, at)?.text().map_err(|why| unreadable(at, why)),
+            Row::Copied(all, first) => {
+                let cell = all.at(*first, at).ok_or_else(|| unreadable(at, "no such column"))?;
+                all.text(cell).map_err(|why| unreadable(at, why))
+            }
         }
     }
 
@@ -100,9 +179,11 @@ impl<'r> Cells<'r> {
     pub(super) fn maybe_int(&mut self) -> Result<Option<i64>, StoreError> {
         let at = self.next();
         match self.row {
-            Row::Sqlite(row) => Ok(row.try_get(at)?),
             Row::Postgres(row) => Ok(row.try_get(at)?),
-            Row::Packed(_, cells) => packed(cells, at)?.int().map_err(|why| unreadable(at, why)),
+            Row::Copied(all, first) => {
+                let cell = all.at(*first, at).ok_or_else(|| unreadable(at, "no such column"))?;
+                all.int(cell).map_err(|why| unreadable(at, why))
+            }
         }
     }
 
@@ -120,46 +201,39 @@ impl<'r> Cells<'r> {
     }
 }
 
-fn packed(cells: &[Cell], at: usize) -> Result<&Cell, StoreError> {
-    cells.get(at).ok_or_else(|| unreadable(at, "no such column"))
-}
-
 impl Row {
     /// Its values, one after another.
     pub(super) fn cells(&self) -> Cells<'_> {
         Cells { row: self, at: 0 }
     }
 
-    /// A row that came as one JSON array.
-    pub(super) fn packed(names: &Arc<[&'static str]>, json: &str) -> Result<Row, StoreError> {
-        let cells = serde_json::from_str(json).map_err(|e| StoreError::Unreadable(format!("a packed row: {e}")))?;
-        Ok(Row::Packed(Arc::clone(names), cells))
+    /// The number in its first column, such as a count; 0 for NULL.
+    pub(super) fn first_int(&self) -> Result<i64, StoreError> {
+        Ok(self.cells().maybe_int()?.unwrap_or(0))
     }
 
     pub(super) fn text(&self, name: &str) -> Result<String, StoreError> {
-        self.maybe_text(name)?.ok_or_else(|| StoreError::Unreadable(format!("{name}: NULL")))
+        self.maybe_text(name)?.ok_or_else(|| unreadable(name, "NULL"))
     }
 
     pub(super) fn maybe_text(&self, name: &str) -> Result<Option<String>, StoreError> {
         match self {
-            Row::Sqlite(row) => Ok(row.try_get(name)?),
             Row::Postgres(row) => Ok(row.try_get(name)?),
-            Row::Packed(names, cells) => {
-                let text = named(names, cells, name)?.text().map_err(|why| unreadable(name, why))?;
+            Row::Copied(all, first) => {
+                let text = all.text(all.named(*first, name)?).map_err(|why| unreadable(name, why))?;
                 Ok(text.map(str::to_owned))
             }
         }
     }
 
     pub(super) fn int(&self, name: &str) -> Result<i64, StoreError> {
-        self.maybe_int(name)?.ok_or_else(|| StoreError::Unreadable(format!("{name}: NULL")))
+        self.maybe_int(name)?.ok_or_else(|| unreadable(name, "NULL"))
     }
 
     pub(super) fn maybe_int(&self, name: &str) -> Result<Option<i64>, StoreError> {
         match self {
-            Row::Sqlite(row) => Ok(row.try_get(name)?),
             Row::Postgres(row) => Ok(row.try_get(name)?),
-            Row::Packed(names, cells) => named(names, cells, name)?.int().map_err(|why| unreadable(name, why)),
+            Row::Copied(all, first) => all.int(all.named(*first, name)?).map_err(|why| unreadable(name, why)),
         }
     }
 
@@ -168,26 +242,28 @@ impl Row {
     }
 
     pub(super) fn blob(&self, name: &str) -> Result<Vec<u8>, StoreError> {
-        self.maybe_blob(name)?.ok_or_else(|| StoreError::Unreadable(format!("{name}: NULL")))
+        self.maybe_blob(name)?.ok_or_else(|| unreadable(name, "NULL"))
     }
 
     pub(super) fn maybe_blob(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         match self {
-            Row::Sqlite(row) => Ok(row.try_get(name)?),
             Row::Postgres(row) => Ok(row.try_get(name)?),
-            Row::Packed(..) => Err(unreadable(name, "bytes are not packed")),
+            Row::Copied(all, first) => {
+                let blob = all.blob(all.named(*first, name)?).map_err(|why| unreadable(name, why))?;
+                Ok(blob.map(<[u8]>::to_vec))
+            }
         }
     }
 
     /// A column that holds JSON of ours.
     pub(super) fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T, StoreError> {
-        serde_json::from_str(&self.text(name)?).map_err(|e| StoreError::Unreadable(format!("{name}: {e}")))
+        serde_json::from_str(&self.text(name)?).map_err(|e| unreadable(name, &e.to_string()))
     }
 
     /// A column that holds one of our words.
     pub(super) fn word<T: std::str::FromStr>(&self, name: &str) -> Result<T, StoreError> {
         let text = self.text(name)?;
-        text.parse().map_err(|_| StoreError::Unreadable(format!("{name}: unknown word {text:?}")))
+        text.parse().map_err(|_| unreadable(name, &format!("unknown word {text:?}")))
     }
 
     /// An amount with its currency, from the columns `amount` and `currency`.
@@ -207,6 +283,47 @@ pub(super) fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreErr
 pub(super) fn maybe_json<T: serde::de::DeserializeOwned>(r: &Row, name: &str) -> Result<Option<T>, StoreError> {
     match r.maybe_text(name)? {
         None => Ok(None),
-        Some(text) => serde_json::from_str(&text).map(Some).map_err(|e| StoreError::Unreadable(format!("{name}: {e}"))),
+        Some(text) => serde_json::from_str(&text).map(Some).map_err(|e| unreadable(name, &e.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// PostgreSQL 15's `SELECT ARRAY['pay_1', NULL, '7']::text[]` in binary.
+    const ARRAY: &[u8] =
+        b"\0\0\0\x01\0\0\0\x01\0\0\0\x19\0\0\0\x03\0\0\0\x01\0\0\0\x05pay_1\xff\xff\xff\xff\0\0\0\x017";
+
+    #[test]
+    fn an_array_is_a_row() {
+        let mut answer = Answer::new(names_of("id, case_id, amount"));
+        answer.push_texts(ARRAY).unwrap();
+        answer.push_texts(ARRAY).unwrap();
+        for row in answer.rows() {
+            assert_eq!(row.text("id").unwrap(), "pay_1");
+            assert_eq!(row.maybe_text("case_id").unwrap(), None);
+            assert_eq!((row.int("amount").unwrap(), row.text("amount").unwrap().as_str()), (7, "7"));
+            assert!(row.int("id").is_err() && row.text("case_id").is_err() && row.text("status").is_err());
+        }
+        for length in 0..ARRAY.len() {
+            assert!(Answer::new(names_of("id")).push_texts(&ARRAY[..length]).is_err(), "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn each_value_is_read_as_what_it_is() {
+        let mut answer = Answer::new(names_of("id, amount, body, case_id"));
+        for value in [ValueRef::Text(b"pay_1"), ValueRef::Integer(7), ValueRef::Blob(&[0, 255]), ValueRef::Null] {
+            answer.push(value).unwrap();
+        }
+        assert!(answer.push(ValueRef::Text(&[255])).is_err() && answer.push(ValueRef::Real(0.5)).is_err());
+        let [row] = answer.rows().try_into().ok().unwrap();
+        assert_eq!(row.blob("body").unwrap(), [0, 255]);
+        assert_eq!((row.maybe_blob("case_id").unwrap(), row.maybe_int("case_id").unwrap()), (None, None));
+        assert!(row.blob("id").is_err() && row.text("body").is_err() && row.int("body").is_err());
+        let mut cells = row.cells();
+        assert_eq!((cells.text().unwrap(), cells.int().unwrap()), ("pay_1", 7));
+        assert!(cells.int().is_err() && cells.maybe_text().unwrap().is_none() && cells.maybe_text().is_err());
     }
 }

@@ -3,21 +3,26 @@
 //! The rows are the table `r` of the statement. On PostgreSQL they are arrays, one parameter a column, unnested: one
 //! prepared statement for every length. On SQLite they are `VALUES`, filled up to one of a few fixed lengths, so that
 //! the prepared statements can be kept. Several sets share one trip to the database: on PostgreSQL they are one
-//! statement, on SQLite one call of the driver's thread.
+//! statement.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::{Arc, LazyLock, Mutex};
 
-use std::sync::Arc;
+use sqlx::{AssertSqlSafe, Row as _};
 
-use futures_util::TryStreamExt as _;
-use sqlx::{AssertSqlSafe, Either, Executor as _, Row as _};
-
-use super::dialect::{Arg, Conn, StoreError, Tx, bind};
+use super::dialect::{Arg, Conn, StoreError, Tx};
 use super::link::Link;
-use super::rows::{Cell, Row};
+use super::rows::{Answer, Row, names_of};
+use super::sqlite::Handle;
 
 /// Rows of one statement on SQLite at most; shorter ones are filled up to a power of two.
 const LONGEST: usize = 64;
+
+/// What a statement is spelled like on SQLite, by where its columns and its words stand in the program and by how many rows
+/// it is for.
+type Spelled = HashMap<(usize, usize, usize), Arc<str>>;
+static SPELLED: LazyLock<Mutex<Spelled>> = LazyLock::new(Mutex::default);
 
 /// `row![a, b]`: one row of a set.
 macro_rules! row {
@@ -93,7 +98,7 @@ impl<'a> Set<'a> {
     }
 
     /// How many statements it is on SQLite.
-    fn pieces(&self) -> usize {
+    fn count_pieces(&self) -> usize {
         self.values.len().div_ceil(LONGEST * self.names.len())
     }
 
@@ -118,30 +123,29 @@ impl<'a> Set<'a> {
         out.push_str(self.statement);
     }
 
-    /// For SQLite: one statement for each piece, its values after those that `values` holds already. `columns` are asked
-    /// for as one JSON array a row: the driver copies every single value of a row, which costs more than the query.
-    fn over_values(&self, columns: Option<&str>, out: &mut String, values: &mut Vec<Arg<'a>>) {
+    /// For SQLite: a statement for each piece, and its values. Those of the rows that fill it up are missing: NULL.
+    fn pieces(&self) -> impl Iterator<Item = (Arc<str>, &[Arg<'a>])> {
         let width = self.names.len();
-        for piece in self.values.chunks(LONGEST * width) {
+        self.values.chunks(LONGEST * width).map(move |piece| {
             // A single row would be flattened into the statement, and a statement that compares parameters with the
             // conditions of partial indexes is prepared anew for each of their values.
             let filled = (piece.len() / width).next_power_of_two().max(2);
-            let one = format!("(?{}), ", ", ?".repeat(width - 1));
-            let all = one.repeat(filled);
+            (self.over_values(filled), piece)
+        })
+    }
+
+    /// The statement over so many rows.
+    fn over_values(&self, rows: usize) -> Arc<str> {
+        let at = (self.names.as_ptr() as usize, self.statement.as_ptr() as usize, rows);
+        let mut spelled = SPELLED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let text = spelled.entry(at).or_insert_with(|| {
+            let all = format!("(?{}), ", ", ?".repeat(self.names.len() - 1)).repeat(rows);
+            let (names, all) = (self.names.join(", "), all.trim_end_matches(", "));
             // A set's first column is its owner, so only a row that fills up has none.
-            let _ = write!(
-                out,
-                "WITH r ({}) AS (SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL) ",
-                self.names.join(", "),
-                all.trim_end_matches(", ")
-            );
-            let _ = match columns {
-                Some(columns) => write!(out, "SELECT json_array({columns}) FROM ({}); ", self.statement),
-                None => write!(out, "{}; ", self.statement),
-            };
-            values.extend_from_slice(piece);
-            values.resize(values.len() + filled * width - piece.len(), Arg::MaybeText(None));
-        }
+            let rows = format!("SELECT * FROM (VALUES {all}) WHERE column1 IS NOT NULL");
+            format!("WITH r ({names}) AS ({rows}) {}", self.statement).into()
+        });
+        Arc::clone(text)
     }
 }
 
@@ -204,7 +208,7 @@ impl Tx {
     }
 
     async fn run_all(&mut self, sets: &[Set<'_>], count_all: bool) -> Result<Vec<u64>, StoreError> {
-        self.count(if self.is_postgres() { 1 } else { sets.iter().map(Set::pieces).sum() });
+        self.count(if self.is_postgres() { 1 } else { sets.iter().map(Set::count_pieces).sum() });
         let touched = match &mut self.conn {
             Conn::Postgres(c, link) => run_at_once(link, c, sets, count_all).await?,
             Conn::Sqlite(c) => run_by_pieces(c, sets).await?,
@@ -224,46 +228,13 @@ impl Tx {
         if questions.iter().all(|q| q.set.is_empty()) {
             return Ok(answers);
         }
-        self.count(if self.is_postgres() { 1 } else { questions.iter().map(|q| q.set.pieces()).sum() });
+        self.count(if self.is_postgres() { 1 } else { questions.iter().map(|q| q.set.count_pieces()).sum() });
         match &mut self.conn {
             Conn::Postgres(c, link) => ask_at_once(link, c, &questions, &mut answers).await,
             Conn::Sqlite(c) => ask_by_pieces(c, &questions, &mut answers).await,
         }?;
         self.has_answers();
         Ok(answers)
-    }
-
-    /// Like [`Tx::rows`], for rows of many columns, texts and numbers: on SQLite each comes as one JSON array, because the
-    /// driver copies every single value of a row, which costs more than the query. `columns` are all that `sql` answers.
-    pub(super) async fn wide_rows(
-        &mut self,
-        columns: &'static str,
-        sql: &'static str,
-        args: &[Arg<'_>],
-    ) -> Result<Vec<Row>, StoreError> {
-        if self.is_postgres() {
-            return self.rows(sql, args).await;
-        }
-        self.packed_rows(columns, format!("SELECT json_array({columns}) FROM ({sql})"), args).await
-    }
-
-    /// Runs a query on SQLite that answers each row as one JSON array of these columns.
-    pub(super) async fn packed_rows(
-        &mut self,
-        columns: &'static str,
-        sql: impl Into<String>,
-        args: &[Arg<'_>],
-    ) -> Result<Vec<Row>, StoreError> {
-        self.beside_the_book()?;
-        self.count(1);
-        let packed = AssertSqlSafe(sql.into());
-        let found = match &mut self.conn {
-            Conn::Sqlite(c) => bind!(packed, args).fetch_all(&mut **c).await?,
-            Conn::Postgres(..) => vec![],
-        };
-        self.has_answers();
-        let names: Arc<[&'static str]> = columns.split(", ").collect();
-        found.iter().map(|row| Row::packed(&names, row.try_get(0)?)).collect()
     }
 
     /// Runs a statement that answers rows, once for all rows of a set; the answer is in no promised order.
@@ -278,7 +249,7 @@ impl Tx {
             return Ok(vec![]);
         }
         self.beside_the_book()?;
-        self.count(if self.is_postgres() { 1 } else { set.pieces() });
+        self.count(if self.is_postgres() { 1 } else { set.count_pieces() });
         let rows = match &mut self.conn {
             Conn::Postgres(c, link) => rows_at_once(link, c, &set).await?,
             Conn::Sqlite(c) => rows_by_pieces(c, &set).await?,
@@ -339,22 +310,12 @@ async fn run_at_once(
     Ok(touched)
 }
 
-/// All pieces of all sets as one text of several statements: one call of the driver's thread.
-async fn run_by_pieces(c: &mut sqlx::SqliteConnection, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
+/// All pieces of all sets, one after another.
+async fn run_by_pieces(c: &mut Handle, sets: &[Set<'_>]) -> Result<Vec<u64>, StoreError> {
     let mut touched = vec![0; sets.len()];
-    let (mut sql, mut values, mut of_statement) = (String::new(), vec![], vec![]);
-    for (n, set) in sets.iter().enumerate() {
-        set.over_values(None, &mut sql, &mut values);
-        of_statement.resize(of_statement.len() + set.pieces(), n);
-    }
-    if sql.is_empty() {
-        return Ok(touched);
-    }
-    let mut ends = of_statement.into_iter();
-    let mut results = c.fetch_many(bind!(AssertSqlSafe(sql), &values));
-    while let Some(result) = results.try_next().await? {
-        if let (Either::Left(done), Some(set)) = (result, ends.next()) {
-            touched[set] += done.rows_affected();
+    for (set, touched) in sets.iter().zip(&mut touched) {
+        for (sql, values) in set.pieces() {
+            *touched += c.run(&sql, values).await?;
         }
     }
     Ok(touched)
@@ -383,38 +344,27 @@ async fn ask_at_once(
     for Question { set, .. } in questions.iter().filter(|q| !q.set.is_empty()) {
         query = bind_columns!(query, set);
     }
-    let names: Vec<Arc<[&str]>> = questions.iter().map(|q| q.columns.split(", ").collect()).collect();
+    let mut found: Vec<Answer> = questions.iter().map(|q| Answer::new(names_of(q.columns))).collect();
     for row in link.answer(query.persistent(link.keeps_statements).fetch_all(c)).await? {
         let part = usize::try_from(row.try_get::<i32, _>(0)?).unwrap_or(usize::MAX);
-        let texts: Vec<Option<String>> = row.try_get(1)?;
-        let cells = texts.into_iter().map(|text| text.map_or(Cell::Null, Cell::Text)).collect();
-        if let (Some(answer), Some(names)) = (answers.get_mut(part), names.get(part)) {
-            answer.push(Row::Packed(Arc::clone(names), cells));
+        if let Some(answer) = found.get_mut(part) {
+            answer.push_texts(row.try_get_raw(1)?.as_bytes().map_err(sqlx::Error::Decode)?)?;
         }
+    }
+    for (answer, found) in answers.iter_mut().zip(found) {
+        *answer = found.rows();
     }
     Ok(())
 }
 
-/// All pieces of all questions as one text of several statements: one call of the driver's thread.
-async fn ask_by_pieces(
-    c: &mut sqlx::SqliteConnection,
-    questions: &[Question<'_>],
-    answers: &mut [Vec<Row>],
-) -> Result<(), StoreError> {
-    let (mut sql, mut values, mut of_statement) = (String::new(), vec![], vec![]);
-    for (n, Question { set, columns }) in questions.iter().enumerate() {
-        set.over_values(Some(columns), &mut sql, &mut values);
-        of_statement.resize(of_statement.len() + set.pieces(), n);
-    }
-    let names: Vec<Arc<[&str]>> = questions.iter().map(|q| q.columns.split(", ").collect()).collect();
-    let mut statement = 0;
-    let mut results = c.fetch_many(bind!(AssertSqlSafe(sql), &values));
-    while let Some(result) = results.try_next().await? {
-        match (result, of_statement.get(statement)) {
-            (Either::Right(row), Some(n)) => answers[*n].push(Row::packed(&names[*n], row.try_get(0)?)?),
-            (Either::Right(_), None) => {}
-            (Either::Left(_), _) => statement += 1,
+/// All pieces of all questions, one after another.
+async fn ask_by_pieces(c: &mut Handle, questions: &[Question<'_>], answers: &mut [Vec<Row>]) -> Result<(), StoreError> {
+    for (Question { set, columns }, answer) in questions.iter().zip(answers).filter(|(q, _)| !q.set.is_empty()) {
+        let mut found = Answer::new(names_of(columns));
+        for (sql, values) in set.pieces() {
+            c.ask(&sql, values, &mut found).await?;
         }
+        *answer = found.rows();
     }
     Ok(())
 }
@@ -427,11 +377,12 @@ async fn rows_at_once(link: &Link, c: &mut sqlx::PgConnection, set: &Set<'_>) ->
     Ok(found.into_iter().map(Row::Postgres).collect())
 }
 
-async fn rows_by_pieces(c: &mut sqlx::SqliteConnection, set: &Set<'_>) -> Result<Vec<Row>, StoreError> {
-    let (mut sql, mut values) = (String::new(), vec![]);
-    set.over_values(None, &mut sql, &mut values);
-    let found = bind!(AssertSqlSafe(sql), &values).fetch_all(c).await?;
-    Ok(found.into_iter().map(Row::Sqlite).collect())
+async fn rows_by_pieces(c: &mut Handle, set: &Set<'_>) -> Result<Vec<Row>, StoreError> {
+    let mut rows = vec![];
+    for (sql, values) in set.pieces() {
+        rows.extend(c.rows(&sql, values, usize::MAX).await?);
+    }
+    Ok(rows)
 }
 
 fn text_of<'a>(arg: &Arg<'a>) -> Option<&'a str> {
@@ -462,13 +413,16 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check_spelling(rows: i64, columns: Option<&str>, expect: &str) {
+    fn check_spelling(rows: i64, expect: &[(&str, usize)]) {
         let rows = (0..rows).map(|n| row!["mer_1", n]);
         let set = Set::new(&["merchant_id", "n"], rows, "SELECT n FROM r");
-        let (mut sql, mut values) = (String::new(), vec![]);
-        set.over_values(columns, &mut sql, &mut values);
-        assert_eq!(sql, expect);
-        assert_eq!(values.len(), sql.matches('?').count());
+        let pieces: Vec<_> = set.pieces().collect();
+        assert_eq!((pieces.len(), set.count_pieces()), (expect.len(), expect.len()));
+        for ((sql, values), (rows, given)) in pieces.into_iter().zip(expect) {
+            let with = "WITH r (merchant_id, n) AS (SELECT * FROM (VALUES";
+            let owned = "WHERE column1 IS NOT NULL)";
+            assert_eq!((&*sql, values.len()), (format!("{with} {rows}) {owned} SELECT n FROM r").as_str(), 2 * given));
+        }
     }
 
     #[test]
@@ -477,20 +431,12 @@ mod tests {
         let mut sql = String::new();
         set.over_arrays(4, &mut sql);
         assert_eq!(sql, "WITH r (merchant_id, n) AS (SELECT * FROM UNNEST($4::text[], $5::bigint[])) SELECT * FROM r");
-        let with = "WITH r (merchant_id, n) AS (SELECT * FROM (VALUES";
-        let owned = "WHERE column1 IS NOT NULL)";
-        check_spelling(0, None, "");
-        let two = "(?, ?), (?, ?)";
-        check_spelling(1, None, &format!("{with} {two}) {owned} SELECT n FROM r; "));
-        let four = "(?, ?), (?, ?), (?, ?), (?, ?)";
-        let packed = "SELECT json_array(n) FROM (SELECT n FROM r); ";
-        check_spelling(3, Some("n"), &format!("{with} {four}) {owned} {packed}"));
+        let (two, four) = ("(?, ?), (?, ?)", "(?, ?), (?, ?), (?, ?), (?, ?)");
         let long = format!("{}(?, ?)", "(?, ?), ".repeat(63));
-        check_spelling(
-            65,
-            None,
-            &format!("{with} {long}) {owned} SELECT n FROM r; {with} {two}) {owned} SELECT n FROM r; "),
-        );
+        check_spelling(0, &[]);
+        check_spelling(1, &[(two, 1)]);
+        check_spelling(3, &[(four, 3)]);
+        check_spelling(65, &[(&long, 64), (two, 1)]);
         let question = Set::new(&["of_merchant"], [], "SELECT 1 FROM r").asking("one").about("SELECT id FROM q0");
         let mut sql = String::new();
         question.set.over_arrays(4, &mut sql);

@@ -5,11 +5,11 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{Connection as _, Row as _, Sqlite};
+use rusqlite::Connection;
+use tokio::task::spawn_blocking;
 
-use super::connections::Connections;
 use super::dialect::StoreError;
+use super::sqlite::{File, Handles};
 
 /// Pause between two rounds.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST: i64 = 16_384;
 
 /// Copies what was committed, for as long as there is a writer.
-pub(super) async fn keep(options: SqliteConnectOptions, writer: Weak<Connections<Sqlite>>) {
+pub(super) async fn keep(file: File, writer: Weak<Handles>) {
     let mut connection = None;
     let mut seen = 0;
     loop {
@@ -28,41 +28,45 @@ pub(super) async fn keep(options: SqliteConnectOptions, writer: Weak<Connections
         if uses == seen {
             continue;
         }
-        match copy(&options, &mut connection, &writer).await {
-            Ok(()) => seen = uses,
-            Err(error) => {
-                // Nothing is lost, the log only grows: the next round tries again.
-                tracing::debug!(error = %error, "The log could not be copied into the database");
-                connection = None;
+        match copy(&file, connection.take(), &writer).await {
+            Ok(own) => (connection, seen) = (Some(own), uses),
+            // Nothing is lost, the log only grows: the next round tries again.
+            Err(error) => tracing::debug!(error = %error, "The log could not be copied into the database"),
+        }
+    }
+}
+
+/// Gives the connection back for the next round.
+async fn copy(file: &File, own: Option<Connection>, writer: &Arc<Handles>) -> Result<Connection, StoreError> {
+    let file = file.clone();
+    let beside = move || {
+        let own = own.map_or_else(|| file.open(), Ok)?;
+        let mut pages = checkpoint(&own, "PRAGMA wal_checkpoint(PASSIVE)")?;
+        if pages > LONGEST {
+            // Each round has only to copy what was committed during the one before, so the last ones are short.
+            for _ in 0..3 {
+                pages = checkpoint(&own, "PRAGMA wal_checkpoint(PASSIVE)")?;
             }
         }
+        Ok((own, pages))
+    };
+    let (own, pages) = apart(beside).await?;
+    if pages <= LONGEST {
+        return Ok(own);
     }
+    // Nobody writes while the rest is copied, and the next commit begins the log anew.
+    let _held = writer.take().await?;
+    apart(move || checkpoint(&own, "PRAGMA wal_checkpoint(RESTART)").map(|_| own)).await
 }
 
-async fn copy(
-    options: &SqliteConnectOptions,
-    connection: &mut Option<SqliteConnection>,
-    writer: &Arc<Connections<Sqlite>>,
-) -> Result<(), StoreError> {
-    if connection.is_none() {
-        *connection = Some(SqliteConnection::connect_with(options).await?);
-    }
-    let Some(own) = connection else { return Ok(()) };
-    let pages = copy_beside(own).await?;
-    if pages > LONGEST {
-        // Each round has only to copy what was committed during the one before, so the last ones are short.
-        for _ in 0..3 {
-            copy_beside(own).await?;
-        }
-        // Nobody writes while the rest is copied, and the next commit begins the log anew.
-        let _held = writer.take().await?;
-        sqlx::query("PRAGMA wal_checkpoint(RESTART)").execute(own).await?;
-    }
-    Ok(())
+/// Copies what was committed so far; answers how many pages the log has.
+fn checkpoint(connection: &Connection, how: &str) -> Result<i64, StoreError> {
+    Ok(connection.query_row(how, (), |round| round.get(1))?)
 }
 
-/// Copies what was committed so far while others go on committing; answers how many pages the log has.
-async fn copy_beside(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
-    let round = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(connection).await?;
-    Ok(round.try_get(1)?)
+/// On a thread that may wait for the disk.
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    spawn_blocking(work).await.unwrap_or_else(|_| Err(StoreError::Unreadable("the log's copying was ended".into())))
 }

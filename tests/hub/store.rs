@@ -123,6 +123,29 @@ on_both!(connections_that_are_left_halfway_come_back, async |engine: Engine| {
     add(&hub, &p).await.unwrap();
 });
 
+// F54: while another process writes to SQLite's file a transaction waits, its thread does not; who waits too long is
+// told that it can be repeated.
+#[tokio::test]
+async fn another_process_that_writes_is_waited_for() {
+    let hub = Hub::start_with(Engine::Sqlite, |c| c.db_wait_s = 1).await;
+    let p = payment(&hub, None);
+    let other = rusqlite::Connection::open(hub.app.config.database_url.0.trim_start_matches("sqlite:")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let waiting = add(&hub, &p);
+    let leaving = async {
+        // Both run on this one thread.
+        tokio::task::yield_now().await;
+        other.execute_batch("COMMIT").unwrap();
+    };
+    let (added, ()) = tokio::join!(waiting, leaving);
+    added.unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = hub.app.store.begin().await.err().unwrap();
+    assert!(matches!(refused, StoreError::Conflict) && refused.is_passing());
+    other.execute_batch("COMMIT").unwrap();
+    add(&hub, &payment(&hub, None)).await.unwrap();
+}
+
 // A thread with a runtime of its own keeps to its connections. Where there is no room for more it is lent one of another
 // runtime, and one whose runtime has ended is in nobody's way.
 #[tokio::test(flavor = "multi_thread")]
