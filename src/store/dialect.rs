@@ -14,7 +14,7 @@ use super::book::Book;
 use super::connections::{Connections, Held};
 use super::link::Link;
 use super::rows::Row;
-use super::sqlite::{File, Handle, Handles};
+use super::sqlite::{File, Handle, Handles, OnDisk};
 use super::wal;
 
 /// The pools of one database.
@@ -187,7 +187,7 @@ impl Store {
             return Err(StoreError::Schema("database_url must be sqlite:<file> or postgres://…".into()));
         };
         let path = PathBuf::from(path.trim_start_matches("//"));
-        let file = File { path, wait, writes: true };
+        let file = File { path, wait, writes: true, on_disk: OnDisk::default() };
         let writer = Handles::open(file.clone(), 1)?;
         let readers = Handles::open(File { writes: false, ..file.clone() }, settings.connections.max(2))?;
         tokio::spawn(wal::keep(file, Arc::downgrade(&writer)));

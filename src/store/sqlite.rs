@@ -6,7 +6,7 @@
 use std::borrow::{BorrowMut, Cow};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
@@ -36,7 +36,13 @@ pub(super) struct File {
     pub(super) wait: Duration,
     /// It may change the file, and makes it where there is none.
     pub(super) writes: bool,
+    /// The file as it lies on the disk, to be flushed beside the commits (`wal.rs`). Closing it takes SQLite's locks of the
+    /// whole process with it (`fcntl(2)`), so it is kept by everybody who has a connection, and let go after that.
+    pub(super) on_disk: OnDisk,
 }
+
+/// Opened once there is a database.
+pub(super) type OnDisk = Arc<OnceLock<std::fs::File>>;
 
 impl File {
     /// A new connection.
@@ -59,10 +65,11 @@ impl File {
 
 /// All connections of a kind; as many can be held at the same time as there are places.
 pub(super) struct Handles {
-    file: File,
     places: Arc<Semaphore>,
     most: u32,
     idle: Mutex<Vec<Connection>>,
+    /// After the connections, which are closed first.
+    file: File,
     /// How often one was taken.
     uses: AtomicU64,
     /// The last commit took long.

@@ -38,25 +38,38 @@ pub(super) async fn keep(file: File, writer: Weak<Handles>) {
 
 /// Gives the connection back for the next round.
 async fn copy(file: &File, own: Option<Connection>, writer: &Arc<Handles>) -> Result<Connection, StoreError> {
-    let file = file.clone();
-    let beside = move || {
-        let own = own.map_or_else(|| file.open(), Ok)?;
-        let mut pages = checkpoint(&own, "PRAGMA wal_checkpoint(PASSIVE)")?;
+    let beside = file.clone();
+    let (own, pages) = apart(move || {
+        let own = own.map_or_else(|| beside.open(), Ok)?;
+        let mut pages = copy_beside(&own, &beside)?;
         if pages > LONGEST {
-            // Each round has only to copy what was committed during the one before, so the last ones are short.
-            for _ in 0..3 {
-                pages = checkpoint(&own, "PRAGMA wal_checkpoint(PASSIVE)")?;
-            }
+            // Each round has only to copy what was committed during the one before, so the last one is short.
+            pages = copy_beside(&own, &beside)?;
         }
         Ok((own, pages))
-    };
-    let (own, pages) = apart(beside).await?;
+    })
+    .await?;
     if pages <= LONGEST {
         return Ok(own);
     }
     // Nobody writes while the rest is copied, and the next commit begins the log anew.
     let _held = writer.take().await?;
     apart(move || checkpoint(&own, "PRAGMA wal_checkpoint(RESTART)").map(|_| own)).await
+}
+
+/// Copies what was committed so far while others go on committing, and has the disk take it: SQLite itself does so only in
+/// the round that begins the log anew, when nobody can write. Answers how many pages the log has.
+fn copy_beside(connection: &Connection, file: &File) -> Result<i64, StoreError> {
+    let pages = checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
+    let opened = file.on_disk.get().map_or_else(|| std::fs::File::open(&file.path).map(Some), |_| Ok(None));
+    if let Ok(Some(opened)) = opened {
+        let _ = file.on_disk.set(opened);
+    }
+    if let Some(on_disk) = file.on_disk.get() {
+        // That it is on the disk is SQLite's to know; this only spares it the wait.
+        let _ = on_disk.sync_data();
+    }
+    Ok(pages)
 }
 
 /// Copies what was committed so far; answers how many pages the log has.
