@@ -8,6 +8,7 @@ mod amount;
 mod api;
 mod events;
 mod form;
+mod picked;
 mod signature;
 mod twin;
 

@@ -2,12 +2,13 @@
 //! endpoint, delivered by jobs (`deliver.rs`) as Standard Webhooks. At least once, in no promised order; `data.version`
 //! orders them.
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::FlowError;
 use crate::app::App;
 use crate::clock::{rfc3339, seconds};
 use crate::config::wait_s;
+use crate::domain::payment::Reason;
 use crate::standard_webhooks::{HeldKey, SigningKey};
 use crate::store::{Endpoint, JobKind, Message, Payment, Telling, Tx};
 
@@ -46,20 +47,53 @@ pub async fn tell_payment(
     previous: Option<&str>,
 ) -> Result<(), FlowError> {
     let now = tx.payment(&payment.merchant_id, &payment.id).await?.unwrap_or_else(|| payment.clone());
-    let data = json!({
-        "id": now.id,
-        "version": now.version,
-        "status": now.status.word(),
-        "previous_status": previous,
-        "status_reason": now.reason.map(crate::domain::payment::Reason::word),
-        "case": now.case_id,
-        "payer": now.payer_id,
-        "amount": now.amount.minor(),
-        "currency": now.amount.currency().code(),
-        "amount_refunded": now.amount_refunded,
-        "flags": { "late_success": now.late_success, "double_payment": now.double_payment, "mismatch": now.mismatch },
-    });
+    let data = PaymentNow {
+        id: &now.id,
+        version: now.version,
+        status: now.status.word(),
+        previous_status: previous,
+        status_reason: now.reason.map(Reason::word),
+        case: now.case_id.as_deref(),
+        payer: &now.payer_id,
+        amount: now.amount.minor(),
+        currency: now.amount.currency().code(),
+        amount_refunded: now.amount_refunded,
+        flags: Flags { late_success: now.late_success, double_payment: now.double_payment, mismatch: now.mismatch },
+    };
     tell(app, tx, &now.merchant_id, kind, &now.id, now.live, data).await
+}
+
+/// A payment as messages show it.
+#[derive(Serialize)]
+struct PaymentNow<'a> {
+    id: &'a str,
+    version: i64,
+    status: &'static str,
+    previous_status: Option<&'a str>,
+    status_reason: Option<&'static str>,
+    case: Option<&'a str>,
+    payer: &'a str,
+    amount: i64,
+    currency: &'static str,
+    amount_refunded: i64,
+    flags: Flags,
+}
+
+#[derive(Serialize)]
+struct Flags {
+    late_success: bool,
+    double_payment: bool,
+    mismatch: bool,
+}
+
+/// What client apps are sent.
+#[derive(Serialize)]
+struct Body<'a, D> {
+    r#type: &'a str,
+    timestamp: String,
+    data: D,
+    mode: &'static str,
+    api_version: &'static str,
 }
 
 /// Writes a message and its tellings.
@@ -73,7 +107,7 @@ pub async fn tell(
     kind: &str,
     subject: &str,
     live: bool,
-    data: Value,
+    data: impl Serialize + Send,
 ) -> Result<(), FlowError> {
     let message = add_message(app, tx, merchant, kind, subject, live, data).await?;
     for endpoint in tx.endpoints(merchant).await? {
@@ -95,7 +129,7 @@ pub async fn tell_endpoint(
     endpoint: &Endpoint,
     kind: &str,
     live: bool,
-    data: Value,
+    data: impl Serialize + Send,
 ) -> Result<Telling, FlowError> {
     let message = add_message(app, tx, &endpoint.merchant_id, kind, &endpoint.id, live, data).await?;
     queue_telling(app, tx, &message, &endpoint.id, 0).await?;
@@ -110,20 +144,19 @@ async fn add_message(
     kind: &str,
     subject: &str,
     live: bool,
-    data: Value,
+    data: impl Serialize + Send,
 ) -> Result<Message, FlowError> {
     debug_assert!(TYPES.contains(&kind), "{kind} is missing from the list of types");
     let now = app.now();
     let mode = if live { "live" } else { "test" };
-    let body = json!({
-        "type": kind, "timestamp": rfc3339(now), "data": data, "mode": mode, "api_version": API_VERSION,
-    });
+    let body = Body { r#type: kind, timestamp: rfc3339(now), data, mode, api_version: API_VERSION };
+    let body = serde_json::to_string(&body).map_err(|e| FlowError::Internal(e.to_string()))?;
     let message = Message {
         merchant_id: merchant.to_owned(),
         id: app.ids.make("msg"),
         kind: kind.to_owned(),
         subject: subject.to_owned(),
-        body: body.to_string(),
+        body,
         created_at: now,
     };
     tx.add_message(&message).await?;

@@ -143,9 +143,18 @@ impl<'a> Set<'a> {
             let (names, all) = (self.names.join(", "), all.trim_end_matches(", "));
             // A set's first column is its owner, so only a row that fills up has none.
             let rows = format!("SELECT * FROM (VALUES {all}) WHERE column1 IS NOT NULL");
-            format!("WITH r ({names}) AS ({rows}) {}", self.statement).into()
+            format!("WITH r ({names}) AS ({rows}) {}", or_fail(self.statement)).into()
         });
         Arc::clone(text)
+    }
+}
+
+/// A statement for many rows writes down what it changes, to take back no more than that when one of them is refused. Here
+/// nothing is kept of a transaction in which a statement failed, so that is spared.
+fn or_fail(statement: &str) -> String {
+    match statement.split_once(' ') {
+        Some((word @ ("INSERT" | "UPDATE"), rest)) => format!("{word} OR FAIL {rest}"),
+        _ => statement.to_owned(),
     }
 }
 

@@ -8,7 +8,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::amount;
+use super::{amount, picked};
 use crate::gateway::{Event, EventKind, FailReason, Reference, RefundState, Standing};
 use crate::sign;
 
@@ -23,8 +23,12 @@ const NAME_LIMIT: usize = 255;
 /// The events of a verified body. What is signed and yet not understood is kept for a person, for a repeat would not
 /// be any clearer. Of members that come twice the last counts, as in the vendor's own libraries.
 pub(super) fn read(body: &[u8]) -> Vec<Event> {
-    let event: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-    let Some(frame) = Frame::read(&event) else { return vec![undecodable(body)] };
+    read_tree(&picked::tree(body), body)
+}
+
+/// The events of a tree, which has at least the members that are looked for here.
+pub(super) fn read_tree(event: &Value, body: &[u8]) -> Vec<Event> {
+    let Some(frame) = Frame::read(event) else { return vec![undecodable(body)] };
     if event["object"].as_str().is_some_and(|o| o.starts_with("v2.")) {
         // A thin event tells that something happened, not what it was; the status query brings that.
         return vec![frame.event(EventKind::Note, Reference::Gateway(name(&event["related_object"]["id"])))];
