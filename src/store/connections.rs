@@ -1,5 +1,5 @@
-//! Connections at hand. The driver's pool asks every connection that comes back whether it lives, which wakes another
-//! thread or process and costs more than many a statement. What came back whole a moment ago is kept here, before the
+//! Connections to PostgreSQL that are at hand. The driver's pool asks every connection that comes back whether it lives, which wakes another
+//! process and costs more than many a statement. What came back whole a moment ago is kept here, before the
 //! pool, and taken again without a question, after a pause with one; everything else goes to the pool.
 //!
 //! A connection's answers wake the thread that waits for the sockets of the runtime it was opened in. A thread with a
