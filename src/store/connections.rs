@@ -1,6 +1,6 @@
-//! Connections to PostgreSQL that are at hand. The driver's pool asks every connection that comes back whether it lives, which wakes another
-//! process and costs more than many a statement. What came back whole a moment ago is kept here, before the
-//! pool, and taken again without a question, after a pause with one; everything else goes to the pool.
+//! Connections to PostgreSQL that are at hand. The driver's pool asks every connection that comes back whether it lives,
+//! which wakes another process and costs more than many a statement. What came back whole a moment ago is kept here, before
+//! the pool, and taken again without a question, after a pause with one; everything else goes to the pool.
 //!
 //! A connection's answers wake the thread that waits for the sockets of the runtime it was opened in. A thread with a
 //! runtime of its own (a committer) therefore keeps to the connections that it opened: one wake-up for an answer, not two.

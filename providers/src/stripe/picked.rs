@@ -52,6 +52,9 @@ pub(super) fn tree(body: &[u8]) -> Value {
 
 struct Picked;
 
+/// A number that nobody takes for an amount: it stays in the tree as what it is, which is neither nothing nor a whole number.
+type Fraction = f64;
+
 impl<'de> DeserializeSeed<'de> for Picked {
     type Value = Value;
 
@@ -83,7 +86,7 @@ impl<'de> Visitor<'de> for Picked {
         Ok(value.into())
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+    fn visit_f64<E: Error>(self, value: Fraction) -> Result<Value, E> {
         Ok(value.into())
     }
 
