@@ -14,7 +14,7 @@ use super::book::Book;
 use super::connections::{Connections, Held};
 use super::link::Link;
 use super::rows::Row;
-use super::sqlite::{File, Handle, Handles, OnDisk};
+use super::sqlite::{File, Handle, Handles, on_disk};
 use super::wal;
 
 /// The pools of one database.
@@ -187,7 +187,11 @@ impl Store {
             return Err(StoreError::Schema("database_url must be sqlite:<file> or postgres://…".into()));
         };
         let path = PathBuf::from(path.trim_start_matches("//"));
-        let file = File { path, wait, writes: true, on_disk: OnDisk::default() };
+        let mut file = File { on_disk: on_disk(&path), path, wait, writes: true };
+        if file.on_disk.is_none() {
+            drop(file.open()?);
+            file.on_disk = on_disk(&file.path);
+        }
         let writer = Handles::open(file.clone(), 1)?;
         let readers = Handles::open(File { writes: false, ..file.clone() }, settings.connections.max(2))?;
         tokio::spawn(wal::keep(file, Arc::downgrade(&writer)));

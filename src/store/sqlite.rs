@@ -4,9 +4,12 @@
 //! on a slow disk, lets the runtime's other tasks go on elsewhere; what waits for another process waits without a thread.
 
 use std::borrow::{BorrowMut, Cow};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
@@ -36,13 +39,30 @@ pub(super) struct File {
     pub(super) wait: Duration,
     /// It may change the file, and makes it where there is none.
     pub(super) writes: bool,
-    /// The file as it lies on the disk, to be flushed beside the commits (`wal.rs`). Closing it takes SQLite's locks of the
-    /// whole process with it (`fcntl(2)`), so it is kept by everybody who has a connection, and let go after that.
     pub(super) on_disk: OnDisk,
 }
 
-/// Opened once there is a database.
-pub(super) type OnDisk = Arc<OnceLock<std::fs::File>>;
+/// The file as it lies on the disk, to be flushed beside the commits (`wal.rs`). Closing it takes the locks of all SQLite's
+/// connections in this process away (`fcntl(2)`), so it is opened once however often the database is, kept by everybody who
+/// has a connection, and let go after the last of them. `None` while there is no file.
+pub(super) type OnDisk = Option<Arc<fs::File>>;
+
+/// What is open, by device and number.
+static ON_DISK: Mutex<BTreeMap<(u64, u64), Weak<fs::File>>> = Mutex::new(BTreeMap::new());
+
+/// Opens a file, unless it is open already.
+pub(super) fn on_disk(path: &Path) -> OnDisk {
+    let mut all = ON_DISK.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let found = fs::metadata(path).ok()?;
+    let at = (found.dev(), found.ino());
+    if let Some(open) = all.get(&at).and_then(Weak::upgrade) {
+        return Some(open);
+    }
+    all.retain(|_, open| open.strong_count() > 0);
+    let opened = Arc::new(fs::File::open(path).ok()?);
+    all.insert(at, Arc::downgrade(&opened));
+    Some(opened)
+}
 
 impl File {
     /// A new connection.
@@ -294,5 +314,48 @@ impl ToSql for Arg<'_> {
             Arg::Blob(blob) => ValueRef::Blob(blob),
             Arg::MaybeText(None) | Arg::MaybeInt(None) => ValueRef::Null,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::dialect::args;
+
+    #[test]
+    fn a_file_is_opened_once_while_anybody_has_it() {
+        let dir = std::env::temp_dir().join(format!("grosz-on-disk-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("hub.db");
+        assert!(on_disk(&path).is_none(), "there is no file yet");
+        fs::write(&path, "").unwrap();
+        let first = on_disk(&path).unwrap();
+        fs::hard_link(&path, dir.join("same")).unwrap();
+        let second = on_disk(&dir.join("same")).unwrap();
+        assert!(Arc::ptr_eq(&first, &second), "one file under two names");
+        let past = Arc::downgrade(&first);
+        drop((first, second));
+        assert!(past.upgrade().is_none());
+        assert!(on_disk(&path).is_some());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[tokio::test]
+    async fn parameters_are_bound_by_their_numbers() {
+        let path = std::env::temp_dir().join(format!("grosz-bound-{}.db", std::process::id()));
+        let file = File { path: path.clone(), wait: Duration::from_secs(1), writes: true, on_disk: None };
+        let handles = Handles::open(file, 1).unwrap();
+        let mut handle = handles.take().await.unwrap();
+        let sql = "SELECT $2 AS second, $1 AS first, $2 AS again, $3 AS missing UNION ALL SELECT 1, 2, 3, 4";
+        let rows = handle.rows(sql, args!["a", 7], 1).await.unwrap();
+        let [row] = &rows[..] else { panic!("no more than was asked for") };
+        assert_eq!((row.int("second").unwrap(), row.text("first").unwrap().as_str()), (7, "a"));
+        assert_eq!((row.int("again").unwrap(), row.maybe_int("missing").unwrap()), (7, None));
+        let rows = handle.rows("SELECT ? AS a, ? AS b", args!["a", 7], 9).await.unwrap();
+        assert_eq!((rows[0].text("a").unwrap().as_str(), rows[0].int("b").unwrap()), ("a", 7));
+        drop(handle);
+        handles.close().await;
+        assert!(matches!(handles.take().await, Err(StoreError::Unavailable(_))), "nobody is let in any more");
+        fs::remove_file(&path).unwrap();
     }
 }

@@ -61,11 +61,7 @@ async fn copy(file: &File, own: Option<Connection>, writer: &Arc<Handles>) -> Re
 /// the round that begins the log anew, when nobody can write. Answers how many pages the log has.
 fn copy_beside(connection: &Connection, file: &File) -> Result<i64, StoreError> {
     let pages = checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
-    let opened = file.on_disk.get().map_or_else(|| std::fs::File::open(&file.path).map(Some), |_| Ok(None));
-    if let Ok(Some(opened)) = opened {
-        let _ = file.on_disk.set(opened);
-    }
-    if let Some(on_disk) = file.on_disk.get() {
+    if let Some(on_disk) = &file.on_disk {
         // That it is on the disk is SQLite's to know; this only spares it the wait.
         let _ = on_disk.sync_data();
     }
