@@ -119,6 +119,11 @@ impl Options {
         self.seconds.unwrap_or(if self.quick { 2 } else { 5 })
     }
 
+    /// How often loads that are compared are measured in turns.
+    pub fn rounds(&self) -> usize {
+        if self.quick { 1 } else { 3 }
+    }
+
     /// True when a workload is to be run.
     pub fn wants(&self, workload: &str) -> bool {
         // The extras are W1's; other workloads would meet the jobs that they leave behind.

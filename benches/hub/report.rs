@@ -57,6 +57,54 @@ impl Figure {
     }
 }
 
+/// The same load, measured again and again in turns with others.
+pub struct Rounds(Vec<(Figure, f64)>);
+
+impl Rounds {
+    /// None yet.
+    pub const fn new() -> Rounds {
+        Rounds(vec![])
+    }
+
+    /// Adds a round and its rate.
+    pub fn add(&mut self, figure: Figure, rate: f64) {
+        self.0.push((figure, rate));
+    }
+
+    /// Forgets all rounds.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// The rate of the last round; 0 when there is none.
+    pub fn last(&self) -> f64 {
+        self.0.last().map_or(0.0, |(_, rate)| *rate)
+    }
+
+    /// The rate in the middle.
+    pub fn median(&self) -> f64 {
+        middle(self.0.iter().map(|(_, rate)| *rate).collect())
+    }
+
+    /// The ratio in the middle of those to another load, round by round.
+    pub fn over(&self, other: &Rounds) -> f64 {
+        middle(self.0.iter().zip(&other.0).map(|((_, a), (_, b))| a / b).collect())
+    }
+
+    /// The round whose rate is in the middle.
+    pub fn figure(self) -> Figure {
+        let median = self.median();
+        let found = self.0.into_iter().find(|(_, rate)| *rate == median);
+        found.map_or_else(Figure::default, |(figure, _)| figure)
+    }
+}
+
+/// Of an even number the lower one; not a number when there is none.
+fn middle(mut all: Vec<f64>) -> f64 {
+    all.sort_unstable_by(f64::total_cmp);
+    all.get(all.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+}
+
 /// What a floor asks for.
 #[derive(Debug, Clone, Copy)]
 pub enum Floor {

@@ -32,8 +32,8 @@ pub struct Stage<'a> {
     pub seeder: Seeder,
     /// What was measured.
     pub report: &'a mut Report,
-    /// W1's saturated rate with a small table, once it is known.
-    pub small_rate: Option<f64>,
+    /// W1's ratio to the grouped reference with a small table, once it is known.
+    pub small_ratio: Option<f64>,
     room: PathBuf,
     slow: Option<SlowFlush>,
 }
@@ -75,7 +75,7 @@ impl<'a> Stage<'a> {
             reference_database,
             seeder: Seeder::default(),
             report,
-            small_rate: None,
+            small_ratio: None,
             room: room.to_owned(),
             slow: slow.cloned(),
         })
