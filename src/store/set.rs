@@ -19,9 +19,9 @@ use super::sqlite::Handle;
 /// Rows of one statement on SQLite at most; shorter ones are filled up to a power of two.
 const LONGEST: usize = 64;
 
-/// What a statement is spelled like on SQLite, by where its columns and its words stand in the program and by how many rows
-/// it is for.
-type Spelled = HashMap<(usize, usize, usize), Arc<str>>;
+/// What a statement is spelled like on SQLite, by where its columns and its words stand in the program, how many there are
+/// of each, and how many rows it is for.
+type Spelled = HashMap<[usize; 5], Arc<str>>;
 static SPELLED: LazyLock<Mutex<Spelled>> = LazyLock::new(Mutex::default);
 
 /// `row![a, b]`: one row of a set.
@@ -136,7 +136,8 @@ impl<'a> Set<'a> {
 
     /// The statement over so many rows.
     fn over_values(&self, rows: usize) -> Arc<str> {
-        let at = (self.names.as_ptr() as usize, self.statement.as_ptr() as usize, rows);
+        let (names, words) = (self.names, self.statement);
+        let at = [names.as_ptr() as usize, names.len(), words.as_ptr() as usize, words.len(), rows];
         let mut spelled = SPELLED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let text = spelled.entry(at).or_insert_with(|| {
             let all = format!("(?{}), ", ", ?".repeat(self.names.len() - 1)).repeat(rows);
