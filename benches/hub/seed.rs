@@ -93,6 +93,18 @@ impl Seeder {
             format!("'pyr_{}' || {digits}", p.stamp)
         });
         changed.extend(theirs.as_ref().map(|text| ("payer_id", text.as_str())));
+        // What lists show is kept with the payment as text, ids and all.
+        let of_attempt = |column: &str| {
+            format!("(SELECT {column} FROM attempts WHERE merchant_id = '{merchant}' AND payment_id = '{payment}')")
+        };
+        let mut glance = format!("replace(t.glance, '{payment}', {{pay}})");
+        for (old, new) in [(of_attempt("id"), "{att}"), (of_attempt("reference"), "{bare}")] {
+            glance = format!("replace({glance}, {old}, {new})");
+        }
+        if let Some(theirs) = &theirs {
+            glance = format!("replace({glance}, t.payer_id, {theirs})");
+        }
+        changed.push(("glance", &glance));
         copy(db, &batch, "payments", &itself, &changed).await;
         let attempt = [("id", "{att}"), ("payment_id", "{pay}"), ("reference", "{bare}")];
         copy(db, &batch, "attempts", &of_payment, &attempt).await;

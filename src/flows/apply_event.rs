@@ -154,7 +154,7 @@ impl About<'_> {
         if !told_before {
             let surplus = step == Step::Surplus || case_paid;
             self.put_capture(tx, "paid", amount, surplus).await?;
-            tx.set_attempt_state(&p.merchant_id, &self.attempt.id, "paid").await?;
+            tx.set_attempt_state(&p.merchant_id, &p.id, &self.attempt.id, "paid").await?;
         }
         match step {
             Step::Stay => Ok(()),
@@ -276,7 +276,7 @@ impl About<'_> {
         let newer = others.iter().any(|a| a.no > self.attempt.no && matches!(a.state.as_str(), "created" | "open"));
         let signal = if open_beside || newer { Signal::FailedBeside } else { Signal::Failed };
         if !open_beside {
-            tx.set_attempt_state(&p.merchant_id, &self.attempt.id, "failed").await?;
+            tx.set_attempt_state(&p.merchant_id, &p.id, &self.attempt.id, "failed").await?;
         }
         self.step(tx, signal, reason, event_id).await
     }

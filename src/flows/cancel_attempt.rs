@@ -29,7 +29,7 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     let mut tx = app.store.begin().await?;
     match closed {
         Ok(()) => {
-            tx.set_attempt_state(&attempt.merchant_id, &attempt.id, "closed").await?;
+            tx.set_attempt_state(&attempt.merchant_id, &attempt.payment_id, &attempt.id, "closed").await?;
             jobs::settle(app, tx, job, End::Done).await
         }
         // Paid already, gone, or never possible: the webhooks and polls tell the rest.

@@ -42,7 +42,7 @@ pub async fn change_quote(
     for attempt in tx.attempts(&case.merchant_id, &running.id).await? {
         if matches!(attempt.state.as_str(), "created" | "open") {
             enqueue_cancel(app, tx, &attempt).await?;
-            tx.set_attempt_state(&attempt.merchant_id, &attempt.id, "failed").await?;
+            tx.set_attempt_state(&attempt.merchant_id, &attempt.payment_id, &attempt.id, "failed").await?;
         }
     }
     Ok(())

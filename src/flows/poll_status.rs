@@ -150,7 +150,7 @@ fn next_look(waits_s: &[i64], begun: i64, now: i64) -> i64 {
 /// Closes an attempt that the gateway says was not paid; the payment follows if nothing else of it is open.
 async fn expire(app: &App, tx: &mut Tx, attempt: &Attempt, job: &Job) -> Result<(), FlowError> {
     let Some(payment) = tx.payment_for_update(&attempt.merchant_id, &attempt.payment_id).await? else { return Ok(()) };
-    tx.set_attempt_state(&attempt.merchant_id, &attempt.id, "closed").await?;
+    tx.set_attempt_state(&attempt.merchant_id, &attempt.payment_id, &attempt.id, "closed").await?;
     let attempts = tx.attempts(&attempt.merchant_id, &attempt.payment_id).await?;
     let newer = attempts.iter().any(|a| a.id != attempt.id && matches!(a.state.as_str(), "created" | "open"));
     let signal = if newer { Signal::FailedBeside } else { Signal::Expired };

@@ -88,7 +88,7 @@ pub async fn retry_payment(
     for old in attempts.iter().filter(|a| matches!(a.state.as_str(), "created" | "open" | "failed")) {
         enqueue_cancel(app, tx, old).await?;
         if old.state != "failed" {
-            tx.set_attempt_state(&old.merchant_id, &old.id, "failed").await?;
+            tx.set_attempt_state(&old.merchant_id, &old.payment_id, &old.id, "failed").await?;
         }
     }
     let no = last.map_or(1, |a| a.no + 1);

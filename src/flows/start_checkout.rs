@@ -364,7 +364,15 @@ pub async fn open_checkout(app: &App, payment: &Payment, ip: Option<&str>) -> Re
                 }
                 Redirect::Form { .. } => (None, None),
             };
-            tx.open_attempt(&payment.merchant_id, &attempt.id, &redirect, gateway_ref.as_deref(), expires_at).await?;
+            tx.open_attempt(
+                &payment.merchant_id,
+                &payment.id,
+                &attempt.id,
+                &redirect,
+                gateway_ref.as_deref(),
+                expires_at,
+            )
+            .await?;
             tx.commit().await?;
             Ok(Opened::Gateway(redirect))
         }

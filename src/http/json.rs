@@ -11,12 +11,18 @@ pub struct Json<T>(pub T);
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         let mut body = Vec::with_capacity(1024);
-        match serde_json::to_writer(&mut body, &self.0) {
-            Ok(()) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
-            Err(error) => {
-                tracing::error!(error = %error, "An answer could not be written");
-                StatusCode::INTERNAL_SERVER_ERROR.into_response()
-            }
+        let written = serde_json::to_writer(&mut body, &self.0);
+        answer(written.map(|()| body))
+    }
+}
+
+/// An answer of 200 with a body that was written as JSON.
+pub fn answer(written: serde_json::Result<Vec<u8>>) -> Response {
+    match written {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => {
+            tracing::error!(error = %error, "An answer could not be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
 }

@@ -37,42 +37,6 @@ pub struct Attempt {
     pub created_at: i64,
 }
 
-/// What lists show of an attempt.
-#[derive(Debug, Clone, Copy)]
-pub struct AttemptGlance<'r> {
-    /// `att_…`
-    pub id: &'r str,
-    /// 1 for the first.
-    pub no: i64,
-    /// As of [`Attempt`].
-    pub state: &'r str,
-    /// Our name for it at the gateway.
-    pub reference: &'r str,
-    /// The gateway's name for the checkout.
-    pub gateway_ref: Option<&'r str>,
-    /// At which account.
-    pub provider_account_id: &'r str,
-    /// Microseconds.
-    pub expires_at: i64,
-    /// Microseconds.
-    pub created_at: i64,
-}
-
-impl<'r> From<&'r Attempt> for AttemptGlance<'r> {
-    fn from(a: &'r Attempt) -> Self {
-        AttemptGlance {
-            id: &a.id,
-            no: a.no,
-            state: &a.state,
-            reference: &a.reference,
-            gateway_ref: a.gateway_ref.as_deref(),
-            provider_account_id: &a.provider_account_id,
-            expires_at: a.expires_at,
-            created_at: a.created_at,
-        }
-    }
-}
-
 impl Attempt {
     /// True when the gateway was asked for a link and gave none: nobody was ever sent there.
     pub fn start_failed(&self) -> bool {
@@ -227,11 +191,13 @@ impl Tx {
     pub async fn open_attempt(
         &mut self,
         merchant: &str,
+        payment: &str,
         id: &str,
         redirect: &Redirect,
         gateway_ref: Option<&str>,
         expires_at: Option<i64>,
     ) -> Result<(), StoreError> {
+        self.raise_version(merchant, payment).await?;
         self.run(
             "UPDATE attempts SET redirect = $3, gateway_ref = COALESCE(gateway_ref, $4), expires_at = COALESCE($5, expires_at),
                  start_lease = NULL, state = CASE WHEN state = 'created' THEN 'open' ELSE state END
@@ -249,20 +215,21 @@ impl Tx {
     }
 
     /// Sets an attempt's state. `paid` is final.
-    pub async fn set_attempt_state(&mut self, merchant: &str, id: &str, state: &str) -> Result<(), StoreError> {
-        if let Some(folder) = self.folder_of_attempt(merchant, id) {
+    pub async fn set_attempt_state(
+        &mut self,
+        merchant: &str,
+        payment: &str,
+        id: &str,
+        state: &str,
+    ) -> Result<(), StoreError> {
+        if let Some(folder) = self.folder(merchant, payment) {
             for (attempt, is_changed) in folder.attempts.iter_mut().filter(|(a, _)| a.id == id && a.state != "paid") {
                 attempt.state = state.to_owned();
                 *is_changed = true;
             }
             return Ok(());
         }
-        self.run(
-            "UPDATE payments SET version = version + 1
-             WHERE merchant_id = $1 AND id = (SELECT payment_id FROM attempts WHERE merchant_id = $1 AND id = $2)",
-            args![merchant, id],
-        )
-        .await?;
+        self.raise_version(merchant, payment).await?;
         self.run(
             "UPDATE attempts SET state = $3 WHERE merchant_id = $1 AND id = $2 AND state <> 'paid'",
             args![merchant, id, state],

@@ -18,6 +18,7 @@ use super::attempts::{self, Attempt, Capture};
 use super::cases::{self, Case, ChangedCase};
 use super::deliveries::{self, EventRow, NewDelivery};
 use super::dialect::{Arg, StoreError, Tx};
+use super::glance::Glance;
 use super::idempotency::{self, NewAnswer};
 use super::invoices::{InvoiceRow, NewInvoices};
 use super::jobs::NewJob;
@@ -375,12 +376,6 @@ impl Tx {
         (folder.payment.merchant_id == merchant).then_some(folder)
     }
 
-    /// The book's folder of the payment that has this attempt.
-    pub(super) fn folder_of_attempt(&mut self, merchant: &str, attempt: &str) -> Option<&mut Folder> {
-        let folders = self.book.as_mut()?.payments.values_mut();
-        folders.filter(|f| f.payment.merchant_id == merchant).find(|f| f.attempts.iter().any(|(a, _)| a.id == attempt))
-    }
-
     /// All folders of the book.
     pub(super) fn folders(&self) -> impl Iterator<Item = &Folder> {
         self.book.iter().flat_map(|book| book.payments.values())
@@ -421,7 +416,7 @@ impl Tx {
         let Some(mut book) = self.book.take() else { return Ok(()) };
         let new = std::mem::take(&mut book.new);
         book.payments.values_mut().for_each(Folder::settle);
-        let payments = NewPayments::of(&new.payments)?;
+        let payments = NewPayments::of(&new.payments, &new.attempts)?;
         let events: Vec<String> =
             new.events.iter().map(|e| super::rows::to_json(&e.event)).collect::<Result<_, _>>()?;
         let invoices = NewInvoices::of(&new.invoices)?;
@@ -430,8 +425,8 @@ impl Tx {
         folders.sort_unstable_by(|a, b| a.payment.id.cmp(&b.payment.id));
         let folders = || folders.iter().copied();
         let is_changed = |f: &&Folder| f.payment.version != f.version_read;
-        let changed: Vec<(&Payment, i64)> =
-            folders().filter(is_changed).map(|f| (&f.payment, f.version_read)).collect();
+        let changed: Vec<(&Payment, i64, String)> =
+            folders().filter(is_changed).map(Folder::written).collect::<Result<_, _>>()?;
         let decided: HashSet<&str> = match self.is_optimistic() {
             true => new.events.iter().filter_map(|e| e.payment_id.as_deref()).collect(),
             false => HashSet::new(),
@@ -636,6 +631,12 @@ impl Folder {
         self.payment.version += 1;
         self.payment.updated_at = now;
         &mut self.payment
+    }
+
+    /// The payment as it is to be written: with the version it was read at, and what lists show of it.
+    fn written(&self) -> Result<(&Payment, i64, String), StoreError> {
+        let glance = Glance::of(&self.payment, self.attempts.iter().map(|(attempt, _)| attempt));
+        Ok((&self.payment, self.version_read, glance.text()?))
     }
 
     /// Before writing: a change of what hangs on the payment is one of the payment.

@@ -415,6 +415,8 @@ pub struct Tx {
     is_refused: bool,
     /// When the first of the jobs that it enqueued is due, microseconds.
     pub(super) first_due: Option<i64>,
+    /// Payments, by merchant and id, that were changed past the book; see `glance.rs`.
+    pub(super) outdated: Vec<(String, String)>,
     asked: Arc<AtomicU64>,
 }
 
@@ -513,7 +515,15 @@ macro_rules! ask {
 
 impl Tx {
     fn on(conn: Conn) -> Tx {
-        Tx { conn, book: None, is_optimistic: false, is_refused: false, first_due: None, asked: Arc::default() }
+        Tx {
+            conn,
+            book: None,
+            is_optimistic: false,
+            is_refused: false,
+            first_due: None,
+            outdated: vec![],
+            asked: Arc::default(),
+        }
     }
 
     fn optimistic(mut self) -> Tx {
@@ -570,6 +580,7 @@ impl Tx {
             // PostgreSQL would take the transaction back and call that a success.
             return Err(StoreError::Conflict);
         }
+        self.write_glances().await?;
         match self.conn {
             Conn::Sqlite(connection) => connection.commit()?,
             Conn::Postgres(connection, link) => link.answer(connection.commit()).await?,

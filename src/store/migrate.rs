@@ -20,6 +20,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (5, include_str!("migrations/0005_bodies.sql")),
     (6, include_str!("migrations/0006_case_versions.sql")),
     (7, include_str!("migrations/0007_fewer_keys.sql")),
+    (8, include_str!("migrations/0008_glances.sql")),
 ];
 
 impl Store {

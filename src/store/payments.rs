@@ -1,10 +1,14 @@
 //! Payments and the moves of their status.
 
+use std::collections::HashMap;
+
 use grosz_providers::Money;
 use grosz_providers::invoicer::{Buyer, InvoiceLine};
 
 use super::Page;
+use super::attempts::Attempt;
 use super::dialect::{Arg, StoreError, Tx, args};
+use super::glance::Glance;
 use super::rows::{Row, maybe_json, to_json};
 use super::set::{Question, Set, row};
 use crate::domain::payment::{Reason, Status};
@@ -135,7 +139,8 @@ impl Tx {
             book.new.payments.push(p.clone());
             return Ok(());
         }
-        let new = NewPayments::of(std::slice::from_ref(p))?;
+        self.outdates_glance(&p.merchant_id, &p.id);
+        let new = NewPayments::of(std::slice::from_ref(p), &[])?;
         self.run_sets(&[new.set()]).await?;
         Ok(())
     }
@@ -279,6 +284,7 @@ impl Tx {
             }
             return Ok(true);
         }
+        self.outdates_glance(&p.merchant_id, &p.id);
         let touched = self
             .run(
                 "UPDATE payments SET status = $4, status_reason = $5, late_success = CASE WHEN $6 = 1 THEN 1 ELSE late_success END,
@@ -296,6 +302,7 @@ impl Tx {
 
     /// Raises a payment's version, because something that hangs on it changes: who read it without a lock finds out.
     pub(super) async fn raise_version(&mut self, merchant: &str, payment: &str) -> Result<(), StoreError> {
+        self.outdates_glance(merchant, payment);
         let sql = "UPDATE payments SET version = version + 1 WHERE merchant_id = $1 AND id = $2";
         self.run(sql, args![merchant, payment]).await.map(drop)
     }
@@ -315,6 +322,7 @@ impl Tx {
             changed.mismatch |= mismatch;
             return Ok(());
         }
+        self.outdates_glance(merchant, id);
         self.run(
             "UPDATE payments SET double_payment = CASE WHEN $3 = 1 THEN 1 ELSE double_payment END,
                  mismatch = CASE WHEN $4 = 1 THEN 1 ELSE mismatch END, version = version + 1, updated_at = $5
@@ -335,6 +343,7 @@ impl Tx {
         version: i64,
         now: i64,
     ) -> Result<(), StoreError> {
+        self.outdates_glance(merchant, id);
         self.run(
             "UPDATE payments SET buyer = $3, profile_id = $4, profile_version = $5, version = version + 1, updated_at = $6
              WHERE merchant_id = $1 AND id = $2 AND status <> 'completed'",
@@ -352,6 +361,7 @@ impl Tx {
         account: &str,
         now: i64,
     ) -> Result<(), StoreError> {
+        self.outdates_glance(merchant, id);
         self.run(
             "UPDATE payments SET provider_account_id = $3, version = version + 1, updated_at = $4 WHERE merchant_id = $1 AND id = $2",
             args![merchant, id, account, now],
@@ -395,6 +405,16 @@ impl Tx {
     }
 }
 
+/// Payments by their ids: merchant, payment.
+pub(super) fn of_ids<'a>(of: impl IntoIterator<Item = [Arg<'a>; 2]>) -> Question<'a> {
+    let sql = concat!(
+        "SELECT ",
+        payment_columns!(),
+        " FROM r CROSS JOIN payments WHERE merchant_id = of_merchant AND id = of_payment"
+    );
+    Set::new(&["of_merchant", "of_payment"], of, sql).asking(payment_columns!())
+}
+
 /// How many payments of each of these cases are completed: merchant, case.
 pub(super) fn completed_of_cases<'a>(of: impl IntoIterator<Item = [Arg<'a>; 2]>) -> Question<'a> {
     let sql = "SELECT p.case_id, COUNT(*) AS completed FROM r CROSS JOIN payments p
@@ -413,20 +433,30 @@ pub(super) fn started_of_cases<'a>(of: impl IntoIterator<Item = [Arg<'a>; 2]>) -
     Set::new(&["of_merchant", "of_case"], of, sql).asking(payment_columns!())
 }
 
+/// A payment to be added, and what is kept of it as text: buyer, lines, and what lists show.
+type NewPayment<'a> = (&'a Payment, [Option<String>; 3]);
+
 /// Payments to be added.
-pub(super) struct NewPayments<'a>(Vec<(&'a Payment, Option<String>, Option<String>)>);
+pub(super) struct NewPayments<'a>(Vec<NewPayment<'a>>);
 
 impl<'a> NewPayments<'a> {
-    pub(super) fn of(payments: &'a [Payment]) -> Result<Self, StoreError> {
-        let with_json = |p: &'a Payment| {
+    /// Of payments, and of the attempts that are added with them. A payment without any gets no text for lists.
+    pub(super) fn of(payments: &'a [Payment], attempts: &[Attempt]) -> Result<Self, StoreError> {
+        let mut tried: HashMap<&str, Vec<&Attempt>> = HashMap::new();
+        for attempt in attempts {
+            tried.entry(&attempt.payment_id).or_default().push(attempt);
+        }
+        let with_texts = |p: &'a Payment| {
             let buyer = p.buyer.as_ref().map(to_json).transpose()?;
-            Ok((p, buyer, p.lines.as_ref().map(to_json).transpose()?))
+            let lines = p.lines.as_ref().map(to_json).transpose()?;
+            let glance = tried.remove(p.id.as_str()).map(|its| Glance::of(p, its).text()).transpose()?;
+            Ok((p, [buyer, lines, glance]))
         };
-        payments.iter().map(with_json).collect::<Result<_, StoreError>>().map(NewPayments)
+        payments.iter().map(with_texts).collect::<Result<_, StoreError>>().map(NewPayments)
     }
 
     pub(super) fn set(&self) -> Set<'_> {
-        let rows = self.0.iter().map(|(p, buyer, lines)| {
+        let rows = self.0.iter().map(|(p, [buyer, lines, glance])| {
             row![
                 &p.merchant_id,
                 &p.id,
@@ -445,27 +475,29 @@ impl<'a> NewPayments<'a> {
                 &p.token,
                 p.live,
                 p.status.word(),
-                p.created_at
+                p.created_at,
+                glance
             ]
         });
         Set::new(
             &[
                 "merchant_id", "id", "case_id", "quote_version", "payer_id", "buyer", "profile_id", "profile_version",
                 "provider_account_id", "amount", "currency", "lines", "description", "return_url", "token", "live", "status", "created_at",
+                "glance",
             ],
             rows,
             "INSERT INTO payments (merchant_id, id, case_id, quote_version, payer_id, buyer, profile_id, profile_version, provider_account_id,
                  amount, currency, lines, description, return_url, token, live, status, late_success, double_payment, mismatch, amount_refunded,
-                 version, created_at, updated_at)
+                 version, created_at, updated_at, glance_version, glance)
              SELECT merchant_id, id, case_id, quote_version, payer_id, buyer, profile_id, profile_version, provider_account_id,
-                 amount, currency, lines, description, return_url, token, live, status, 0, 0, 0, 0, 1, created_at, created_at FROM r",
+                 amount, currency, lines, description, return_url, token, live, status, 0, 0, 0, 0, 1, created_at, created_at, 1, glance FROM r",
         )
     }
 }
 
-/// Payments whose status or flags changed, with the version they were read at.
-pub(super) fn moved_set<'a>(changed: &[(&'a Payment, i64)]) -> Set<'a> {
-    let rows = changed.iter().map(|(p, version_read)| {
+/// Payments whose status or flags changed, with the version they were read at and what lists show of them now.
+pub(super) fn moved_set<'a>(changed: &'a [(&'a Payment, i64, String)]) -> Set<'a> {
+    let rows = changed.iter().map(|(p, version_read, glance)| {
         row![
             &p.merchant_id,
             &p.id,
@@ -477,17 +509,19 @@ pub(super) fn moved_set<'a>(changed: &[(&'a Payment, i64)]) -> Set<'a> {
             p.mismatch,
             p.completed_at,
             p.version,
-            p.updated_at
+            p.updated_at,
+            glance
         ]
     });
     Set::new(
         &[
             "of_merchant", "of_payment", "version_read", "new_status", "new_reason", "late", "doubled", "mismatched", "completed", "new_version",
-            "updated",
+            "updated", "new_glance",
         ],
         rows,
         "UPDATE payments SET status = r.new_status, status_reason = r.new_reason, late_success = r.late, double_payment = r.doubled,
-             mismatch = r.mismatched, completed_at = r.completed, version = r.new_version, updated_at = r.updated
+             mismatch = r.mismatched, completed_at = r.completed, version = r.new_version, updated_at = r.updated,
+             glance = r.new_glance, glance_version = r.new_version
          FROM r WHERE merchant_id = r.of_merchant AND id = r.of_payment AND version = r.version_read",
     )
     .exact()

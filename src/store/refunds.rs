@@ -160,6 +160,7 @@ impl Tx {
     /// Writes the refunded sum from the refunds on record.
     pub async fn sum_refunds(&mut self, merchant: &str, payment: &str, now: i64) -> Result<(), StoreError> {
         self.set_down(payment).await?;
+        self.outdates_glance(merchant, payment);
         self.run(
             "UPDATE payments SET amount_refunded =
                  (SELECT CAST(COALESCE(SUM(r.amount), 0) AS BIGINT) FROM refunds r

@@ -187,14 +187,6 @@ impl<'r> Cells<'r> {
         }
     }
 
-    pub(super) fn int(&mut self) -> Result<i64, StoreError> {
-        self.maybe_int()?.ok_or_else(|| unreadable(self.at - 1, "NULL"))
-    }
-
-    pub(super) fn flag(&mut self) -> Result<bool, StoreError> {
-        Ok(self.int()? != 0)
-    }
-
     fn next(&mut self) -> usize {
         self.at += 1;
         self.at - 1
@@ -323,7 +315,7 @@ mod tests {
         assert_eq!((row.maybe_blob("case_id").unwrap(), row.maybe_int("case_id").unwrap()), (None, None));
         assert!(row.blob("id").is_err() && row.text("body").is_err() && row.int("body").is_err());
         let mut cells = row.cells();
-        assert_eq!((cells.text().unwrap(), cells.int().unwrap()), ("pay_1", 7));
-        assert!(cells.int().is_err() && cells.maybe_text().unwrap().is_none() && cells.maybe_text().is_err());
+        assert_eq!((cells.text().unwrap(), cells.maybe_int().unwrap()), ("pay_1", Some(7)));
+        assert!(cells.maybe_int().is_err() && cells.maybe_text().unwrap().is_none() && cells.maybe_text().is_err());
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use grosz::app::{App, SharedApp};
 use grosz::clock::Clock;
 use grosz::config::{Config, Hidden};
-use grosz::store::{ApiKey, Merchant, Store, StoreSettings, Tx};
+use grosz::store::{ApiKey, Glance, Merchant, Page, Payment, PaymentFilter, Store, StoreSettings, Tx};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -90,6 +90,22 @@ impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// A list shows a payment as it is. Nothing else may happen to it meanwhile.
+pub async fn check_list(app: &App, payment: &Payment) {
+    let (merchant, payer) = (&payment.merchant_id, payment.payer_id.clone());
+    let mut tx = app.store.read().await.expect("a connection");
+    let filter = PaymentFilter { payer: Some(payer), ..PaymentFilter::default() };
+    let page = Page { before: None, limit: 10_000 };
+    let listing = tx.listed_payments(merchant, &filter, &page).await.expect("a list");
+    let now = tx.payment(merchant, &payment.id).await.expect("a look").expect("the payment");
+    let attempts = tx.attempts(merchant, &payment.id).await.expect("a look");
+    let listed = listing.payments().expect("texts");
+    let listed = listed.iter().find(|p| p.id == payment.id).expect("in the list");
+    let is = serde_json::to_string(&Glance::of(&now, &attempts)).expect("JSON");
+    assert_eq!(format!("{{{}}}", listed.members), is);
+    assert_eq!((listed.status, listed.reason, listed.token), (now.status, now.reason, now.token.as_str()));
 }
 
 /// A hub under test.

@@ -7,7 +7,7 @@ use grosz_providers::{Event, EventKind, FailReason, Money};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::harness::{Engine, Hub};
+use crate::harness::{Engine, Hub, check_list};
 use crate::matter::{TwinWay, event, invoicing_account, matter, price};
 
 /// What a gateway may tell, in any order and as often as it likes.
@@ -123,6 +123,7 @@ async fn check_story(
     let allowed: [&[&str]; 4] =
         [&["started"], &["started", "completed"], &["started", "error"], &["started", "error", "completed"]];
     prop_assert!(allowed.contains(&path.as_slice()), "{:?}", path);
+    check_list(&hub.app, &payment).await;
     let captures = tx.captures(m, &payment.id).await.unwrap();
     prop_assert_eq!(captures.iter().filter(|c| c.state == "paid").count(), paid.len());
     prop_assert_eq!(captures.iter().filter(|c| c.surplus).count(), paid.len().saturating_sub(1));

@@ -13,7 +13,6 @@ use super::lists::{List, list as page_of, page};
 use super::orders::Called;
 use super::views::{NewLine, PricesWord, check_lines};
 use crate::app::App;
-use crate::clock::rfc3339;
 use crate::domain::invoice::{CellFacts, State as InvoiceState, cell};
 use crate::domain::payment::{Reason, Status};
 use crate::flows::retry_payment::{ask_first, retry_payment};
@@ -22,11 +21,9 @@ use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
 use crate::http::input::{Fields, Params, Post, SlicedPost};
-use crate::http::json::Json;
+use crate::http::json::{self, Json};
 use crate::problem::{Problem, ProblemBody};
-use crate::store::{
-    Attempt as AttemptRow, AttemptGlance, InvoiceGlance, ListedPayment, Payment as Row, PaymentFilter, Tx,
-};
+use crate::store::{Attempt as AttemptRow, Glance, InvoiceGlance, ListedPayment, Payment as Row, PaymentFilter, Tx};
 
 pub(super) fn part() -> Part {
     Part::default().add(__path_create, create).add(__path_list, list).add(__path_show, show).add(__path_retry, retry)
@@ -35,78 +32,12 @@ pub(super) fn part() -> Part {
 /// One thing to be paid.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Payment<'a> {
-    /// `pay_…`
-    id: &'a str,
-    /// `started`, `completed` or `error`.
-    status: &'static str,
-    /// Why, when in `error`: `cancelled`, `declined`, `expired`, `technical`, `quote_changed`.
-    status_reason: Option<&'static str>,
-    /// What is unusual about it.
-    flags: Flags,
-    /// In minor units.
-    amount: i64,
-    /// ISO 4217.
-    currency: &'a str,
-    /// Sum of the refunds that succeeded, in minor units.
-    amount_refunded: i64,
-    /// One line for the payer.
-    description: &'a str,
-    /// The case it pays.
-    case: Option<&'a str>,
-    /// Who pays.
-    payer: &'a str,
-    /// Where its invoice data came from.
-    profile: Option<&'a str>,
-    /// The account it is (last) tried at.
-    provider_account: &'a str,
-    /// Where the payer goes afterwards; `null` for the hub's own pages.
-    return_url: Option<&'a str>,
+    #[serde(flatten)]
+    glance: Glance<'a>,
     /// Send the payer here.
     checkout_url: String,
-    /// Real money.
-    live: bool,
-    /// Rises with each change.
-    version: i64,
-    /// Its tries, the first first.
-    attempts: Vec<Attempt<'a>>,
     /// Its invoice.
     invoice: InvoiceCell<'a>,
-    /// RFC 3339.
-    created_at: String,
-    /// RFC 3339.
-    completed_at: Option<String>,
-}
-
-/// What is unusual about a payment.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Flags {
-    /// It was completed after an error.
-    late_success: bool,
-    /// It was paid more than once.
-    double_payment: bool,
-    /// Money of another amount, currency or account was reported.
-    mismatch: bool,
-}
-
-/// One try of a payment at one gateway.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Attempt<'a> {
-    /// `att_…`
-    id: &'a str,
-    /// 1 for the first.
-    no: i64,
-    /// `created`, `open`, `paid`, `failed` or `closed`.
-    state: &'a str,
-    /// The hub's name for it at the gateway.
-    reference: &'a str,
-    /// The gateway's name for it.
-    gateway_ref: Option<&'a str>,
-    /// At which account.
-    provider_account: &'a str,
-    /// After this it was not to be payable (RFC 3339).
-    expires_at: String,
-    /// RFC 3339.
-    created_at: String,
 }
 
 /// The invoice as the payer's list shows it.
@@ -219,8 +150,8 @@ async fn list(
     let mut tx = web.app.store.read().await?;
     let listing = tx.listed_payments(&caller.merchant, &filter, &page).await?;
     drop(tx);
-    let rows = listing.payments()?;
-    Ok(Json(page_of(rows, &page, |p| p.id, |p| show_payment(&web.app, p))).into_response())
+    let page = page_of(listing.payments()?, &page, |p| p.id, |p| p);
+    Ok(json::answer(write_page(&web.app, &page)))
 }
 
 /// Shows a payment
@@ -335,49 +266,37 @@ pub(super) async fn look_up(tx: &mut Tx, payment: Row) -> Result<Known, Problem>
 
 impl Known {
     pub(super) fn show(&self, app: &App) -> Payment<'_> {
-        let attempts = self.attempts.iter().map(Into::into).collect();
-        let (invoice, has_shown_attachment) = (self.invoice.as_ref(), self.has_shown_attachment);
-        let of = ListedPayment::of(&self.payment);
-        show_payment(app, ListedPayment { attempts, invoice, has_shown_attachment, ..of })
+        let Known { payment: p, attempts, invoice, has_shown_attachment } = self;
+        Payment {
+            glance: Glance::of(p, attempts),
+            checkout_url: app.checkout_url(&p.token),
+            invoice: show_invoice(app, &p.id, p.status, p.reason, invoice.as_ref(), *has_shown_attachment),
+        }
     }
 }
 
-fn show_payment<'a>(app: &App, p: ListedPayment<'a>) -> Payment<'a> {
-    Payment {
-        checkout_url: app.checkout_url(p.token),
-        invoice: show_invoice(app, p.id, p.status, p.reason, p.invoice, p.has_shown_attachment),
-        id: p.id,
-        status: p.status.word(),
-        status_reason: p.reason.map(Reason::word),
-        flags: Flags { late_success: p.late_success, double_payment: p.double_payment, mismatch: p.mismatch },
-        amount: p.amount,
-        currency: p.currency,
-        amount_refunded: p.amount_refunded,
-        description: p.description,
-        case: p.case_id,
-        payer: p.payer_id,
-        profile: p.profile_id,
-        provider_account: p.provider_account_id,
-        return_url: Some(p.return_url).filter(|u| !u.is_empty()),
-        live: p.live,
-        version: p.version,
-        attempts: p.attempts.into_iter().map(show_attempt).collect(),
-        created_at: rfc3339(p.created_at),
-        completed_at: p.completed_at.map(rfc3339),
-    }
-}
+/// Bytes of link and invoice, about.
+const BESIDE_A_GLANCE: usize = 320;
 
-fn show_attempt(a: AttemptGlance<'_>) -> Attempt<'_> {
-    Attempt {
-        id: a.id,
-        no: a.no,
-        state: a.state,
-        reference: a.reference,
-        gateway_ref: a.gateway_ref,
-        provider_account: a.provider_account_id,
-        expires_at: rfc3339(a.expires_at),
-        created_at: rfc3339(a.created_at),
+/// Writes a page: what is kept with each payment is copied, and what [`Payment`] has beside it follows.
+fn write_page(app: &App, page: &List<ListedPayment<'_>>) -> serde_json::Result<Vec<u8>> {
+    let texts: usize = page.data.iter().map(|p| p.members.len()).sum();
+    let mut out = Vec::with_capacity(texts + BESIDE_A_GLANCE * (page.data.len() + 1));
+    out.extend_from_slice(b"{\"data\":[");
+    for (n, p) in page.data.iter().enumerate() {
+        out.extend_from_slice(if n == 0 { b"{" } else { b",{" });
+        out.extend_from_slice(p.members.as_bytes());
+        out.extend_from_slice(b",\"checkout_url\":");
+        serde_json::to_writer(&mut out, &app.checkout_url(p.token))?;
+        out.extend_from_slice(b",\"invoice\":");
+        let invoice = show_invoice(app, p.id, p.status, p.reason, p.invoice, p.has_shown_attachment);
+        serde_json::to_writer(&mut out, &invoice)?;
+        out.push(b'}');
     }
+    out.extend_from_slice(b"],\"next_cursor\":");
+    serde_json::to_writer(&mut out, &page.next_cursor)?;
+    out.push(b'}');
+    Ok(out)
 }
 
 /// What the cell of a payment depends on beside it; before the money came, nothing.

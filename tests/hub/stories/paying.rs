@@ -303,7 +303,7 @@ on_both!(a_notification_before_the_create_answer_completes, async |engine: Engin
         stage.carry().await;
         assert_eq!(stage.payment(&payment).await.status, Status::Completed, "{gateway}");
         let mut tx = stage.hub.tx().await;
-        tx.open_attempt(&attempt.merchant_id, &attempt.id, &answer, Some("late"), None).await.unwrap();
+        tx.open_attempt(&attempt.merchant_id, &payment.id, &attempt.id, &answer, Some("late"), None).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(stage.attempts(&payment).await[0].state, "paid", "the late answer sets nothing back");
         assert_eq!(stage.payment(&payment).await.status, Status::Completed);

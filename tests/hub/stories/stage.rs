@@ -21,7 +21,7 @@ use grosz_providers::{Checkout, Currency, Money, Redirect, Settings, registry};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::harness::{Answer, Engine, Hub};
+use crate::harness::{Answer, Engine, Hub, check_list};
 
 /// Everything of a merchant's: which database row is which.
 pub struct Stage {
@@ -242,6 +242,7 @@ impl Stage {
     }
 
     pub async fn payment(&self, payment: &Payment) -> Payment {
+        check_list(&self.hub.app, payment).await;
         let mut tx = self.hub.app.store.read().await.expect("a connection");
         tx.payment(&payment.merchant_id, &payment.id).await.expect("a look").expect("the payment")
     }

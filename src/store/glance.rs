@@ -1,0 +1,360 @@
+//! What lists show of a payment, kept with it as the text that the API answers: a list is then one look-up and a copy.
+//!
+//! The text is good for one version of the payment, which is kept beside it. Whatever changes what the text says raises
+//! the version, in this program and in older ones, so a text that was not written anew is not wrong, only useless: the
+//! list then reads the payment and its attempts. A transaction that changes payments past the book writes their texts
+//! anew when it commits; the book writes them with the rows.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Page;
+use super::attempts::{self, Attempt};
+use super::dialect::{Arg, StoreError, Tx, args};
+use super::invoices::InvoiceGlance;
+use super::payments::{self, Payment, PaymentFilter, from_payments};
+use super::rows::{Row, to_json};
+use super::set::{Set, row};
+use crate::clock::rfc3339;
+use crate::domain::payment::{Reason, Status};
+
+/// One thing to be paid, but for its link and its invoice.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PaymentGlance)]
+pub struct Glance<'a> {
+    /// `pay_…`
+    id: &'a str,
+    /// `started`, `completed` or `error`.
+    status: &'static str,
+    /// Why, when in `error`: `cancelled`, `declined`, `expired`, `technical`, `quote_changed`.
+    status_reason: Option<&'static str>,
+    /// What is unusual about it.
+    flags: Flags,
+    /// In minor units.
+    amount: i64,
+    /// ISO 4217.
+    currency: &'a str,
+    /// Sum of the refunds that succeeded, in minor units.
+    amount_refunded: i64,
+    /// One line for the payer.
+    description: &'a str,
+    /// The case it pays.
+    case: Option<&'a str>,
+    /// Who pays.
+    payer: &'a str,
+    /// Where its invoice data came from.
+    profile: Option<&'a str>,
+    /// The account it is (last) tried at.
+    provider_account: &'a str,
+    /// Where the payer goes afterwards; `null` for the hub's own pages.
+    return_url: Option<&'a str>,
+    /// Real money.
+    live: bool,
+    /// Rises with each change.
+    version: i64,
+    /// Its tries, the first first.
+    attempts: Vec<AttemptGlance<'a>>,
+    /// RFC 3339.
+    created_at: String,
+    /// RFC 3339.
+    completed_at: Option<String>,
+}
+
+/// What is unusual about a payment.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Flags {
+    /// It was completed after an error.
+    late_success: bool,
+    /// It was paid more than once.
+    double_payment: bool,
+    /// Money of another amount, currency or account was reported.
+    mismatch: bool,
+}
+
+/// One try of a payment at one gateway.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Attempt)]
+pub struct AttemptGlance<'a> {
+    /// `att_…`
+    id: &'a str,
+    /// 1 for the first.
+    no: i64,
+    /// `created`, `open`, `paid`, `failed` or `closed`.
+    state: &'a str,
+    /// The hub's name for it at the gateway.
+    reference: &'a str,
+    /// The gateway's name for it.
+    gateway_ref: Option<&'a str>,
+    /// At which account.
+    provider_account: &'a str,
+    /// After this it was not to be payable (RFC 3339).
+    expires_at: String,
+    /// RFC 3339.
+    created_at: String,
+}
+
+impl<'a> Glance<'a> {
+    /// Of a payment and its attempts, the first first.
+    pub fn of(p: &'a Payment, attempts: impl IntoIterator<Item = &'a Attempt>) -> Self {
+        Glance {
+            id: &p.id,
+            status: p.status.word(),
+            status_reason: p.reason.map(Reason::word),
+            flags: Flags { late_success: p.late_success, double_payment: p.double_payment, mismatch: p.mismatch },
+            amount: p.amount.minor(),
+            currency: p.amount.currency().code(),
+            amount_refunded: p.amount_refunded,
+            description: &p.description,
+            case: p.case_id.as_deref(),
+            payer: &p.payer_id,
+            profile: p.profile_id.as_deref(),
+            provider_account: &p.provider_account_id,
+            return_url: Some(p.return_url.as_str()).filter(|url| !url.is_empty()),
+            live: p.live,
+            version: p.version,
+            attempts: attempts.into_iter().map(AttemptGlance::of).collect(),
+            created_at: rfc3339(p.created_at),
+            completed_at: p.completed_at.map(rfc3339),
+        }
+    }
+
+    /// Its members without the braces around them, so that more can follow, behind the mark of the present form.
+    pub(super) fn text(&self) -> Result<String, StoreError> {
+        let json = to_json(self)?;
+        let members = json.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        Ok([FORM, members.unwrap_or_default()].concat())
+    }
+}
+
+impl<'a> AttemptGlance<'a> {
+    fn of(a: &'a Attempt) -> Self {
+        AttemptGlance {
+            id: &a.id,
+            no: a.no,
+            state: &a.state,
+            reference: &a.reference,
+            gateway_ref: a.gateway_ref.as_deref(),
+            provider_account: &a.provider_account_id,
+            expires_at: rfc3339(a.expires_at),
+            created_at: rfc3339(a.created_at),
+        }
+    }
+}
+
+/// What a kept text begins with. A program whose lists show something else writes another mark, and does not use the
+/// texts of this one.
+const FORM: &str = "1";
+
+/// A payment as a list shows it.
+#[derive(Debug)]
+pub struct ListedPayment<'r> {
+    /// `pay_…`
+    pub id: &'r str,
+    /// The members of its [`Glance`] as JSON, without the braces around them.
+    pub members: &'r str,
+    /// Unguessable: names the checkout page.
+    pub token: &'r str,
+    /// Where it stands.
+    pub status: Status,
+    /// Why, in `error`.
+    pub reason: Option<Reason>,
+    /// Its sales invoice.
+    pub invoice: Option<&'r InvoiceGlance>,
+    /// An expert attached a document, and the merchant shows those to payers.
+    pub has_shown_attachment: bool,
+}
+
+/// A page of payments as it was read.
+pub struct Listing {
+    rows: Vec<Row>,
+    /// Those of its payments whose text is not of their version, as they were read after that.
+    anew: HashMap<String, Anew>,
+    invoices: Vec<InvoiceGlance>,
+    /// Payments with a file that is shown to payers.
+    shown: Vec<String>,
+}
+
+struct Anew {
+    text: String,
+    status: Status,
+    reason: Option<Reason>,
+}
+
+/// A row of a list, by the order of the columns in [`listed`].
+struct Listed<'r> {
+    id: &'r str,
+    status: Status,
+    reason: Option<Reason>,
+    token: &'r str,
+    /// `None` when there is none of its version, or none of the present form.
+    members: Option<&'r str>,
+}
+
+impl<'r> Listed<'r> {
+    fn read(row: &'r Row) -> Result<Self, StoreError> {
+        let mut cells = row.cells();
+        let members = members_in(cells.maybe_text()?);
+        let (status, id, token) = (read_word(cells.text()?)?, cells.text()?, cells.text()?);
+        let reason = cells.maybe_text()?.and_then(|text| text.parse().ok());
+        Ok(Listed { id, status, reason, token, members })
+    }
+}
+
+/// What a kept text says, if it is of the present form.
+fn members_in(text: Option<&str>) -> Option<&str> {
+    text?.strip_prefix(FORM)
+}
+
+fn read_word(text: &str) -> Result<Status, StoreError> {
+    text.parse().map_err(|()| StoreError::Unreadable(format!("status: unknown word {text:?}")))
+}
+
+impl Listing {
+    /// The payments, newest first.
+    ///
+    /// # Errors
+    /// A row that we never wrote.
+    pub fn payments(&self) -> Result<Vec<ListedPayment<'_>>, StoreError> {
+        let show = |row| {
+            let Listed { id, mut status, mut reason, token, members } = Listed::read(row)?;
+            let members = match (members, self.anew.get(id)) {
+                (Some(members), _) => members,
+                (None, Some(anew)) => {
+                    (status, reason) = (anew.status, anew.reason);
+                    members_in(Some(&anew.text)).unwrap_or_default()
+                }
+                // Payments are never deleted.
+                (None, None) => return Err(StoreError::Unreadable(format!("{id}: gone between two questions"))),
+            };
+            let invoice = self.invoices.iter().find(|invoice| invoice.payment_id == id);
+            let has_shown_attachment = self.shown.iter().any(|shown| shown == id);
+            Ok(ListedPayment { id, members, token, status, reason, invoice, has_shown_attachment })
+        };
+        self.rows.iter().map(show).collect()
+    }
+}
+
+/// Rows of the default page, and one more that says whether there is another page.
+const FIRST_PAGE: i64 = 21;
+
+/// A list's statement.
+macro_rules! listed {
+    ($of:ident) => {
+        listed!(from from_payments!($of))
+    };
+    (first page of $of:literal) => {
+        // PostgreSQL keeps one plan for all callers only where it knows how many rows are wanted and no filter may be
+        // missing; making the plan anew would take as long as the page.
+        listed!(from concat!(" FROM payments WHERE merchant_id = $1 AND ", $of, " AND live = $3 AND id < $4 ORDER BY id DESC LIMIT 21"))
+    };
+    (from $page:expr) => {
+        concat!("SELECT CASE WHEN glance_version = version THEN glance END AS glance, status, id, token, status_reason", $page)
+    };
+}
+
+impl Tx {
+    /// A page of payments with what a list shows of each.
+    pub async fn listed_payments(
+        &mut self,
+        merchant: &str,
+        f: &PaymentFilter,
+        page: &Page,
+    ) -> Result<Listing, StoreError> {
+        let live = f.live.map(i64::from);
+        let has_filter =
+            f.status.is_some() || f.from.is_some() || f.to.is_some() || f.payer.is_some() && f.case.is_some();
+        let rows = if page.limit == FIRST_PAGE && live.is_some() && !has_filter {
+            let sql = match (&f.payer, &f.case) {
+                (Some(_), _) => listed!(first page of "payer_id = $2"),
+                (None, Some(_)) => listed!(first page of "case_id = $2"),
+                (None, None) => listed!(first page of "$2 = ''"),
+            };
+            let of = f.payer.as_deref().or(f.case.as_deref()).unwrap_or_default();
+            // Ids begin with a digit after the prefix; in every collation a letter comes later.
+            let before = page.before.as_deref().unwrap_or("pay_zzz");
+            self.rows(sql, args![merchant, of, live, before]).await?
+        } else {
+            let sql = match (&f.payer, &f.case) {
+                (Some(_), _) => listed!(payer),
+                (None, Some(_)) => listed!(case),
+                (None, None) => listed!(any),
+            };
+            let args = args![merchant, &f.payer, &f.case, &f.status, f.from, f.to, live, &page.before, page.limit];
+            self.rows(sql, args).await?
+        };
+        let (mut completed, mut without) = (vec![], vec![]);
+        for row in &rows {
+            let mut cells = row.cells();
+            let has_text = members_in(cells.maybe_text()?).is_some();
+            let is_completed = cells.text()? == Status::Completed.word();
+            if !has_text {
+                without.push((merchant.to_owned(), cells.text()?.to_owned()));
+            } else if is_completed {
+                completed.push(cells.text()?.to_owned());
+            }
+        }
+        let mut anew = HashMap::new();
+        for (payment, text) in self.read_glances(&without).await? {
+            if payment.status == Status::Completed {
+                completed.push(payment.id.clone());
+            }
+            anew.insert(payment.id, Anew { text, status: payment.status, reason: payment.reason });
+        }
+        // Before the money came there is no invoice, and no file that would be shown.
+        if completed.is_empty() {
+            return Ok(Listing { rows, anew, invoices: vec![], shown: vec![] });
+        }
+        let invoices = self.invoices_of(merchant, &completed).await?;
+        let shown = self.shown_attachments_of(merchant, &completed).await?;
+        Ok(Listing { rows, anew, invoices, shown })
+    }
+
+    /// Payments, each with its text.
+    async fn read_glances(&mut self, of: &[(String, String)]) -> Result<Vec<(Payment, String)>, StoreError> {
+        if of.is_empty() {
+            return Ok(vec![]);
+        }
+        let wanted = || of.iter().map(|(merchant, payment)| row![merchant, payment]);
+        let [rows, of_attempts] = self.ask([payments::of_ids(wanted()), attempts::of_payments(wanted())]).await?;
+        let mut tried: Vec<Attempt> = of_attempts.iter().map(attempts::attempt).collect::<Result<_, _>>()?;
+        tried.sort_unstable_by_key(|a| a.no);
+        let read = |row| {
+            let payment = payments::payment(row)?;
+            let its = |a: &&Attempt| a.payment_id == payment.id && a.merchant_id == payment.merchant_id;
+            let text = Glance::of(&payment, tried.iter().filter(its)).text()?;
+            Ok((payment, text))
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// Remembers that a payment, or an attempt of it, is changed past the book.
+    pub(super) fn outdates_glance(&mut self, merchant: &str, payment: &str) {
+        let of = (merchant.to_owned(), payment.to_owned());
+        if !self.outdated.contains(&of) {
+            self.outdated.push(of);
+        }
+    }
+
+    /// Writes the texts of payments that were changed past the book.
+    pub(super) async fn write_glances(&mut self) -> Result<(), StoreError> {
+        let outdated = std::mem::take(&mut self.outdated);
+        if outdated.is_empty() {
+            return Ok(());
+        }
+        let anew = self.read_glances(&outdated).await?;
+        self.run_sets(&[glances_set(&anew)]).await.map(drop)
+    }
+}
+
+/// Texts of payments, for the version they were read at.
+fn glances_set(anew: &[(Payment, String)]) -> Set<'_> {
+    let rows = anew.iter().map(|(p, text)| -> [Arg<'_>; 4] { row![&p.merchant_id, &p.id, p.version, text] });
+    Set::new(
+        &["of_merchant", "of_payment", "version_read", "new_glance"],
+        rows,
+        "UPDATE payments SET glance = r.new_glance, glance_version = r.version_read
+         FROM r WHERE merchant_id = r.of_merchant AND id = r.of_payment AND version = r.version_read",
+    )
+}
