@@ -93,6 +93,23 @@ fn sql_stands_in_the_store_alone() {
     }
 }
 
+// Decisions and kept texts are good for one version of a payment (ADR 0029, ADR 0034).
+#[test]
+fn what_changes_a_payment_raises_its_version() {
+    let mut found = 0;
+    for (name, text) in files("src/store", &["rs"]) {
+        for statement in code(&text).split("UPDATE payments SET").skip(1) {
+            let statement = statement.split('"').next().unwrap_or_default();
+            let raises = ["version = version + 1", "version = r.new_version"].iter().any(|w| statement.contains(w));
+            let is_the_text =
+                statement.trim_start().starts_with("glance = r.new_glance, glance_version = r.version_read");
+            assert!(raises || is_the_text, "{name} changes payments and not their version: {statement}");
+            found += 1;
+        }
+    }
+    assert!(found > 6, "{found} statements change payments");
+}
+
 // Nothing in the hub, its configuration or its interface names a gateway; the twins' host and the demo neither.
 #[test]
 fn the_hub_names_no_gateway() {

@@ -5,10 +5,10 @@ use grosz::flows::receive_webhook::receive;
 use grosz::http::webhooks::Webhooks;
 use grosz::intake::{Intake, Refused};
 use grosz::store::{Attempt, Capture, Endpoint, Payment, Tx};
-use grosz_providers::{Event, EventKind, FailReason, Outcome};
+use grosz_providers::{Event, EventKind, FailReason, Outcome, Redirect};
 use tokio::task::JoinSet;
 
-use crate::harness::{Engine, Hub};
+use crate::harness::{Engine, Hub, check_list};
 use crate::matter::{Matter, event, invoicing_account, matter, price};
 use crate::on_both;
 use crate::program::until;
@@ -194,6 +194,22 @@ on_both!(an_attempt_that_came_meanwhile_is_seen, async |engine: Engine| {
     let failed = EventKind::Failed { reason: FailReason::Declined };
     receive_beside(&hub, &matter, holder, event(&first, "failed", failed, "r")).await;
     assert_eq!(show(&hub, &payment).await.status, Status::Started, "the newer attempt can still be paid");
+});
+
+// F01, F57: money is told of while the gateway's answer to the create call is written: lists show both.
+on_both!(a_link_that_came_meanwhile_is_listed, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let matter = matter(&hub).await;
+    let (payment, attempt) = matter.payment(&hub, "1/2026").await;
+    let mut holder = hub.app.store.begin().await.unwrap();
+    let link =
+        Redirect::Url { url: "https://pay.example/1".into(), gateway_ref: Some("cs_1".into()), expires_at: None };
+    let merchant = &hub.merchant.id;
+    holder.open_attempt(merchant, &payment.id, &attempt.id, &link, Some("cs_1"), None).await.unwrap();
+    receive_beside(&hub, &matter, holder, event(&attempt, "paid", EventKind::Paid, "r")).await;
+    check_list(&hub.app, &payment).await;
+    let attempts = hub.app.store.read().await.unwrap().attempts(merchant, &payment.id).await.unwrap();
+    assert_eq!((attempts[0].gateway_ref.as_deref(), attempts[0].state.as_str()), (Some("cs_1"), "paid"));
 });
 
 // I5, F57: an event that would change nothing is decided anew when what it was decided on has changed.
