@@ -108,6 +108,21 @@ pub fn cpu_us(pid: u32, family: bool) -> u64 {
     own.used + own.of_the_dead + living
 }
 
+/// Kills processes, without a chance to say goodbye.
+pub fn kill(pids: &[u32]) {
+    let pids = pids.iter().map(u32::to_string);
+    let _ = Command::new("kill").arg("-9").args(pids).stderr(Stdio::null()).status();
+}
+
+/// Kills a process and its children.
+pub fn kill_family(pid: u32) {
+    let others = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let others = others.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let children = others.filter(|other| Times::of(*other).is_some_and(|times| times.parent == pid));
+    let family: Vec<u32> = std::iter::once(pid).chain(children).collect();
+    kill(&family);
+}
+
 /// Resident memory in KiB.
 pub fn resident_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

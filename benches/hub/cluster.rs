@@ -39,6 +39,8 @@ pub struct Site {
 
 struct Cluster {
     child: Child,
+    command: Vec<String>,
+    slow: Option<SlowFlush>,
     bin: PathBuf,
     port: u16,
 }
@@ -69,6 +71,15 @@ impl Site {
     /// PostgreSQL's first process.
     pub fn server(&self) -> Option<u32> {
         self.cluster.as_ref().map(|c| c.child.pid)
+    }
+
+    /// Starts PostgreSQL again after it was killed.
+    pub fn start_again(&mut self) {
+        if let Some(cluster) = &mut self.cluster {
+            let log = cluster.child.log.clone();
+            cluster.child = Cluster::start_server(&cluster.command, cluster.slow.as_ref(), log);
+            cluster.wait();
+        }
     }
 }
 
@@ -105,16 +116,30 @@ impl Cluster {
         command.extend([text(bin.join("postgres")), "-D".into(), text(dir.join("data")), "-h".into()]);
         command.extend(["127.0.0.1".into(), "-p".into(), port.to_string(), "-k".into(), text(dir)]);
         command.extend(SETTINGS.iter().flat_map(|s| ["-c".into(), (*s).into()]));
-        let log = room.join("postgres.log");
-        let child = Child::start(Start { command: &command, env: &[], slow, log, signal: "QUIT" });
-        let cluster = Cluster { child, bin, port };
+        let child = Cluster::start_server(&command, slow, room.join("postgres.log"));
+        let cluster = Cluster { child, command, slow: slow.cloned(), bin, port };
+        cluster.wait();
+        Some(cluster)
+    }
+
+    fn start_server(command: &[String], slow: Option<&SlowFlush>, log: PathBuf) -> Child {
+        Child::start(Start { command, env: &[], slow, log, signal: "QUIT" })
+    }
+
+    /// Until it takes connections.
+    fn wait(&self) {
         let began = Instant::now();
-        while !cluster.createdb("probe") {
-            assert!(cluster.child.lives(), "PostgreSQL did not start:\n{}", cluster.child.last_words());
+        while !self.is_ready() {
+            assert!(self.child.lives(), "PostgreSQL did not start:\n{}", self.child.last_words());
             assert!(began.elapsed() < Duration::from_secs(60), "PostgreSQL did not answer within a minute");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Some(cluster)
+    }
+
+    fn is_ready(&self) -> bool {
+        let mut command = Command::new(self.bin.join("pg_isready"));
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
     }
 
     fn createdb(&self, name: &str) -> bool {
@@ -131,7 +156,8 @@ fn binaries() -> Option<PathBuf> {
     found.sort();
     let path = std::env::var_os("PATH").unwrap_or_default();
     found.extend(std::env::split_paths(&path));
-    let has_server = |bin: &PathBuf| ["initdb", "postgres", "createdb"].iter().all(|tool| bin.join(tool).is_file());
+    let has_server =
+        |bin: &PathBuf| ["initdb", "postgres", "createdb", "pg_isready"].iter().all(|tool| bin.join(tool).is_file());
     found.into_iter().rev().find(has_server)
 }
 
@@ -184,6 +210,22 @@ impl Db {
             Db::Postgres(c) => sqlx::raw_sql(text).fetch_one(c).await.and_then(|r| r.try_get(0)),
         };
         text.unwrap_or_else(|e| panic!("{e}: {sql}"))
+    }
+
+    /// The first column of all rows.
+    pub async fn texts(&mut self, sql: &str) -> Vec<String> {
+        let text = AssertSqlSafe(sql.to_owned());
+        let texts = match self {
+            Db::Sqlite(c) => {
+                let rows = sqlx::raw_sql(text).fetch_all(c).await;
+                rows.and_then(|rows| rows.iter().map(|r| r.try_get(0)).collect())
+            }
+            Db::Postgres(c) => {
+                let rows = sqlx::raw_sql(text).fetch_all(c).await;
+                rows.and_then(|rows| rows.iter().map(|r| r.try_get(0)).collect())
+            }
+        };
+        texts.unwrap_or_else(|e| panic!("{e}: {sql}"))
     }
 
     /// The columns of a table, in order.

@@ -20,6 +20,7 @@ mod sink;
 mod stage;
 mod w1_forged;
 mod w1_intake;
+mod w1_killed;
 mod w2_create;
 mod w3_deliver;
 mod w4_jobs;
@@ -117,6 +118,11 @@ impl Options {
     /// Measured seconds of each load.
     pub fn seconds(&self) -> u64 {
         self.seconds.unwrap_or(if self.quick { 2 } else { 5 })
+    }
+
+    /// Seconds of twice the saturated rate.
+    pub fn overload_seconds(&self) -> u64 {
+        self.overload_s.unwrap_or(if self.quick { 3 } else { 15 })
     }
 
     /// How often loads that are compared are measured in turns.

@@ -89,6 +89,11 @@ impl<'a> Stage<'a> {
         (started.0, target)
     }
 
+    /// After the database was started again.
+    pub async fn reopen_references(&mut self) {
+        self.reference_db = Db::open(&self.reference_database).await;
+    }
+
     /// A process of the hub as a target.
     pub fn target(&self, process: &Process) -> Target {
         Target { address: process.address, pid: process.child.pid, database: self.site.server() }

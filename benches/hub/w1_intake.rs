@@ -11,7 +11,7 @@ use crate::seed::{Batch, Template};
 use crate::signing::{AutopayCalls, StripeCalls, with_repeats};
 use crate::sink::Sink;
 use crate::stage::{Stage, Target, WARM_UP};
-use crate::w1_forged;
+use crate::{w1_forged, w1_killed};
 
 /// Webhooks a second for which the first, unmeasured load is prepared: too many cost a moment, too few would be used up
 /// before the measured time begins.
@@ -34,7 +34,7 @@ pub enum Kind {
 const SMALL: u64 = 10_000;
 
 /// Payments made for one load at most; it ends early when they are used up.
-const MOST: u64 = 250_000;
+pub const MOST: u64 = 250_000;
 
 /// The measured loads. What is compared is measured in turns, because the speed of a shared machine changes within minutes.
 pub async fn run(stage: &mut Stage<'_>) {
@@ -54,6 +54,7 @@ pub async fn run(stage: &mut Stage<'_>) {
     }
     w1_forged::run(stage, &process, &templates, rate).await;
     overload(stage, &process, &templates, rate).await;
+    let process = w1_killed::run(stage, process, &templates, rate).await;
     growth(stage, &process, &templates, rate).await;
 }
 
@@ -241,6 +242,12 @@ pub async fn moved(stage: &mut Stage<'_>, batch: &Batch) -> [i64; 2] {
     [stage.db.number(&completed).await, stage.db.number(&moves).await]
 }
 
+/// The ids of payments of the batch that are completed.
+pub async fn completed(stage: &mut Stage<'_>, batch: &Batch) -> Vec<String> {
+    let payments = within(stage, "id", batch);
+    stage.db.texts(&format!("SELECT id FROM payments WHERE {payments} AND status = 'completed'")).await
+}
+
 /// True of the rows whose column names a payment of the batch.
 fn within(stage: &Stage<'_>, column: &str, batch: &Batch) -> String {
     let (merchant, from, to) = (&stage.hub.merchant, batch.name(0), batch.name(batch.count - 1));
@@ -269,12 +276,12 @@ async fn endpoint(stage: &Stage<'_>, process: &Process) -> Option<Sink> {
 
 /// Twice the saturated rate: every answer is 200 or 503, and comes within a second.
 async fn overload(stage: &mut Stage<'_>, process: &Process, templates: &Templates, rate: f64) {
-    let seconds = stage.options.overload_s.unwrap_or(if stage.options.quick { 3 } else { 15 });
+    let seconds = stage.options.overload_seconds();
     if seconds == 0 {
         return;
     }
     // Sent is what is answered and what waits; refused calls use payments up too.
-    let count = ((rate * 2.2 * (seconds + 1) as f64) as u64).clamp(1000, MOST);
+    let count = ((rate * 2.2 * (seconds + 1) as f64) as u64).clamp(1000, 4 * MOST);
     let batch = templates.payments(stage, Kind::Stripe, count).await;
     let requests = templates.calls(stage, Kind::Stripe, &batch);
     let target = stage.target(process);
