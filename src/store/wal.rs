@@ -12,7 +12,7 @@ use super::dialect::StoreError;
 use super::sqlite::{File, Handles};
 
 /// Pause between two rounds.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A log of so many pages (64 MiB) begins anew: while commits follow each other without a gap it never does so by itself.
 const LONGEST: i64 = 16_384;
