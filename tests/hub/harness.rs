@@ -92,20 +92,27 @@ impl Drop for TempDir {
     }
 }
 
-/// A list shows a payment as it is. Nothing else may happen to it meanwhile.
+/// A list shows a payment as it is. What a program that was killed had sent to PostgreSQL may still happen meanwhile; then
+/// the version is another one afterwards, and all is looked at again.
 pub async fn check_list(app: &App, payment: &Payment) {
     let (merchant, payer) = (&payment.merchant_id, payment.payer_id.clone());
     let mut tx = app.store.read().await.expect("a connection");
     let filter = PaymentFilter { payer: Some(payer), ..PaymentFilter::default() };
     let page = Page { before: None, limit: 10_000 };
-    let listing = tx.listed_payments(merchant, &filter, &page).await.expect("a list");
-    let now = tx.payment(merchant, &payment.id).await.expect("a look").expect("the payment");
-    let attempts = tx.attempts(merchant, &payment.id).await.expect("a look");
-    let listed = listing.payments().expect("texts");
-    let listed = listed.iter().find(|p| p.id == payment.id).expect("in the list");
-    let is = serde_json::to_string(&Glance::of(&now, &attempts)).expect("JSON");
-    assert_eq!(format!("{{{}}}", listed.members), is);
-    assert_eq!((listed.status, listed.reason, listed.token), (now.status, now.reason, now.token.as_str()));
+    let mut version = None;
+    loop {
+        let listing = tx.listed_payments(merchant, &filter, &page).await.expect("a list");
+        let attempts = tx.attempts(merchant, &payment.id).await.expect("a look");
+        let now = tx.payment(merchant, &payment.id).await.expect("a look").expect("the payment");
+        if version.replace(now.version) != Some(now.version) {
+            continue;
+        }
+        let listed = listing.payments().expect("texts");
+        let listed = listed.iter().find(|p| p.id == payment.id).expect("in the list");
+        let is = serde_json::to_string(&Glance::of(&now, &attempts)).expect("JSON");
+        assert_eq!(format!("{{{}}}", listed.members), is);
+        return assert_eq!((listed.status, listed.reason, listed.token), (now.status, now.reason, now.token.as_str()));
+    }
 }
 
 /// A hub under test.
