@@ -28,7 +28,7 @@ pub async fn apply_event(
     account: &ProviderAccount,
     row: &mut EventRow,
 ) -> Result<(), FlowError> {
-    let event = row.event.clone();
+    let event = std::sync::Arc::clone(&row.event);
     row.state = "applied".into();
     if matches!(event.kind, EventKind::Note | EventKind::Instrument { .. }) {
         return Ok(tx.settle_event(row).await?);

@@ -3,6 +3,8 @@
 //! This is what makes up for notifications that never came (R-HUB-11). A payment expires here, and only after the
 //! gateway itself said that it was not paid.
 
+use std::sync::Arc;
+
 use grosz_providers::{CallError, Event, Outcome, Standing};
 
 use super::FlowError;
@@ -73,7 +75,7 @@ pub async fn apply_answer(
             origin: origin.to_owned(),
             delivery_id: None,
             body_sha256: String::new(),
-            event: event.clone(),
+            event: Arc::new(event.clone()),
             state: "applied".into(),
             attempt_id: None,
             payment_id: None,

@@ -3,6 +3,8 @@
 //! The unit is a slice: calls that wait at the same time share one commit (see `intake.rs`). Each is answered after it.
 //! A repeat returns the outcome of the first time.
 
+use std::sync::Arc;
+
 use grosz_providers::{Outcome, Reading, Reference};
 
 use super::FlowError;
@@ -14,9 +16,9 @@ use crate::store::{EventRow, ProviderAccount, RecordedDelivery, Sought, StoreErr
 #[derive(Debug, Clone)]
 pub struct Inbound {
     /// The account its address named.
-    pub account: std::sync::Arc<ProviderAccount>,
+    pub account: Arc<ProviderAccount>,
     /// The call as received.
-    pub delivery: RecordedDelivery,
+    pub delivery: Arc<RecordedDelivery>,
     /// What it says.
     pub reading: Reading,
 }
@@ -90,7 +92,7 @@ async fn receive_one(app: &App, tx: &mut Tx, inbound: &Inbound) -> Result<Vec<Ou
             origin: "webhook".into(),
             delivery_id: Some(delivery.id.clone()),
             body_sha256: delivery.body_sha256.clone(),
-            event: event.clone(),
+            event: Arc::new(event.clone()),
             state: "applied".into(),
             attempt_id: None,
             payment_id: None,
@@ -116,7 +118,7 @@ async fn receive_one(app: &App, tx: &mut Tx, inbound: &Inbound) -> Result<Vec<Ou
 async fn keep_repeat(
     app: &App,
     tx: &mut Tx,
-    delivery: &RecordedDelivery,
+    delivery: &Arc<RecordedDelivery>,
     earlier: &EventRow,
 ) -> Result<Option<String>, FlowError> {
     match &earlier.delivery_id {
@@ -127,7 +129,8 @@ async fn keep_repeat(
         _ => {
             let polled_before = earlier.delivery_id.is_none();
             let verdict = if polled_before { "repeat" } else { "deviating" };
-            tx.add_delivery(&RecordedDelivery { verdict: verdict.into(), ..delivery.clone() }).await?;
+            let kept = RecordedDelivery { verdict: verdict.into(), ..RecordedDelivery::clone(delivery) };
+            tx.add_delivery(&Arc::new(kept)).await?;
             if !polled_before {
                 app.metrics.count(&app.metrics.security, &delivery.provider, "deviating_repeat");
                 tracing::warn!(

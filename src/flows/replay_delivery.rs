@@ -2,6 +2,7 @@
 //! was applied stays as it is, so replaying is always safe.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use grosz_providers::wire::Headers;
 use grosz_providers::{Delivery, Event};
@@ -71,7 +72,7 @@ async fn replay_event(
                 origin: "replay".into(),
                 delivery_id: Some(stored.delivery.id.clone()),
                 body_sha256: stored.delivery.body_sha256.clone(),
-                event,
+                event: Arc::new(event),
                 // Not applied yet; `apply_event` writes what becomes of it.
                 state: "parked".into(),
                 attempt_id: None,

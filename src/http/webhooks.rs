@@ -97,7 +97,7 @@ async fn read_and_record(
         body: body.to_vec(),
         received_at: app.now(),
     };
-    let inbound = Inbound { account: Arc::clone(account), delivery: recorded, reading };
+    let inbound = Inbound { account: Arc::clone(account), delivery: Arc::new(recorded), reading };
     match web.intake.submit(inbound).await {
         Ok(outcomes) => {
             app.metrics.count(&app.metrics.deliveries, provider, "verified");

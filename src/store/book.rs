@@ -398,27 +398,28 @@ impl Tx {
     /// Writes the book and forgets a payment, before rows of it are changed past the book.
     pub(super) async fn set_down(&mut self, payment: &str) -> Result<(), StoreError> {
         self.beside_the_book()?;
-        self.write_behind().await?;
-        if let Some(book) = &mut self.book
-            && let Some(folder) = book.payments.remove(payment)
-        {
+        let Some((mut book, new)) = self.write_behind().await? else { return Ok(()) };
+        book.is_written(new);
+        if let Some(folder) = book.payments.remove(payment) {
             book.references.retain(|_, at| at.as_ref().is_none_or(|(p, _)| *p != folder.payment.id));
         }
+        self.book = Some(book);
         Ok(())
     }
 
-    /// Writes what the book holds: a handful of statements, on PostgreSQL one.
+    /// Writes what the book holds: a handful of statements, on PostgreSQL one. Answers the book, with the rows that were
+    /// added, for whoever goes on with it.
     ///
     /// # Errors
     /// The database; [`StoreError::Conflict`] when a payment or a case is not what was read any more (never seen where they
     /// are locked), or when somebody was faster with an event or an idempotency key: doing all again finds it.
-    pub(super) async fn write_behind(&mut self) -> Result<(), StoreError> {
-        let Some(mut book) = self.book.take() else { return Ok(()) };
+    pub(super) async fn write_behind(&mut self) -> Result<Option<(Box<Book>, New)>, StoreError> {
+        let Some(mut book) = self.book.take() else { return Ok(None) };
         let new = std::mem::take(&mut book.new);
         book.payments.values_mut().for_each(Folder::settle);
         let payments = NewPayments::of(&new.payments, &new.attempts)?;
         let events: Vec<String> =
-            new.events.iter().map(|e| super::rows::to_json(&e.event)).collect::<Result<_, _>>()?;
+            new.events.iter().map(|e| super::rows::to_json(&*e.event)).collect::<Result<_, _>>()?;
         let invoices = NewInvoices::of(&new.invoices)?;
         let mut folders: Vec<&Folder> = book.payments.values().collect();
         // Whoever writes several takes them in the same order.
@@ -464,9 +465,7 @@ impl Tx {
         ];
         self.run_sets_of_book(&sets).await?;
         drop(sets);
-        book.is_written(&new);
-        self.book = Some(book);
-        Ok(())
+        Ok(Some((book, new)))
     }
 }
 
@@ -521,7 +520,7 @@ impl Book {
     }
 
     /// After writing: what is in the database now is what the book says.
-    fn is_written(&mut self, new: &New) {
+    fn is_written(&mut self, new: New) {
         for folder in self.payments.values_mut() {
             folder.version_read = folder.payment.version;
             folder.attempts.iter_mut().for_each(|(_, is_changed)| *is_changed = false);
@@ -532,8 +531,8 @@ impl Book {
             folder.version_read += 1;
             folder.updated_read = folder.case.updated_at;
         }
-        for event in &new.events {
-            self.events.insert(name(&event.account_id, &event.event.key), Seen::Before(Box::new(event.clone())));
+        for event in new.events {
+            self.events.insert(name(&event.account_id, &event.event.key), Seen::Before(Box::new(event)));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Inbound webhook calls as received, and the events read from them or from polls.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use grosz_providers::{Event, Outcome};
 
@@ -62,7 +63,7 @@ pub struct EventRow {
     /// SHA-256 of the body it was read from; empty for polls.
     pub body_sha256: String,
     /// The event itself.
-    pub event: Event,
+    pub event: Arc<Event>,
     /// `applied`, `parked` (unknown attempt), `mismatch`, `unknown` (unknown status), `expired` (parked to the end).
     pub state: String,
     /// The attempt it was found to be about.
@@ -129,8 +130,8 @@ macro_rules! event_columns {
 
 impl Tx {
     /// Keeps a webhook call.
-    pub async fn add_delivery(&mut self, d: &RecordedDelivery) -> Result<(), StoreError> {
-        let new = NewDelivery { delivery: d.clone(), repeats: 0, last_at: d.received_at };
+    pub async fn add_delivery(&mut self, d: &Arc<RecordedDelivery>) -> Result<(), StoreError> {
+        let new = NewDelivery { delivery: Arc::clone(d), repeats: 0, last_at: d.received_at };
         match &mut self.book {
             Some(book) => book.new.deliveries.push(new),
             None => drop(self.run_sets(&[new_set(&[new])]).await?),
@@ -200,7 +201,7 @@ impl Tx {
             book.new.events.push(e.clone());
             return Ok(true);
         }
-        let touched = self.run_sets(&[events_set(std::slice::from_ref(e), &[to_json(&e.event)?])]).await?;
+        let touched = self.run_sets(&[events_set(std::slice::from_ref(e), &[to_json(&*e.event)?])]).await?;
         Ok(touched == [1])
     }
 
@@ -316,7 +317,7 @@ pub(super) fn of_keys<'a>(of: impl IntoIterator<Item = [Arg<'a>; 3]>) -> Questio
 
 /// A call to be kept, and how often its bytes came again within the transaction.
 pub(super) struct NewDelivery {
-    pub(super) delivery: RecordedDelivery,
+    pub(super) delivery: Arc<RecordedDelivery>,
     pub(super) repeats: i64,
     pub(super) last_at: i64,
 }
@@ -420,7 +421,7 @@ pub(super) fn event(r: &Row) -> Result<EventRow, StoreError> {
         origin: r.text("origin")?,
         delivery_id: r.maybe_text("delivery_id")?,
         body_sha256: r.text("body_sha256")?,
-        event: r.json("body")?,
+        event: Arc::new(r.json("body")?),
         state: r.text("state")?,
         attempt_id: r.maybe_text("attempt_id")?,
         payment_id: r.maybe_text("payment_id")?,

@@ -170,7 +170,7 @@ impl Matter {
         let body = format!("{event:?}").into_bytes();
         Inbound {
             account: Arc::clone(&self.account),
-            delivery: RecordedDelivery {
+            delivery: Arc::new(RecordedDelivery {
                 merchant_id: hub.merchant.id.clone(),
                 id: hub.app.ids.make("dlv"),
                 account_id: self.account.id.clone(),
@@ -181,7 +181,7 @@ impl Matter {
                 body_sha256: sign::sha256_hex(&body),
                 body,
                 received_at: hub.app.now(),
-            },
+            }),
             reading: Reading { events: vec![event], echo: String::new() },
         }
     }

@@ -1,5 +1,6 @@
 //! The store's conformance suite: each case runs on SQLite and on PostgreSQL.
 
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -244,7 +245,7 @@ async fn the_log_of_sqlite_is_copied_beside_the_commits() {
     let mut longest = 0;
     for n in 0..160 {
         let mut inbound = matter.delivery(&hub, event(&attempt, &n.to_string(), EventKind::Note, "r"));
-        inbound.delivery.body = vec![b'x'; 1 << 20];
+        Arc::make_mut(&mut inbound.delivery).body = vec![b'x'; 1 << 20];
         let mut tx = hub.tx().await;
         tx.add_delivery(&inbound.delivery).await.unwrap();
         tx.commit().await.unwrap();

@@ -200,7 +200,7 @@ fn show_event(e: EventRow) -> Event {
         origin: e.origin,
         state: e.state,
         payment: e.payment_id,
-        detail: e.event.detail,
+        detail: e.event.detail.clone(),
         amount: e.event.amount.map(grosz_providers::Money::minor),
         currency: e.event.amount.map(|m| m.currency().code().to_owned()),
         created_at: rfc3339(e.created_at),
