@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// A running program.
 pub struct Child {
@@ -79,6 +80,15 @@ impl Child {
     /// False when it died by itself.
     pub fn lives(&self) -> bool {
         fs::read_to_string(format!("/proc/{}/stat", self.pid)).is_ok_and(|s| !s.contains(") Z "))
+    }
+
+    /// For one that was killed.
+    pub fn wait_until_dead(&self) {
+        let until = Instant::now() + Duration::from_secs(10);
+        while self.lives() {
+            assert!(Instant::now() < until, "it was not killed");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// The end of its log, for a person who asks why.

@@ -17,11 +17,12 @@ pub async fn run(stage: &mut Stage<'_>, process: Process, templates: &Templates,
     if seconds == 0 {
         return process;
     }
-    let count = ((rate * 2.2 * (seconds + 1) as f64) as u64).clamp(1000, MOST);
+    let half = WARM_UP + Duration::from_secs(seconds) / 2;
+    // Until the kill and a little longer; afterwards nobody takes anything in.
+    let count = ((rate * 2.2 * (half.as_secs_f64() + 1.0)) as u64).clamp(1000, 4 * MOST);
     let batch = templates.payments(stage, Kind::Stripe, count).await;
     let requests = templates.calls(stage, Kind::Stripe, &batch);
     let (hub, server) = (process.child.pid, stage.site.server());
-    let half = WARM_UP + Duration::from_secs(seconds) / 2;
     let killer = std::thread::spawn(move || {
         std::thread::sleep(half);
         crate::child::kill(&[hub]);
@@ -30,8 +31,9 @@ pub async fn run(stage: &mut Stage<'_>, process: Process, templates: &Templates,
     // What was refused or broken is sent again to nobody: the rest of the time only shows that nothing hangs.
     let load = load(stage.target(&process), Pace::Rate(rate * 2.0), stage.options.overload_connections, seconds);
     let outcome = load.run(requests, || {}).await;
+    assert!(killer.is_finished(), "the load ended before the kill");
     killer.join().expect("the killer did its work");
-    assert!(!process.child.lives(), "the hub was not killed");
+    process.child.wait_until_dead();
     drop(process);
     stage.site.start_again();
     stage.db = Db::open(&stage.hub.database).await;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use askama::Template;
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -21,6 +20,7 @@ use crate::clock;
 use crate::domain::invoice::{Cell, CellFacts, State as InvoiceState, cell};
 use crate::domain::payment::{Reason, Status};
 use crate::http::Web;
+use crate::http::json::Json;
 use crate::store::{Case, Merchant, Page, Payer, Payment, PaymentFilter, Tx};
 
 /// Rows on a page.

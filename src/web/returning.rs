@@ -5,7 +5,6 @@
 //! through the payment link, or with a return that the gateway signed.
 
 use askama::Template;
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
@@ -20,6 +19,7 @@ use super::look::{Forms, Look, page, see_other};
 use super::stop::Stop;
 use crate::domain::payment::Status;
 use crate::http::Web;
+use crate::http::json::Json;
 use crate::store::{Attempt, JobKind, Payment};
 
 /// Longest query that is looked at.
