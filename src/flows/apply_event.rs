@@ -3,6 +3,8 @@
 //! What no provider can skip is compared here: account, mode, amount, currency. What an event does to a status is said
 //! by `domain::payment`; this file finds the payment, asks the table, and writes.
 
+use std::sync::Arc;
+
 use grosz_providers::{Event, EventKind, Money, Reference, RefundState, registry};
 use serde_json::json;
 
@@ -28,7 +30,7 @@ pub async fn apply_event(
     account: &ProviderAccount,
     row: &mut EventRow,
 ) -> Result<(), FlowError> {
-    let event = std::sync::Arc::clone(&row.event);
+    let event = Arc::clone(&row.event);
     row.state = "applied".into();
     if matches!(event.kind, EventKind::Note | EventKind::Instrument { .. }) {
         return Ok(tx.settle_event(row).await?);

@@ -1,9 +1,9 @@
 //! What lists show of a payment, kept with it as the text that the API answers: a list is then one look-up and a copy.
 //!
 //! The text is good for one version of the payment, which is kept beside it. Whatever changes what the text says raises
-//! the version, in this program and in older ones, so a text that was not written anew is not wrong, only useless: the
-//! list then reads the payment and its attempts. A transaction that changes payments past the book writes their texts
-//! anew when it commits; the book writes them with the rows.
+//! the version (programs from before that, all but once: ADR 0034), so a text that was not written anew is not wrong, only
+//! useless: the list then reads the payment and its attempts. A transaction that changes payments past the book writes
+//! their texts anew when it commits; the book writes them with the rows.
 
 use std::collections::HashMap;
 
