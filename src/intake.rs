@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::app::{App, SharedApp};
 use crate::flows::FlowError;
-use crate::store::StoreError;
+use crate::store::{Pool, StoreError, Tx};
 
 /// Work that is done in slices.
 pub trait Sliced: 'static {
@@ -25,6 +25,8 @@ pub trait Sliced: 'static {
     type Answer: Send + 'static;
     /// The word in metrics and logs.
     const NAME: &'static str;
+    /// Whose connections it takes.
+    const POOL: Pool;
 
     /// What the call is about; calls about the same keep their order.
     fn about(call: &Self::Call) -> &str;
@@ -32,11 +34,18 @@ pub trait Sliced: 'static {
     /// How many bytes of memory and of a statement the call takes, about.
     fn weight(call: &Self::Call) -> usize;
 
-    /// Does all calls of a slice in one transaction and answers each.
+    /// The call can be tried without locks: what it needs is known before anything is read.
+    fn can_do_without_locks(call: &Self::Call) -> bool;
+
+    /// Does all calls of a slice and answers each; the commit comes after it.
     ///
     /// # Errors
-    /// The database; nothing of the slice is done.
-    fn commit(app: &App, slice: &[Self::Call]) -> impl Future<Output = Result<Vec<Self::Answer>, FlowError>> + Send;
+    /// The database; nothing of the slice may be committed then.
+    fn act(
+        app: &App,
+        tx: &mut Tx,
+        slice: &[Self::Call],
+    ) -> impl Future<Output = Result<Vec<Self::Answer>, FlowError>> + Send;
 }
 
 /// Bytes that may wait, in all queues together: as many calls as a queue takes, all of the largest size, would be
@@ -237,7 +246,7 @@ fn is_unavailable(error: &FlowError) -> bool {
 async fn commit_patiently<S: Sliced>(app: &App, calls: &[S::Call]) -> Result<Vec<S::Answer>, FlowError> {
     let mut tries = 0;
     loop {
-        match S::commit(app, calls).await {
+        match commit_slice::<S>(app, calls).await {
             Err(FlowError::Store(StoreError::Conflict | StoreError::Taken)) if tries < 5 => {
                 tries += 1;
                 app.metrics.count(&app.metrics.conflicts, S::NAME, "repeated");
@@ -245,6 +254,31 @@ async fn commit_patiently<S: Sliced>(app: &App, calls: &[S::Call]) -> Result<Vec
             other => return other,
         }
     }
+}
+
+/// Does a slice in one transaction: without locks where all of its calls can do without them, with locks where that came
+/// to nothing.
+///
+/// # Errors
+/// The database; nothing of the slice is done.
+pub async fn commit_slice<S: Sliced>(app: &App, slice: &[S::Call]) -> Result<Vec<S::Answer>, FlowError> {
+    if slice.iter().all(S::can_do_without_locks) {
+        match commit_on::<S>(app, app.store.begin_optimistic_in(S::POOL).await?, slice).await {
+            Err(FlowError::Store(error)) if error.wants_locks() => {
+                app.metrics.count(&app.metrics.conflicts, S::NAME, "locked");
+            }
+            done => return done,
+        }
+    }
+    commit_on::<S>(app, app.store.begin_in(S::POOL).await?, slice).await
+}
+
+async fn commit_on<S: Sliced>(app: &App, mut tx: Tx, slice: &[S::Call]) -> Result<Vec<S::Answer>, FlowError> {
+    let answers = S::act(app, &mut tx, slice).await?;
+    let first_due = tx.first_due();
+    tx.commit().await?;
+    app.job_bell.ring_for(first_due, app.now());
+    Ok(answers)
 }
 
 #[cfg(test)]
@@ -257,13 +291,17 @@ mod tests {
         type Call = ();
         type Answer = ();
         const NAME: &'static str = "nothing";
+        const POOL: Pool = Pool::Shared;
         fn about((): &()) -> &str {
             ""
         }
         fn weight((): &()) -> usize {
             1
         }
-        async fn commit(_: &App, slice: &[()]) -> Result<Vec<()>, FlowError> {
+        fn can_do_without_locks((): &()) -> bool {
+            true
+        }
+        async fn act(_: &App, _: &mut Tx, slice: &[()]) -> Result<Vec<()>, FlowError> {
             Ok(vec![(); slice.len()])
         }
     }

@@ -23,13 +23,17 @@ pub struct Inbound {
     pub reading: Reading,
 }
 
-/// Records and applies a slice of calls in one transaction; answers each call's outcomes, one per event. What the calls
-/// need is read ahead and what they write is written behind, so that the number of statements does not depend on how
-/// many calls there are.
+/// Refunds and disputes are named by the gateway's words, and go past the book.
+pub fn can_do_without_locks(call: &Inbound) -> bool {
+    call.reading.events.iter().all(|event| matches!(event.reference, Reference::Ours(_)))
+}
+
+/// Records and applies a slice of calls; answers each call's outcomes, one per event. What the calls need is read ahead
+/// and what they write is written behind, so that the number of statements does not depend on how many calls there are.
 ///
 /// # Errors
-/// The database; nothing of the slice is recorded.
-pub async fn receive(app: &App, slice: &[Inbound]) -> Result<Vec<Vec<Outcome>>, FlowError> {
+/// The database; nothing of the slice may be committed then.
+pub async fn receive(app: &App, tx: &mut Tx, slice: &[Inbound]) -> Result<Vec<Vec<Outcome>>, FlowError> {
     let events = slice.iter().flat_map(|inbound| inbound.reading.events.iter().map(|event| (&inbound.account, event)));
     let sought: Vec<Sought<'_>> = events
         .map(|(account, event)| Sought {
@@ -39,33 +43,11 @@ pub async fn receive(app: &App, slice: &[Inbound]) -> Result<Vec<Vec<Outcome>>, 
             reference: &event.reference,
         })
         .collect();
-    // Refunds and disputes are named by the gateway's words, and go past the book.
-    if sought.iter().all(|s| matches!(s.reference, Reference::Ours(_))) {
-        let tx = app.store.begin_optimistic_reserved().await?;
-        match receive_on(app, tx, slice, &sought).await {
-            Err(FlowError::Store(error)) if error.wants_locks() => {
-                app.metrics.count(&app.metrics.conflicts, "intake", "locked");
-            }
-            done => return done,
-        }
-    }
-    receive_on(app, app.store.begin_reserved().await?, slice, &sought).await
-}
-
-async fn receive_on(
-    app: &App,
-    mut tx: Tx,
-    slice: &[Inbound],
-    sought: &[Sought<'_>],
-) -> Result<Vec<Vec<Outcome>>, FlowError> {
-    tx.read_ahead(sought).await?;
+    tx.read_ahead(&sought).await?;
     let mut outcomes = Vec::with_capacity(slice.len());
     for inbound in slice {
-        outcomes.push(receive_one(app, &mut tx, inbound).await?);
+        outcomes.push(receive_one(app, tx, inbound).await?);
     }
-    let first_due = tx.first_due();
-    tx.commit().await?;
-    app.job_bell.ring_for(first_due, app.now());
     Ok(outcomes)
 }
 

@@ -16,9 +16,9 @@ use super::Web;
 use crate::app::App;
 use crate::clock::seconds;
 use crate::flows::FlowError;
-use crate::flows::receive_webhook::{Inbound, receive as record};
+use crate::flows::receive_webhook::{self, Inbound};
 use crate::intake::Sliced;
-use crate::store::{ProviderAccount, RecordedDelivery};
+use crate::store::{Pool, ProviderAccount, RecordedDelivery, Tx};
 
 /// Headers that are kept with a delivery; others may hold what is none of our business.
 const KEPT: &[&str] = &["content-type", "user-agent", "date"];
@@ -117,6 +117,7 @@ impl Sliced for Webhooks {
     type Call = Inbound;
     type Answer = Vec<Outcome>;
     const NAME: &'static str = "intake";
+    const POOL: Pool = Pool::Webhooks;
 
     fn about(call: &Inbound) -> &str {
         call.reading.events.first().map_or(&call.delivery.id, |event| match &event.reference {
@@ -129,8 +130,12 @@ impl Sliced for Webhooks {
         1024 + 2 * call.delivery.body.len()
     }
 
-    async fn commit(app: &App, slice: &[Inbound]) -> Result<Vec<Vec<Outcome>>, FlowError> {
-        record(app, slice).await
+    fn can_do_without_locks(call: &Inbound) -> bool {
+        receive_webhook::can_do_without_locks(call)
+    }
+
+    async fn act(app: &App, tx: &mut Tx, slice: &[Inbound]) -> Result<Vec<Vec<Outcome>>, FlowError> {
+        receive_webhook::receive(app, tx, slice).await
     }
 }
 

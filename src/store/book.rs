@@ -6,7 +6,7 @@
 //! write in the database at once, so a rare road costs statements of its own, never a wrong answer: a method that
 //! changes rows of a payment past the book has the book written and forgets that payment first ([`Tx::set_down`]).
 //!
-//! On PostgreSQL the book can do without locks (`Store::begin_optimistic`): then it is all that is read and written, and the
+//! On PostgreSQL the book can do without locks (`Store::begin_optimistic_in`): then it is all that is read and written, and the
 //! one statement that writes it changes nothing unless payments and cases still have the versions at which they were
 //! read. Whoever changes what hangs on them raises these versions.
 

@@ -39,7 +39,7 @@ pub enum StoreError {
     /// Two transactions stood in each other's way; doing the same again is right.
     #[error("the transaction has to be repeated")]
     Conflict,
-    /// Rows were needed that only a transaction with locks may read or change; see [`Store::begin_optimistic`].
+    /// Rows were needed that only a transaction with locks may read or change; see [`Store::begin_optimistic_in`].
     #[error("this has to be done with locks")]
     NeedsLocks,
     /// No connection within the waiting time, no database, no space: come back later.
@@ -62,7 +62,7 @@ impl StoreError {
         matches!(self, StoreError::Conflict | StoreError::Unavailable(_))
     }
 
-    /// True when what was tried without locks has to be done again with them; see [`Store::begin_optimistic`].
+    /// True when what was tried without locks has to be done again with them; see [`Store::begin_optimistic_in`].
     pub fn wants_locks(&self) -> bool {
         matches!(self, StoreError::NeedsLocks | StoreError::Conflict | StoreError::Taken)
     }
@@ -173,6 +173,15 @@ impl Default for StoreSettings {
     }
 }
 
+/// Whose connections to PostgreSQL are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pool {
+    /// Everybody's.
+    Shared,
+    /// Those that are kept for webhooks: a crowd elsewhere cannot keep them waiting.
+    Webhooks,
+}
+
 impl Store {
     /// Opens `sqlite:path`, `sqlite::memory:` is refused (it would lose a 200), or `postgres://…`.
     ///
@@ -203,51 +212,38 @@ impl Store {
     /// # Errors
     /// No connection within the waiting time.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
+        self.begin_in(Pool::Shared).await
+    }
+
+    /// Like [`Store::begin`], on a connection of that pool.
+    ///
+    /// # Errors
+    /// No connection within the waiting time.
+    pub async fn begin_in(&self, pool: Pool) -> Result<Tx, StoreError> {
         match &self.engine {
             Engine::Sqlite { writer, .. } => {
                 let mut connection = writer.take().await?;
                 connection.begin().await?;
                 Ok(Tx::on(Conn::Sqlite(connection)))
             }
-            Engine::Postgres(link) => begin_at(link, &link.shared).await,
+            Engine::Postgres(link) => begin_at(link, link.pool_of(pool)).await,
         }
         .map(|tx| tx.counted_by(self))
     }
 
-    /// Like [`Store::begin`], on a connection kept for webhooks: a crowd elsewhere cannot keep them waiting.
+    /// Like [`Store::begin_in`], where the engine gains by it without a transaction and without locks: the book is read
+    /// ahead, and written behind as one statement that changes nothing unless every row is as it was read. What goes
+    /// past the book is refused as [`StoreError::NeedsLocks`], before anything is changed.
     ///
     /// # Errors
     /// No connection within the waiting time.
-    pub async fn begin_reserved(&self) -> Result<Tx, StoreError> {
-        match &self.engine {
-            Engine::Sqlite { .. } => self.begin().await,
-            Engine::Postgres(link) => begin_at(link, &link.reserved).await.map(|tx| tx.counted_by(self)),
-        }
-    }
-
-    /// Like [`Store::begin_reserved`], where the engine gains by it without a transaction and without locks: the book
-    /// is read ahead, and written behind as one statement that changes nothing unless every row is as it was read. What
-    /// goes past the book is refused as [`StoreError::NeedsLocks`], before anything is changed.
-    ///
-    /// # Errors
-    /// No connection within the waiting time.
-    pub async fn begin_optimistic_reserved(&self) -> Result<Tx, StoreError> {
+    pub async fn begin_optimistic_in(&self, pool: Pool) -> Result<Tx, StoreError> {
         match &self.engine {
             // A pooler may give each trip another connection; there two trips are two transactions anyway.
-            Engine::Postgres(link) if link.keeps_statements => read_at(link, &link.reserved).await.map(Tx::optimistic),
-            Engine::Postgres(_) | Engine::Sqlite { .. } => return self.begin_reserved().await,
-        }
-        .map(|tx| tx.counted_by(self))
-    }
-
-    /// Like [`Store::begin_optimistic_reserved`], on any connection.
-    ///
-    /// # Errors
-    /// No connection within the waiting time.
-    pub async fn begin_optimistic(&self) -> Result<Tx, StoreError> {
-        match &self.engine {
-            Engine::Postgres(link) if link.keeps_statements => read_at(link, &link.shared).await.map(Tx::optimistic),
-            Engine::Postgres(_) | Engine::Sqlite { .. } => return self.begin().await,
+            Engine::Postgres(link) if link.keeps_statements => {
+                read_at(link, link.pool_of(pool)).await.map(Tx::optimistic)
+            }
+            Engine::Postgres(_) | Engine::Sqlite { .. } => return self.begin_in(pool).await,
         }
         .map(|tx| tx.counted_by(self))
     }

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::connections::{Connections, FRESH, Held};
-use super::dialect::{StoreError, StoreSettings};
+use super::dialect::{Pool, StoreError, StoreSettings};
 
 /// Pause between two looks at the hosts.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
@@ -129,6 +129,14 @@ impl Link {
         });
         tokio::spawn(keep(Arc::downgrade(&link), doubt));
         Ok(link)
+    }
+
+    /// Its connections.
+    pub(super) fn pool_of(&self, pool: Pool) -> &Arc<Connections> {
+        match pool {
+            Pool::Shared => &self.shared,
+            Pool::Webhooks => &self.reserved,
+        }
     }
 
     /// Begins a transaction. A connection that turns out to be dead is no reason to give up: nothing was asked yet.

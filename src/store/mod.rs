@@ -32,7 +32,7 @@ pub use attempts::{Attempt, Capture};
 pub use book::{BookMark, Sought, SoughtOrder};
 pub use cases::{Case, CaseLine};
 pub use deliveries::{DeliveryFilter, EventRow, RecordedDelivery, StoredDelivery};
-pub use dialect::{Cause, Store, StoreError, StoreSettings, Tx};
+pub use dialect::{Cause, Pool, Store, StoreError, StoreSettings, Tx};
 pub use glance::{AttemptGlance, Flags, Glance, ListedPayment, Listing};
 pub use house::{Batch, Growing};
 pub use idempotency::{NewAnswer, StoredAnswer};

@@ -1,8 +1,9 @@
 //! One statement for many rows: its cost does not depend on how many calls share a transaction.
 //!
 //! The rows are the table `r` of the statement. On PostgreSQL they are arrays, one parameter a column, unnested: one
-//! prepared statement for every length. On SQLite they are `VALUES`, filled up to one of a few fixed lengths, so that
-//! the prepared statements can be kept. Several sets share one trip to the database: on PostgreSQL they are one
+//! prepared statement for every length; but where no set of a trip has more than one row, they are plain parameters,
+//! which is a shorter way through the server. On SQLite they are `VALUES`, filled up to one of a few fixed lengths, so
+//! that the prepared statements can be kept. Several sets share one trip to the database: on PostgreSQL they are one
 //! statement.
 
 use std::collections::HashMap;
@@ -88,7 +89,7 @@ impl<'a> Set<'a> {
     }
 
     /// How many parameters it has on PostgreSQL.
-    fn arrays(&self) -> usize {
+    fn parameters(&self) -> usize {
         if self.source.is_some() { 0 } else { self.names.len() }
     }
 
@@ -103,13 +104,17 @@ impl<'a> Set<'a> {
     }
 
     /// For PostgreSQL; its parameters begin at `first`.
-    fn over_arrays(&self, first: usize, out: &mut String) {
+    fn over_parameters(&self, first: usize, rows: Rows, out: &mut String) {
         let names = self.names.join(", ");
         if let Some(source) = self.source {
             let _ = write!(out, "WITH r ({names}) AS ({source}) {}", self.statement);
             return;
         }
-        let _ = write!(out, "WITH r ({names}) AS (SELECT * FROM UNNEST(");
+        let (before, list, after) = match rows {
+            Rows::One => ("", "", ""),
+            Rows::Many => ("* FROM UNNEST(", "[]", ")"),
+        };
+        let _ = write!(out, "WITH r ({names}) AS (SELECT {before}");
         for (n, arg) in self.values.iter().take(self.names.len()).enumerate() {
             let kind = match arg {
                 Arg::Text(_) | Arg::MaybeText(_) => "text",
@@ -117,10 +122,9 @@ impl<'a> Set<'a> {
                 Arg::Blob(_) => "bytea",
             };
             let comma = if n == 0 { "" } else { ", " };
-            let _ = write!(out, "{comma}${}::{kind}[]", first + n);
+            let _ = write!(out, "{comma}${}::{kind}{list}", first + n);
         }
-        out.push_str(")) ");
-        out.push_str(self.statement);
+        let _ = write!(out, "{after}) {}", self.statement);
     }
 
     /// For SQLite: a statement for each piece, and its values. Those of the rows that fill it up are missing: NULL.
@@ -175,13 +179,37 @@ impl Question<'_> {
     }
 }
 
+/// How many rows the sets of one statement have on PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    /// One each, or none: a parameter is a value.
+    One,
+    /// Any number: a parameter is an array.
+    Many,
+}
+
+impl Rows {
+    fn of<'s>(mut sets: impl Iterator<Item = &'s Set<'s>>) -> Rows {
+        if sets.all(|set| set.len() <= 1) { Rows::One } else { Rows::Many }
+    }
+}
+
 /// Binds a set's rows column by column. A column's type is that of its first value; all values of a column are of one
 /// kind.
 macro_rules! bind_columns {
-    ($query:expr, $set:expr) => {{
+    ($query:expr, $set:expr, $rows:expr) => {{
         let mut query = $query;
         let width = $set.names.len();
-        for n in 0..$set.arrays() {
+        for n in 0..$set.parameters() {
+            if $rows == Rows::One {
+                let value = &$set.values[n];
+                query = match value {
+                    Arg::Text(_) | Arg::MaybeText(_) => query.bind(text_of(value)),
+                    Arg::Int(_) | Arg::MaybeInt(_) => query.bind(int_of(value)),
+                    Arg::Blob(_) => query.bind(blob_of(value)),
+                };
+                continue;
+            }
             let column = $set.values.iter().skip(n).step_by(width);
             query = match $set.values[n] {
                 Arg::Text(_) | Arg::MaybeText(_) => query.bind(column.map(text_of).collect::<Vec<_>>()),
@@ -277,6 +305,7 @@ async fn run_at_once(
     sets: &[Set<'_>],
     count_all: bool,
 ) -> Result<Vec<u64>, StoreError> {
+    let rows = Rows::of(sets.iter());
     let mut sql = String::from("WITH ");
     let mut counts = String::new();
     let mut shortfall = String::new();
@@ -284,7 +313,7 @@ async fn run_at_once(
     for (n, set) in sets.iter().enumerate().filter(|(_, set)| !set.is_empty()) {
         let comma = if first == 1 { "" } else { ", " };
         let _ = write!(sql, "{comma}w{n} AS (");
-        set.over_arrays(first, &mut sql);
+        set.over_parameters(first, rows, &mut sql);
         sql.push_str(if set.holds_only || !set.is_counted(count_all) { ")" } else { " RETURNING 1)" });
         if set.is_counted(count_all) {
             let comma = if counts.is_empty() { "" } else { ", " };
@@ -292,7 +321,10 @@ async fn run_at_once(
         }
         if set.is_exact {
             let also = if shortfall.is_empty() { "" } else { " AND " };
-            let _ = write!(shortfall, "{also}(SELECT COUNT(*) FROM w{n}) = cardinality(${first})");
+            let _ = match rows {
+                Rows::One => write!(shortfall, "{also}(SELECT COUNT(*) FROM w{n}) = 1"),
+                Rows::Many => write!(shortfall, "{also}(SELECT COUNT(*) FROM w{n}) = cardinality(${first})"),
+            };
         }
         first += set.names.len();
     }
@@ -310,7 +342,7 @@ async fn run_at_once(
     }
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for set in sets.iter().filter(|set| !set.is_empty()) {
-        query = bind_columns!(query, set);
+        query = bind_columns!(query, set, rows);
     }
     let row = link.answer(query.persistent(link.keeps_statements).fetch_one(c)).await?;
     let counted = sets.iter().zip(&mut touched).filter(|(set, _)| set.is_counted(count_all));
@@ -338,21 +370,22 @@ async fn ask_at_once(
     questions: &[Question<'_>],
     answers: &mut [Vec<Row>],
 ) -> Result<(), StoreError> {
+    let rows = Rows::of(questions.iter().map(|q| &q.set));
     let (mut sql, mut parts) = (String::from("WITH "), String::new());
     let mut first = 1;
     for (n, Question { set, columns }) in questions.iter().enumerate().filter(|(_, q)| !q.set.is_empty()) {
         let (comma, union) = if first == 1 { ("", "") } else { (", ", " UNION ALL ") };
         let _ = write!(sql, "{comma}q{n} AS (");
-        set.over_arrays(first, &mut sql);
+        set.over_parameters(first, rows, &mut sql);
         sql.push(')');
         let texts = columns.replace(", ", "::text, ");
         let _ = write!(parts, "{union}SELECT {n} AS part, ARRAY[{texts}::text] AS cells FROM q{n}");
-        first += set.arrays();
+        first += set.parameters();
     }
     let _ = write!(sql, " {parts}");
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for Question { set, .. } in questions.iter().filter(|q| !q.set.is_empty()) {
-        query = bind_columns!(query, set);
+        query = bind_columns!(query, set, rows);
     }
     let mut found: Vec<Answer> = questions.iter().map(|q| Answer::new(names_of(q.columns))).collect();
     for row in link.answer(query.persistent(link.keeps_statements).fetch_all(c)).await? {
@@ -380,9 +413,10 @@ async fn ask_by_pieces(c: &mut Handle, questions: &[Question<'_>], answers: &mut
 }
 
 async fn rows_at_once(link: &Link, c: &mut sqlx::PgConnection, set: &Set<'_>) -> Result<Vec<Row>, StoreError> {
+    let rows = Rows::of(std::iter::once(set));
     let mut sql = String::new();
-    set.over_arrays(1, &mut sql);
-    let query = bind_columns!(sqlx::query(AssertSqlSafe(sql)), set).persistent(link.keeps_statements);
+    set.over_parameters(1, rows, &mut sql);
+    let query = bind_columns!(sqlx::query(AssertSqlSafe(sql)), set, rows).persistent(link.keeps_statements);
     let found = link.answer(query.fetch_all(c)).await?;
     Ok(found.into_iter().map(Row::Postgres).collect())
 }
@@ -438,9 +472,19 @@ mod tests {
     #[test]
     fn a_statement_is_spelled_for_each_engine() {
         let set = Set::new(&["merchant_id", "n"], [row!["mer_1", 2]], "SELECT * FROM r");
-        let mut sql = String::new();
-        set.over_arrays(4, &mut sql);
-        assert_eq!(sql, "WITH r (merchant_id, n) AS (SELECT * FROM UNNEST($4::text[], $5::bigint[])) SELECT * FROM r");
+        let over_parameters = |set: &Set<'_>, rows| {
+            let mut sql = String::new();
+            set.over_parameters(4, rows, &mut sql);
+            sql
+        };
+        assert_eq!(
+            over_parameters(&set, Rows::Many),
+            "WITH r (merchant_id, n) AS (SELECT * FROM UNNEST($4::text[], $5::bigint[])) SELECT * FROM r"
+        );
+        assert_eq!(
+            over_parameters(&set, Rows::One),
+            "WITH r (merchant_id, n) AS (SELECT $4::text, $5::bigint) SELECT * FROM r"
+        );
         let (two, four) = ("(?, ?), (?, ?)", "(?, ?), (?, ?), (?, ?), (?, ?)");
         let long = format!("{}(?, ?)", "(?, ?), ".repeat(63));
         check_spelling(0, &[]);
@@ -448,11 +492,10 @@ mod tests {
         check_spelling(3, &[(four, 3)]);
         check_spelling(65, &[(&long, 64), (two, 1)]);
         let question = Set::new(&["of_merchant"], [], "SELECT 1 FROM r").asking("one").about("SELECT id FROM q0");
-        let mut sql = String::new();
-        question.set.over_arrays(4, &mut sql);
-        assert_eq!(
-            (sql.as_str(), question.set.arrays()),
-            ("WITH r (of_merchant) AS (SELECT id FROM q0) SELECT 1 FROM r", 0)
-        );
+        for rows in [Rows::One, Rows::Many] {
+            let sql = over_parameters(&question.set, rows);
+            assert_eq!(sql, "WITH r (of_merchant) AS (SELECT id FROM q0) SELECT 1 FROM r");
+        }
+        assert_eq!(question.set.parameters(), 0);
     }
 }

@@ -12,12 +12,11 @@ use std::task::{Context, Poll};
 use axum::http::{Request, StatusCode};
 use grosz::domain::invoice::State;
 use grosz::domain::payment::Status;
-use grosz::flows::receive_webhook;
 use grosz::flows::start_checkout::NewPayment;
 use grosz::http::api::{Called, Orders};
 use grosz::http::auth::Caller;
 use grosz::http::idempotency::Mark;
-use grosz::intake::Sliced;
+use grosz::intake::commit_slice;
 use grosz::store::{Page, PaymentFilter};
 use grosz_providers::invoicer::Found;
 use grosz_providers::{EventKind, RefundState};
@@ -25,7 +24,7 @@ use serde_json::json;
 use tokio::task::coop;
 
 use crate::harness::{Engine, Hub};
-use crate::matter::{Matter, TwinWay, event, invoicer, invoicing_account, matter, price, settings};
+use crate::matter::{Matter, TwinWay, event, invoicer, invoicing_account, matter, price, receive_slice, settings};
 use crate::on_both;
 
 /// So many runs are enough to stop one at more than a dozen places. How often a run waits depends on the machine.
@@ -83,7 +82,7 @@ on_both!(a_death_anywhere_in_the_intake, async |engine: Engine| {
         let told = event(&attempt, &format!("{}:paid", attempt.reference), EventKind::Paid, "remote1");
         let inbound = matter.delivery(&hub, told.clone());
         let slice = [inbound];
-        let survived = mortal(polls, receive_webhook::receive(&hub.app, &slice)).await.is_some();
+        let survived = mortal(polls, receive_slice(&hub.app, &slice)).await.is_some();
         deaths += usize::from(!survived);
         matter.receive(&hub, told).await;
         let mut tx = hub.app.store.read().await.unwrap();
@@ -120,9 +119,9 @@ on_both!(a_death_anywhere_in_a_mixed_slice, async |engine: Engine| {
             event(&attempt, &format!("{n}:paid"), EventKind::Paid, "remote1"),
         ];
         let slice = || told.iter().map(|e| matter.delivery(&hub, e.clone())).collect::<Vec<_>>();
-        let survived = mortal(polls, receive_webhook::receive(&hub.app, &slice())).await.is_some();
+        let survived = mortal(polls, receive_slice(&hub.app, &slice())).await.is_some();
         deaths += usize::from(!survived);
-        receive_webhook::receive(&hub.app, &slice()).await.unwrap();
+        receive_slice(&hub.app, &slice()).await.unwrap();
         let mut tx = hub.app.store.read().await.unwrap();
         let m = &hub.merchant.id;
         for (id, events) in [(&payment.id, 3), (&other.id, 1)] {
@@ -158,11 +157,11 @@ on_both!(a_death_anywhere_in_a_slice_of_orders, async |engine: Engine| {
     for n in 0..ENOUGH {
         let slice: Vec<Called> =
             ["a", "b", "a"].iter().map(|key| order(&hub, &matter, &format!("{n}-{key}"))).collect();
-        let survived = mortal(polls, Orders::commit(&hub.app, &slice)).await.is_some();
+        let survived = mortal(polls, commit_slice::<Orders>(&hub.app, &slice)).await.is_some();
         deaths += usize::from(!survived);
         let mut answers = vec![];
         for _ in 0..2 {
-            for answer in Orders::commit(&hub.app, &slice).await.unwrap() {
+            for answer in commit_slice::<Orders>(&hub.app, &slice).await.unwrap() {
                 let answer = answer.unwrap();
                 assert_eq!(answer.status(), StatusCode::CREATED);
                 answers.push(axum::body::to_bytes(answer.into_body(), 100_000).await.unwrap());

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use grosz::app::App;
 use grosz::config::{Config, Hidden};
 use grosz::flows::keep_house::{Kept, NAME, keep_house};
-use grosz::flows::receive_webhook;
 use grosz::ids::first_of;
 use grosz::store::{Growing, Store};
 use grosz_providers::{EventKind, Money, Outcome};
@@ -13,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::crash::mortal;
 use crate::harness::{Engine, Hub, empty_store};
-use crate::matter::{event, matter};
+use crate::matter::{event, matter, receive_slice};
 use crate::on_both;
 use crate::raw::Raw;
 
@@ -47,7 +46,7 @@ on_both!(an_old_event_is_recognised_after_its_details_are_gone, async |engine: E
         &hub,
         grosz_providers::Event { amount: wrong_amount, ..event(&other, "evt_wrong", EventKind::Paid, "r2") },
     );
-    receive_webhook::receive(&hub.app, &[paid.clone(), wrong.clone()]).await.unwrap();
+    receive_slice(&hub.app, &[paid.clone(), wrong.clone()]).await.unwrap();
     let before = counts(&raw, FOR_EVER).await;
     raw.run("UPDATE notices SET state = 'sent'").await;
     assert!(raw.column("SELECT recipient || subject FROM notices").await.iter().all(|text| text.contains('@')));
@@ -65,7 +64,7 @@ on_both!(an_old_event_is_recognised_after_its_details_are_gone, async |engine: E
     let other = Arc::make_mut(&mut deviating.delivery);
     other.body = b"other bytes".to_vec();
     other.body_sha256 = grosz_providers::sign::sha256_hex(b"other bytes");
-    let again = receive_webhook::receive(&hub.app, &[paid, deviating, wrong]).await.unwrap();
+    let again = receive_slice(&hub.app, &[paid, deviating, wrong]).await.unwrap();
     assert_eq!(again, [vec![Outcome::Recorded], vec![Outcome::Recorded], vec![Outcome::Mismatch]]);
     assert_eq!(counts(&raw, FOR_EVER).await, before);
     assert_eq!(raw.column("SELECT verdict FROM deliveries").await, ["deviating"], "evidence is kept as ever");

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use grosz::app::App;
 use grosz::flows::receive_webhook::Inbound;
 use grosz::flows::start_checkout::{NewPayment, create_payment};
-use grosz::flows::{add_account, receive_webhook};
+use grosz::flows::{FlowError, add_account};
+use grosz::http::webhooks::Webhooks;
+use grosz::intake::commit_slice;
 use grosz::store::{Attempt, Case, Expert, Merchant, Payer, Payment, Profile, ProviderAccount, RecordedDelivery};
 use grosz_providers::invoicer::{Buyer, InvoiceLine, TaxIdKind, Vat};
 use grosz_providers::twin::{Faults, InvoicerTwin, TwinAnswer, TwinRequest};
@@ -104,6 +106,11 @@ pub fn price() -> Money {
     Money::new(PRICE, Currency::PLN)
 }
 
+/// Takes in calls as the intake does: in one transaction, without locks where that does.
+pub async fn receive_slice(app: &App, slice: &[Inbound]) -> Result<Vec<Vec<Outcome>>, FlowError> {
+    commit_slice::<Webhooks>(app, slice).await
+}
+
 impl Matter {
     /// A new case with a started payment.
     pub async fn payment(&self, hub: &Hub, number: &str) -> (Payment, Attempt) {
@@ -189,7 +196,7 @@ impl Matter {
     /// Receives one event; answers its outcome.
     pub async fn receive(&self, hub: &Hub, event: Event) -> Outcome {
         let inbound = self.delivery(hub, event);
-        let outcomes = receive_webhook::receive(&hub.app, &[inbound]).await.expect("recorded");
+        let outcomes = receive_slice(&hub.app, &[inbound]).await.expect("recorded");
         outcomes[0][0]
     }
 }

@@ -1,14 +1,13 @@
 //! Any order and any repetition of events: one final state, at most one invoice, at most one notice.
 
 use grosz::domain::payment::Status;
-use grosz::flows::receive_webhook::receive;
 use grosz::store::Page;
 use grosz_providers::{Event, EventKind, FailReason, Money};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::harness::{Engine, Hub, check_list};
-use crate::matter::{TwinWay, event, invoicing_account, matter, price};
+use crate::matter::{TwinWay, event, invoicing_account, matter, price, receive_slice};
 
 /// What a gateway may tell, in any order and as often as it likes.
 #[derive(Debug, Clone, Copy)]
@@ -102,7 +101,7 @@ async fn check_story(
     for (n, (told, commits)) in story.iter().enumerate() {
         slice.push(matter.delivery(hub, as_event(&attempt, *told)));
         if *commits || n + 1 == story.len() {
-            receive(&hub.app, &std::mem::take(&mut slice)).await.unwrap();
+            receive_slice(&hub.app, &std::mem::take(&mut slice)).await.unwrap();
         }
     }
     let story: Vec<Told> = story.iter().map(|(told, _)| *told).collect();

@@ -1,7 +1,6 @@
 //! Calls that share a commit: as many statements as one call needs, and nobody pays for a neighbour.
 
 use grosz::domain::payment::{Reason, Status};
-use grosz::flows::receive_webhook::receive;
 use grosz::http::webhooks::Webhooks;
 use grosz::intake::{Intake, Refused};
 use grosz::store::{Attempt, Capture, Endpoint, Payment, Tx};
@@ -9,7 +8,7 @@ use grosz_providers::{Event, EventKind, FailReason, Outcome, Redirect};
 use tokio::task::JoinSet;
 
 use crate::harness::{Engine, Hub, check_list};
-use crate::matter::{Matter, event, invoicing_account, matter, price};
+use crate::matter::{Matter, event, invoicing_account, matter, price, receive_slice};
 use crate::on_both;
 use crate::program::until;
 use crate::raw::Raw;
@@ -27,7 +26,7 @@ on_both!(a_slice_costs_the_same_statements_whatever_its_length, async |engine: E
             slice.push(matter.delivery(&hub, event(&attempt, &format!("{length}-{n}"), EventKind::Paid, "r")));
         }
         let before = hub.app.store.statements();
-        let outcomes = receive(&hub.app, &slice).await.unwrap();
+        let outcomes = receive_slice(&hub.app, &slice).await.unwrap();
         costs.push(hub.app.store.statements() - before);
         assert!(outcomes.iter().all(|o| *o == [Outcome::Recorded]));
     }
@@ -96,7 +95,7 @@ on_both!(thousands_of_tellings_are_written_with_their_slice, async |engine: Engi
         let (_, attempt) = matter.payment(&hub, &format!("{n}/2026")).await;
         slice.push(matter.delivery(&hub, event(&attempt, &format!("{n}"), EventKind::Paid, "r")));
     }
-    receive(&hub.app, &slice).await.unwrap();
+    receive_slice(&hub.app, &slice).await.unwrap();
     let raw = Raw::of(&hub.app).await;
     assert_eq!(raw.rows("SELECT COUNT(*) FROM tellings").await, [["25600"]]);
     assert_eq!(raw.rows("SELECT COUNT(*) FROM jobs WHERE kind = 'tell_client'").await, [["25600"]]);
@@ -168,7 +167,7 @@ on_both!(a_full_queue_answers_at_once, async |engine: Engine| {
 /// Receives an event that reads its payment before `holder` commits, and writes after that.
 async fn receive_beside(hub: &Hub, matter: &Matter, holder: Tx, event: Event) {
     let (app, slice) = (hub.app.clone(), vec![matter.delivery(hub, event)]);
-    let receiving = tokio::spawn(async move { receive(&app, &slice).await });
+    let receiving = tokio::spawn(async move { receive_slice(&app, &slice).await });
     let raw = Raw::of(&hub.app).await;
     if raw.is_postgres() {
         let waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted";
@@ -284,7 +283,7 @@ on_both!(nothing_of_a_refused_slice_stays, async |engine: Engine| {
         }
     })
     .await;
-    assert!(receive(&hub.app, &slice).await.is_err());
+    assert!(receive_slice(&hub.app, &slice).await.is_err());
     for table in ["deliveries", "events", "captures", "transitions WHERE to_status = 'completed'"] {
         assert_eq!(raw.number(&format!("SELECT COUNT(*) FROM {table}")).await, 0, "{table}");
     }
@@ -305,7 +304,7 @@ on_both!(two_writes_that_meet_count_each_capture_once, async |engine: Engine| {
         .map(|capture| {
             let slice = vec![matter.delivery(&hub, event(&attempt, capture, EventKind::Paid, capture))];
             let app = hub.app.clone();
-            tokio::spawn(async move { receive(&app, &slice).await })
+            tokio::spawn(async move { receive_slice(&app, &slice).await })
         })
         .into();
     if raw.is_postgres() {

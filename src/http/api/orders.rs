@@ -11,7 +11,7 @@ use crate::http::auth::Caller;
 use crate::http::idempotency::{Answer, Mark};
 use crate::intake::Sliced;
 use crate::problem::Problem;
-use crate::store::{SoughtOrder, StoreError, Tx};
+use crate::store::{Pool, SoughtOrder, StoreError, Tx};
 
 /// One call that starts a payment.
 pub struct Called {
@@ -30,6 +30,7 @@ impl Sliced for Orders {
     type Call = Called;
     type Answer = Result<Response, Problem>;
     const NAME: &'static str = "orders";
+    const POOL: Pool = Pool::Shared;
 
     fn about(call: &Called) -> &str {
         // One case, or one key, one committer.
@@ -41,7 +42,12 @@ impl Sliced for Orders {
         2048 + 512 * lines
     }
 
-    async fn commit(app: &App, slice: &[Called]) -> Result<Vec<Self::Answer>, FlowError> {
+    fn can_do_without_locks(call: &Called) -> bool {
+        // What an order of a case finds must stay so: its case is locked.
+        call.order.case.is_none()
+    }
+
+    async fn act(app: &App, tx: &mut Tx, slice: &[Called]) -> Result<Vec<Self::Answer>, FlowError> {
         let sought = slice.iter().map(|Called { caller, order, mark }| SoughtOrder {
             merchant: &caller.merchant,
             key: mark.key(),
@@ -49,44 +55,22 @@ impl Sliced for Orders {
             case: order.case.as_deref(),
         });
         let sought: Vec<SoughtOrder<'_>> = sought.collect();
-        // What an order of a case finds must stay so: its case is locked.
-        if sought.iter().all(|s| s.case.is_none()) {
-            match commit_on(app, app.store.begin_optimistic().await?, slice, &sought).await {
-                Err(FlowError::Store(error)) if error.wants_locks() => {
-                    app.metrics.count(&app.metrics.conflicts, Orders::NAME, "locked");
+        tx.read_orders_ahead(&sought).await?;
+        let mut answers = Vec::with_capacity(slice.len());
+        for order in slice {
+            let before = tx.mark();
+            match start(app, tx, order).await {
+                // The whole slice begins anew, or fails.
+                Err(Refusal::Store(error)) => return Err(error.into()),
+                Err(Refusal::Problem(problem)) => {
+                    tx.take_back(&before);
+                    answers.push(Err(problem));
                 }
-                done => return done,
+                Ok(answer) => answers.push(Ok(answer)),
             }
         }
-        commit_on(app, app.store.begin().await?, slice, &sought).await
+        Ok(answers)
     }
-}
-
-async fn commit_on(
-    app: &App,
-    mut tx: Tx,
-    slice: &[Called],
-    sought: &[SoughtOrder<'_>],
-) -> Result<Vec<Result<Response, Problem>>, FlowError> {
-    tx.read_orders_ahead(sought).await?;
-    let mut answers = Vec::with_capacity(slice.len());
-    for order in slice {
-        let before = tx.mark();
-        let answer = start(app, &mut tx, order).await;
-        match answer {
-            // The whole slice begins anew, or fails.
-            Err(Refusal::Store(error)) => return Err(error.into()),
-            Err(Refusal::Problem(problem)) => {
-                tx.take_back(&before);
-                answers.push(Err(problem));
-            }
-            Ok(answer) => answers.push(Ok(answer)),
-        }
-    }
-    let first_due = tx.first_due();
-    tx.commit().await?;
-    app.job_bell.ring_for(first_due, app.now());
-    Ok(answers)
 }
 
 /// Why an order was not done.
