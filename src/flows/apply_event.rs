@@ -11,6 +11,7 @@ use serde_json::json;
 use super::FlowError;
 use super::notify::{Raise, raise};
 use super::order_invoice::order_invoice;
+use super::refund::{holds_money, left_of};
 use super::tell_client::{tell, tell_payment};
 use crate::app::App;
 use crate::clock::{rfc3339, seconds};
@@ -69,7 +70,10 @@ pub async fn apply_event(
                 // F07: a refund told of before the success waits for it.
                 return park(app, tx, row).await;
             }
-            about.refunded(tx, order.as_deref(), gateway_ref, *state).await?;
+            if let Some(why) = about.refunded(tx, order.as_deref(), gateway_ref, *state).await? {
+                row.state = "mismatch".into();
+                about.mismatch(tx, "refund.amount_mismatch", why).await?;
+            }
         }
         EventKind::Dispute { gateway_ref, status, closed, due_by } => {
             let due_by = due_by.map(grosz_providers::Timestamp::as_microsecond);
@@ -319,33 +323,57 @@ impl About<'_> {
         Ok(tx.put_capture(&p.merchant_id, &p.id, &capture, self.app.now()).await?)
     }
 
+    /// A refund that the gateway reports; answers why it cannot be the one that is on record, or why its sum cannot be
+    /// right: then nothing is booked.
     async fn refunded(
         &self,
         tx: &mut Tx,
         order: Option<&str>,
         gateway_ref: &str,
         state: RefundState,
-    ) -> Result<(), FlowError> {
+    ) -> Result<Option<String>, FlowError> {
         let (app, p) = (self.app, self.payment);
         let now = app.now();
         let known = tx.refunds(&p.merchant_id, &p.id).await?;
         let found =
             known.iter().find(|r| Some(r.id.as_str()) == order || r.gateway_ref.as_deref() == Some(gateway_ref));
-        let refund = match found {
-            Some(refund) => refund.clone(),
-            None => {
+        let refund = match (found, self.event.amount) {
+            (Some(refund), Some(reported)) if reported != refund.amount => {
+                let why = format!("the gateway reports a refund of {reported}, on record is one of {}", refund.amount);
+                return Ok(Some(why));
+            }
+            (Some(refund), _) => refund.clone(),
+            (None, None) => return Ok(Some("the gateway reports a refund without saying how much".into())),
+            (None, Some(amount)) => {
                 // Made at the gateway's own panel, not by us.
                 let captures = tx.captures(&p.merchant_id, &p.id).await?;
-                let paid = captures
-                    .iter()
-                    .find(|c| c.state == "paid" && self.event.gateway_ref.as_ref() == Some(&c.gateway_ref));
-                let Some(capture) = paid.or_else(|| captures.iter().find(|c| c.state == "paid")) else { return Ok(()) };
+                let its_own = |c: &&Capture| self.event.gateway_ref.as_ref() == Some(&c.gateway_ref);
+                let paid = || captures.iter().filter(|c| c.state == "paid");
+                let candidates: Vec<&Capture> = match paid().find(its_own) {
+                    Some(capture) => vec![capture],
+                    None => paid().collect(),
+                };
+                // What did not happen holds nothing, and may be told of beside the one that did.
+                let fits = |c: &&Capture| {
+                    let has_room = state == RefundState::Failed || amount.minor() <= left_of(c, &known);
+                    amount.currency() == c.amount.currency() && amount.minor() > 0 && has_room
+                };
+                let Some(capture) = candidates.into_iter().find(fits) else {
+                    let given_back: i64 = known.iter().filter(|r| holds_money(r)).map(|r| r.amount.minor()).sum();
+                    let before = Money::new(given_back, p.amount.currency());
+                    let why = format!(
+                        "the gateway reports a refund of {amount}; {} was paid, {before} of it is given back or being \
+                         given back",
+                        self.attempt.amount
+                    );
+                    return Ok(Some(why));
+                };
                 let refund = Refund {
                     merchant_id: p.merchant_id.clone(),
                     id: app.ids.make("ref"),
                     payment_id: p.id.clone(),
                     capture_id: capture.id.clone(),
-                    amount: self.event.amount.unwrap_or(capture.amount),
+                    amount,
                     reason: Some("made at the gateway".into()),
                     state: "pending".into(),
                     gateway_ref: Some(gateway_ref.to_owned()),
@@ -357,7 +385,8 @@ impl About<'_> {
                 refund
             }
         };
-        move_refund(app, tx, p, &refund, state, Some(gateway_ref), &self.event.detail).await
+        move_refund(app, tx, p, &refund, state, Some(gateway_ref), &self.event.detail).await?;
+        Ok(None)
     }
 
     async fn disputed(
@@ -459,12 +488,35 @@ pub async fn move_refund(
         let why = format!("a refund of {} did not happen: {detail}", refund.amount);
         let key = format!("refund.failed:{}", refund.id);
         raise(app, tx, Raise::about_payment("refund.failed", key, p, why)).await?;
+        // There is nothing to correct any more.
+        tx.resolve_alert_by_key(&p.merchant_id, &correction_key(refund), app.now()).await?;
+    }
+    if state == RefundState::Succeeded {
+        ask_for_correction(app, tx, p, refund).await?;
     }
     let data = json!({
         "id": refund.id, "payment": p.id, "amount": refund.amount.minor(), "currency": refund.amount.currency().code(),
         "status": word, "previous_status": refund.state,
     });
     tell(app, tx, &p.merchant_id, &format!("refund.{word}"), &refund.id, p.live, data).await
+}
+
+/// Money of an invoiced sale went back: no invoicing API is asked for a correcting invoice, so it is a person's task
+/// (R-5W-54).
+async fn ask_for_correction(app: &App, tx: &mut Tx, p: &Payment, refund: &Refund) -> Result<(), FlowError> {
+    let captures = tx.captures(&p.merchant_id, &p.id).await?;
+    if captures.iter().any(|c| c.id == refund.capture_id && c.surplus) {
+        // What came on top was never invoiced.
+        return Ok(());
+    }
+    let Some(invoice) = tx.invoice_of_payment(&p.merchant_id, &p.id).await? else { return Ok(()) };
+    let named = invoice.number.as_deref().unwrap_or("that is being issued");
+    let why = format!("{} of the payment was given back: the invoice {named} has to be corrected", refund.amount);
+    raise(app, tx, Raise::about_payment("invoice.to_correct", correction_key(refund), p, why)).await
+}
+
+fn correction_key(refund: &Refund) -> String {
+    format!("invoice.to_correct:{}", refund.id)
 }
 
 /// Has an attempt closed at the gateway, so that an old link can no longer be paid.

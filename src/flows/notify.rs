@@ -74,6 +74,7 @@ pub fn next_step(code: &str) -> &'static str {
         "invoice.unreachable" => "see whether the invoicing system is up; waiting invoices go on by themselves",
         "invoice.ksef" => "see the invoicing system for what the national system says about this invoice",
         "invoice.pdf_missing" => "fetch the document from the invoicing system and attach it",
+        "invoice.to_correct" => "issue a correcting invoice in the invoicing system, then resolve the alert",
         "payment.amount_mismatch" | "payment.account_mismatch" => {
             "look at the delivery; ask the gateway what was really paid, and refund it or start a new payment"
         }
@@ -83,6 +84,7 @@ pub fn next_step(code: &str) -> &'static str {
         "payment.stuck" => "ask the gateway about this payment",
         "payment.failure_after_success" | "payment.unknown_status" => "look at the delivery and ask the gateway",
         "refund.failed" => "the money is still here; order the refund anew or pay it by transfer",
+        "refund.amount_mismatch" => "look at the delivery; ask the gateway what was really given back",
         "refund.unknown" => "ask the gateway whether this refund was made before ordering it again",
         "event.unknown_attempt" => "look at the delivery: was it started elsewhere with the same account?",
         "provider.config" => "correct the provider account's settings",
@@ -109,6 +111,7 @@ fn next_step_in(language: &str, code: &str) -> &'static str {
         "invoice.unreachable" => "sprawdź system do faktur; czekające faktury ruszą same",
         "invoice.ksef" => "sprawdź w systemie do faktur, co odpowiedział KSeF",
         "invoice.pdf_missing" => "pobierz dokument z systemu do faktur i dołącz go do sprawy",
+        "invoice.to_correct" => "wystaw fakturę korygującą w systemie do faktur, a potem zamknij to zgłoszenie",
         "payment.amount_mismatch" | "payment.account_mismatch" => {
             "obejrzyj zgłoszenie; zapytaj operatora płatności, ile naprawdę wpłacono, i zwróć wpłatę albo zacznij nową"
         }
@@ -119,6 +122,7 @@ fn next_step_in(language: &str, code: &str) -> &'static str {
             "zapytaj operatora płatności o tę płatność"
         }
         "refund.failed" => "pieniądze są nadal tutaj; zleć zwrot ponownie albo oddaj je przelewem",
+        "refund.amount_mismatch" => "obejrzyj zgłoszenie; zapytaj operatora płatności, ile naprawdę zwrócono",
         "refund.unknown" => "przed ponownym zleceniem sprawdź u operatora płatności, czy zwrot został zrobiony",
         other => next_step(other),
     }

@@ -100,9 +100,14 @@ async fn check_refundable(tx: &mut Tx, capture: &Capture, payment: &Payment) -> 
 }
 
 /// What can still be given back of a capture. Proposals hold nothing; all else but failures does.
-fn left_of(capture: &Capture, refunds: &[Refund]) -> i64 {
-    let holds = |r: &&Refund| r.capture_id == capture.id && r.state != "failed" && r.state != "proposed";
+pub(super) fn left_of(capture: &Capture, refunds: &[Refund]) -> i64 {
+    let holds = |r: &&Refund| r.capture_id == capture.id && holds_money(r);
     capture.amount.minor() - refunds.iter().filter(holds).map(|r| r.amount.minor()).sum::<i64>()
+}
+
+/// The refund is done or may be.
+pub(super) fn holds_money(refund: &Refund) -> bool {
+    refund.state != "failed" && refund.state != "proposed"
 }
 
 /// The job.

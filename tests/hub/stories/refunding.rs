@@ -3,12 +3,14 @@
 use grosz::domain::payment::Status;
 use grosz::flows::FlowError;
 use grosz::flows::refund::request_refund;
-use grosz::store::{Payment, Refund};
+use grosz::store::{Attempt, Page, Payment, Refund};
+use grosz_providers::{Currency, Event, EventKind, Money, RefundState};
 use serde_json::json;
 
 use super::stage::Stage;
 use crate::crash::mortal;
-use crate::harness::Engine;
+use crate::harness::{Engine, Hub};
+use crate::matter::{event, matter};
 use crate::on_both;
 
 impl Stage {
@@ -51,7 +53,7 @@ on_both!(refunds_are_ordered_at_the_gateway_and_never_exceed_what_came, async |e
         assert_eq!((now.status, now.amount_refunded), (Status::Completed, 12_300));
         let nothing_left = stage.refund(&payment, None).await;
         assert!(matches!(nothing_left, Err(FlowError::Conflict { code: "nothing_to_refund", .. })), "{nothing_left:?}");
-        assert!(stage.alerts().await.is_empty());
+        assert_eq!(stage.alerts().await, ["invoice.to_correct"; 2]);
     }
 });
 
@@ -65,6 +67,79 @@ on_both!(the_prepared_refund_of_a_double_payment_is_confirmed, async |engine: En
     stage.let_pass(200, 20).await;
     assert_eq!(stage.refund_states(&payment).await, ["succeeded"]);
     assert_eq!(stage.payment(&payment).await.amount_refunded, 12_300);
+    assert_eq!(stage.alerts().await, ["payment.double"], "what came on top was never invoiced");
+});
+
+// R-5W-54: nobody asks the invoicing API for a correcting invoice, so the case's expert is told, once for each refund.
+on_both!(a_refund_of_an_invoiced_payment_is_a_task_for_the_expert, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.pay("1/2026", "stripe", "pay").await;
+    stage.hub.run_jobs().await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    stage.refund(&payment, Some(2_300)).await.unwrap();
+    stage.hub.run_jobs().await;
+    stage.carry().await;
+    stage.hub.run_jobs().await;
+    let alerts = stage.open_alerts().await;
+    assert_eq!(alerts.iter().map(|a| a.code.as_str()).collect::<Vec<_>>(), ["invoice.to_correct"]);
+    let number = stage.invoice(&payment).await.and_then(|i| i.number).expect("a number");
+    assert!(alerts[0].reason.contains("23.00 PLN") && alerts[0].reason.contains(&number), "{}", alerts[0].reason);
+    assert_eq!(stage.notices("invoice.to_correct").await.len(), 1);
+    // Without an invoice there is nothing to correct.
+    let hub = Hub::start(engine).await;
+    let matter = matter(&hub).await;
+    let (payment, attempt) = matter.lone_payment(&hub).await;
+    matter.receive(&hub, event(&attempt, "paid", EventKind::Paid, "r1")).await;
+    matter.receive(&hub, back(&attempt, "back", Some(attempt.amount))).await;
+    assert_eq!(standing(&hub, &payment).await, (attempt.amount.minor(), false, vec![]));
+});
+
+/// A refund that was made at the gateway's own panel and is done.
+fn back(attempt: &Attempt, name: &str, amount: Option<Money>) -> Event {
+    let kind = EventKind::Refund { order: None, gateway_ref: name.into(), state: RefundState::Succeeded };
+    Event { amount, ..event(attempt, &format!("told of {name} {amount:?}"), kind, "r1") }
+}
+
+/// What of a payment is given back, whether it is flagged, and the codes of the open alerts.
+async fn standing(hub: &Hub, payment: &Payment) -> (i64, bool, Vec<String>) {
+    let mut tx = hub.tx().await;
+    let now = tx.payment(&payment.merchant_id, &payment.id).await.unwrap().unwrap();
+    let page = Page { before: None, limit: 100 };
+    let alerts = tx.alerts(&payment.merchant_id, Some(&payment.id), true, &page).await.unwrap();
+    (now.amount_refunded, now.mismatch, alerts.into_iter().map(|a| a.code).collect())
+}
+
+// I6, F12: what a gateway reports as given back is booked only where it can be right; else a person is told, once.
+on_both!(a_refund_whose_sum_cannot_be_right_is_not_booked, async |engine: Engine| {
+    let in_pln = |minor| Some(Money::new(minor, Currency::PLN));
+    for (reported, booked) in [
+        (vec![in_pln(12_301)], 0),
+        (vec![in_pln(12_000), in_pln(301)], 12_000),
+        (vec![in_pln(12_000), in_pln(300), in_pln(1)], 12_300),
+        (vec![Some(Money::new(100, Currency::EUR))], 0),
+        (vec![in_pln(-5)], 0),
+        (vec![in_pln(0)], 0),
+        (vec![None], 0),
+    ] {
+        let hub = Hub::start(engine).await;
+        let matter = matter(&hub).await;
+        let (payment, attempt) = matter.lone_payment(&hub).await;
+        matter.receive(&hub, event(&attempt, "paid", EventKind::Paid, "r1")).await;
+        for (n, amount) in reported.iter().enumerate() {
+            matter.receive(&hub, back(&attempt, &format!("back{n}"), *amount)).await;
+        }
+        let told = vec!["refund.amount_mismatch".to_owned()];
+        assert_eq!(standing(&hub, &payment).await, (booked, true, told), "{reported:?}");
+    }
+    // Another sum than the one on record.
+    let hub = Hub::start(engine).await;
+    let matter = matter(&hub).await;
+    let (payment, attempt) = matter.lone_payment(&hub).await;
+    matter.receive(&hub, event(&attempt, "paid", EventKind::Paid, "r1")).await;
+    matter.receive(&hub, back(&attempt, "back", in_pln(2_300))).await;
+    assert_eq!(standing(&hub, &payment).await, (2_300, false, vec![]));
+    matter.receive(&hub, back(&attempt, "back", in_pln(2_400))).await;
+    assert_eq!(standing(&hub, &payment).await, (2_300, true, vec!["refund.amount_mismatch".to_owned()]));
 });
 
 // F77: it was done and fails a minute later: the sum is open again and a person is told.
@@ -158,7 +233,7 @@ on_both!(a_refund_told_before_the_success_waits_for_it, async |engine: Engine| {
     let now = stage.payment(&payment).await;
     assert_eq!((now.status, now.amount_refunded), (Status::Completed, 2_300));
     assert_eq!(stage.refund_states(&payment).await, ["succeeded"]);
-    assert!(stage.alerts().await.is_empty());
+    assert_eq!(stage.alerts().await, ["invoice.to_correct"]);
 });
 
 // F77, I6: the process dies at any await of the refund's job: the money goes back once, and it does go back. A second
