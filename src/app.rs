@@ -12,12 +12,15 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::{Carried, Clock, Reading};
 use crate::config::{Config, ConfigError};
+use crate::descriptors::Shares;
 use crate::flows::FlowError;
 use crate::ids::Ids;
 use crate::jobs::Settling;
 use crate::mail::Mailer;
 use crate::metrics::Metrics;
-use crate::outbound::{CallKind, Observe, Outbound, OutboundSettings, SystemResolver, TargetPolicy};
+use crate::outbound::{
+    BadSettings, CallKind, KEPT_CLIENTS, Observe, Outbound, OutboundSettings, SystemResolver, TargetPolicy,
+};
 use crate::seal::Sealer;
 use crate::store::{InvoicingAccount, ProviderAccount, Store, StoreError, StoreSettings};
 
@@ -107,16 +110,83 @@ impl Slots {
     }
 }
 
+/// What a hub needs besides its database: made from the settings alone.
+struct Ways {
+    sealer: Sealer,
+    mailer: Mailer,
+    metrics: Arc<Metrics>,
+    targets: TargetPolicy,
+    out: Outbound,
+}
+
+impl Ways {
+    fn of(config: &Config) -> Result<Ways, ConfigError> {
+        let sealer = sealer(config)?;
+        let extra_ca_pem = match config.extra_ca_file.as_str() {
+            "" => None,
+            path => Some(std::fs::read(path).map_err(|e| bad("extra_ca_file", &e))?),
+        };
+        let mailer = Mailer::from_url(&config.smtp_url.0, extra_ca_pem.as_deref()).map_err(|e| bad("smtp_url", &e))?;
+        let metrics = Arc::new(Metrics::default());
+        let targets = TargetPolicy { allow_insecure: config.allow_insecure_targets, ..TargetPolicy::default() };
+        let mut settings = OutboundSettings { policy: targets.clone(), extra_ca_pem, ..OutboundSettings::default() };
+        for limits in [&mut settings.provider, &mut settings.document, &mut settings.client_hook] {
+            limits.connect = Duration::from_secs(config.connect_s);
+            limits.total = Duration::from_secs(config.call_s);
+            limits.total_once = Duration::from_secs(config.once_call_s);
+        }
+        settings.calls_per_host = settings.calls_per_host.max(config.tell_concurrency);
+        let shares = Shares::of_this_process(config.max_connections, config.tell_in_flight);
+        if shares.is_short {
+            settings.kept_per_host = (shares.telling / KEPT_CLIENTS).max(1);
+            tracing::warn!(
+                callers = shares.callers,
+                telling = shares.telling,
+                "The limit of open files (ulimit -n) allows fewer connections than max_connections and tell_in_flight want"
+            );
+        }
+        settings.client_hook.total = Duration::from_secs(config.tell_timeout_s);
+        settings.client_hook.total_once = Duration::from_secs(config.tell_timeout_s);
+        let resolver = SystemResolver { limit: settings.provider.connect };
+        let out = Outbound::with(settings, Arc::new(resolver), Arc::clone(&metrics) as Arc<dyn Observe>)
+            .map_err(|e| outside_calls(&e))?;
+        Ok(Ways { sealer, mailer, metrics, targets, out })
+    }
+}
+
+/// What cannot be used, by the names of the settings.
+fn outside_calls(error: &BadSettings) -> ConfigError {
+    match error {
+        BadSettings::ConnectNotShorter(_) => {
+            ConfigError("connect_s must be shorter than call_s, once_call_s and tell_timeout_s".into())
+        }
+        BadSettings::ExtraCa => ConfigError(format!("extra_ca_file: {error}")),
+        other => ConfigError(format!("outside calls: {other}")),
+    }
+}
+
+fn bad(what: &str, e: &dyn std::fmt::Display) -> ConfigError {
+    ConfigError(format!("{what}: {e}"))
+}
+
 /// A hub that is shared.
 pub type SharedApp = Arc<App>;
 
 impl App {
+    /// Tries what can be tried of the settings without the database and the outside.
+    ///
+    /// # Errors
+    /// A setting cannot be used; the text says which.
+    pub fn check(config: &Config) -> Result<(), ConfigError> {
+        Ways::of(config).map(drop)
+    }
+
     /// Opens the database, brings its schema up, and builds the ways out.
     ///
     /// # Errors
     /// A setting cannot be used, or the database cannot be reached; the text says which.
     pub async fn open(config: Config, clock: Clock) -> Result<App, ConfigError> {
-        let bad = |what: &str, e: &dyn std::fmt::Display| ConfigError(format!("{what}: {e}"));
+        let ways = Ways::of(&config)?;
         let settings = StoreSettings {
             connections: config.db_connections,
             // One for each committer, and two for the accounts that webhook addresses name.
@@ -140,26 +210,7 @@ impl App {
         for warning in store.durability_warnings().await.unwrap_or_default() {
             tracing::error!("{warning}");
         }
-        let sealer = sealer(&config)?;
-        let extra_ca_pem = match config.extra_ca_file.as_str() {
-            "" => None,
-            path => Some(std::fs::read(path).map_err(|e| bad("extra_ca_file", &e))?),
-        };
-        let mailer = Mailer::from_url(&config.smtp_url.0, extra_ca_pem.as_deref()).map_err(|e| bad("smtp_url", &e))?;
-        let metrics = Arc::new(Metrics::default());
-        let targets = TargetPolicy { allow_insecure: config.allow_insecure_targets, ..TargetPolicy::default() };
-        let mut settings = OutboundSettings { policy: targets.clone(), extra_ca_pem, ..OutboundSettings::default() };
-        for limits in [&mut settings.provider, &mut settings.document, &mut settings.client_hook] {
-            limits.connect = Duration::from_secs(config.connect_s);
-            limits.total = Duration::from_secs(config.call_s);
-            limits.total_once = Duration::from_secs(config.once_call_s);
-        }
-        settings.calls_per_host = settings.calls_per_host.max(config.tell_concurrency);
-        settings.client_hook.total = Duration::from_secs(config.tell_timeout_s);
-        settings.client_hook.total_once = Duration::from_secs(config.tell_timeout_s);
-        let resolver = SystemResolver { limit: settings.provider.connect };
-        let out = Outbound::with(settings, Arc::new(resolver), Arc::clone(&metrics) as Arc<dyn Observe>)
-            .map_err(|e| bad("outside calls", &e))?;
+        let Ways { sealer, mailer, metrics, targets, out } = ways;
         let way = |out: Outbound| -> Arc<dyn Http> { if config.hold { Arc::new(Held) } else { Arc::new(out) } };
         let tick = i64::try_from(config.job_tick_ms).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
         Ok(App {
@@ -288,21 +339,25 @@ async fn shared_clock(store: &Store, clock: Clock) -> Result<Clock, StoreError> 
 
 /// The sealer of the settings. Without a master key (never when live) a fixed one is used, so that a demo starts.
 fn sealer(config: &Config) -> Result<Sealer, ConfigError> {
-    let parse = |text: &str| crate::seal::parse_master_key(text).map_err(|e| ConfigError(format!("master_key: {e}")));
+    let parse = |setting: &str, text: &str| {
+        crate::seal::parse_master_key(text).map_err(|e| ConfigError(format!("{setting} {e}")))
+    };
     let current = match config.master_key.0.as_str() {
         "" => *b"a demo key for nobody's secrets.",
-        text => parse(text)?,
+        text => parse("master_key", text)?,
     };
     let old = config.old_master_keys.0.split(',').map(str::trim).filter(|t| !t.is_empty());
-    Ok(Sealer::new(current, old.map(parse).collect::<Result<_, _>>()?))
+    Ok(Sealer::new(current, old.map(|text| parse("old_master_keys", text)).collect::<Result<_, _>>()?))
 }
 
-/// An error with its causes, for people who start the hub.
+/// An error with its causes, for people who start the hub: the first line of each, because some repeat a whole schema.
 fn with_cause(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    let first_line = |error: &dyn std::error::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
+    let mut text = first_line(error);
     let mut cause = error.source();
     while let Some(inner) = cause {
-        text.push_str(&format!(": {inner}"));
+        text.push_str(": ");
+        text.push_str(&first_line(inner));
         cause = inner.source();
     }
     text

@@ -209,6 +209,7 @@ pub fn main() -> Result<(), Failure> {
         None | Some(Command::Demo) => {
             let config = crate::demo::demo_config(environment())?;
             start_logs(&config);
+            crate::descriptors::raise();
             block_on(async {
                 let stop = crate::run::stop_on_signals()?;
                 Ok(crate::demo::run(config, stop, say).await?)
@@ -266,6 +267,7 @@ fn serve(config: Config) -> Result<(), Failure> {
         return Err(Box::new(ConfigError("role must be all, web or worker".into())));
     }
     start_logs(&config);
+    crate::descriptors::raise();
     block_on(async {
         let stop = crate::run::stop_on_signals()?;
         let app = Arc::new(App::open(config, Clock::System).await?);
@@ -274,7 +276,7 @@ fn serve(config: Config) -> Result<(), Failure> {
             _ => {
                 let listen = &app.config.listen;
                 let bound = listen_at(listen).await;
-                Some(bound.map_err(|e| ConfigError(format!("{listen} cannot be listened on: {e}")))?)
+                Some(bound.map_err(|e| ConfigError(format!("listen: {listen} cannot be listened on: {e}")))?)
             }
         };
         tracing::info!(role = app.config.role, listen = app.config.listen, hold = app.config.hold, "Grosz is up");
@@ -302,6 +304,7 @@ fn check(config: &Config) -> Result<(), Failure> {
         let value = values.get(name).map_or("", String::as_str);
         say(&format!("{name} = {value}\n   {}\n", explained.trim()));
     }
+    App::check(config)?;
     say("The settings can be used.");
     Ok(())
 }
@@ -312,6 +315,12 @@ async fn administer(app: &App, command: Command) -> Result<(), Failure> {
         Command::Migrate => say("the schema is up to date"),
         Command::Merchant(MerchantCommand::Add { name, language, fallback_email, return_origin }) => {
             check_language(&language)?;
+            if name.trim().is_empty() || name.chars().count() > 200 {
+                return Err(Box::new(ConfigError("--name must have 1 to 200 characters".into())));
+            }
+            for origin in &return_origin {
+                crate::http::api::check_origin(origin).map_err(|e| ConfigError(format!("--return-origin {e}")))?;
+            }
             for address in fallback_email.iter() {
                 crate::mail::check_address(address).map_err(|e| ConfigError(format!("--fallback-email: {e}")))?;
             }

@@ -221,6 +221,8 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let bad = |text: &str| Err(ConfigError(text.to_owned()));
+        self.check_numbers()?;
+        self.check_addresses()?;
         match url::Url::parse(&self.public_url) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && !self.public_url.ends_with('/') => {}
             _ => return bad("public_url must be an http or https address without a final slash"),
@@ -248,28 +250,9 @@ impl Config {
                 return bad(&format!("{name} must hold numbers of seconds, none below zero"));
             }
         }
-        if !(0..=50).contains(&self.invoice_jitter_percent) {
-            return bad("invoice_jitter_percent must be from 0 to 50");
-        }
         let longest_s = self.once_call_s.max(self.call_s).max(self.tell_timeout_s);
         if self.job_lease_s <= i64::try_from(longest_s).unwrap_or(i64::MAX) {
             return bad("job_lease_s must be longer than once_call_s, call_s and tell_timeout_s");
-        }
-        if self.db_connections == 0 || self.db_wait_s == 0 || self.db_answer_s == 0 {
-            return bad("db_connections, db_wait_s and db_answer_s must be above zero");
-        }
-        if self.intake_batch == 0
-            || self.intake_committers == 0
-            || self.intake_queue == 0
-            || self.job_concurrency == 0
-            || self.invoicing_concurrency == 0
-            || self.tell_concurrency == 0
-            || self.tell_in_flight == 0
-        {
-            return bad(
-                "intake_batch, intake_committers, intake_queue, job_concurrency, invoicing_concurrency, tell_concurrency and \
-                 tell_in_flight must be above zero",
-            );
         }
         for (name, months) in [
             ("keep_deliveries_months", self.keep_deliveries_months),
@@ -292,6 +275,84 @@ impl Config {
             if self.sandbox || self.allow_insecure_targets {
                 return bad("live refuses sandbox and allow_insecure_targets");
             }
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// No number is so small that nothing would work, or so large that it can only be a mistake.
+    fn check_numbers(&self) -> Result<(), ConfigError> {
+        macro_rules! limits {
+            ($($name:ident: $least:literal..=$most:literal,)+) => {
+                [$((stringify!($name), self.$name as i128, $least, $most),)+]
+            };
+        }
+        let limits = limits![
+            db_connections: 1..=10_000,
+            db_wait_s: 1..=600,
+            db_answer_s: 1..=600,
+            body_limit_bytes: 1024..=1_073_741_824,
+            attachment_limit_bytes: 1024..=1_073_741_824,
+            header_read_s: 1..=600,
+            request_s: 1..=3600,
+            max_connections: 1..=10_000_000,
+            intake_queue: 1..=10_000_000,
+            intake_batch: 1..=10_000,
+            intake_committers: 1..=64,
+            intake_wait_ms: 1..=600_000,
+            link_lifetime_s: 1..=31_536_000,
+            poll_window_s: 0..=315_360_000,
+            invoice_jitter_percent: 0..=50,
+            invoice_quiet_s: 0..=86_400,
+            invoicing_concurrency: 1..=1000,
+            invoicing_probe_s: 1..=86_400,
+            tell_timeout_s: 1..=600,
+            tell_concurrency: 1..=100_000,
+            tell_in_flight: 1..=1_000_000,
+            job_lease_s: 1..=86_400,
+            job_tick_ms: 1..=3_600_000,
+            job_concurrency: 1..=100_000,
+            job_max_crashes: 1..=1000,
+            connect_s: 1..=600,
+            call_s: 1..=600,
+            once_call_s: 1..=600,
+            stop_s: 0..=3600,
+        ];
+        for (name, value, least, most) in limits {
+            if !(least..=most).contains(&value) {
+                return Err(ConfigError(format!("{name} must be from {least} to {most}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_addresses(&self) -> Result<(), ConfigError> {
+        let bad = |text: &str| Err(ConfigError(text.to_owned()));
+        let database = &self.database_url.0;
+        let is_postgres = |url: &str| url.starts_with("postgres://") || url.starts_with("postgresql://");
+        if !is_postgres(database) && !database.starts_with("sqlite:") {
+            return bad("database_url must be sqlite:<file> or postgres://…");
+        }
+        let direct = &self.database_listen_url.0;
+        if !direct.is_empty() && !is_postgres(direct) {
+            return bad("database_listen_url must be postgres://…, or empty");
+        }
+        let port =
+            self.listen.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(_))) {
+            return bad("listen must be an address and a port, such as 127.0.0.1:8080");
+        }
+        let sender =
+            self.mail_from.rsplit_once('<').map_or(self.mail_from.as_str(), |(_, rest)| rest.trim_end_matches('>'));
+        if !sender.contains('@') {
+            return bad("mail_from must be an e-mail address, or a name before one in < >");
+        }
+        if !self.fallback_email.is_empty() && crate::mail::check_address(&self.fallback_email).is_err() {
+            return bad("fallback_email must be an e-mail address");
+        }
+        if self.log.parse::<tracing_subscriber::EnvFilter>().is_err() {
+            return bad("log must be a filter such as info, debug or grosz=debug,info");
         }
         Ok(())
     }
@@ -341,6 +402,46 @@ mod tests {
         assert!(load(&[("GROSZ_LISTENN", "x")]).unwrap_err().0.contains("GROSZ_LISTENN is not a setting"));
         assert!(load(&[("GROSZ_CALL_S", "soon")]).is_err());
         assert!(load(&[("GROSZ_LIVE", "true")]).unwrap_err().0.contains("master_key"));
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named_with_its_limits() {
+        for (variable, value, expect) in [
+            ("GROSZ_MAX_CONNECTIONS", "0", "max_connections must be from 1 to 10000000"),
+            ("GROSZ_REQUEST_S", "0", "request_s must be from 1 to 3600"),
+            ("GROSZ_JOB_TICK_MS", "0", "job_tick_ms must be from 1 to 3600000"),
+            ("GROSZ_INTAKE_COMMITTERS", "1000", "intake_committers must be from 1 to 64"),
+            ("GROSZ_DB_CONNECTIONS", "99999999", "db_connections must be from 1 to 10000"),
+            ("GROSZ_BODY_LIMIT_BYTES", "0", "body_limit_bytes must be from 1024 to 1073741824"),
+            ("GROSZ_INVOICE_JITTER_PERCENT", "51", "invoice_jitter_percent must be from 0 to 50"),
+            ("GROSZ_LISTEN", "foo", "listen must be an address and a port"),
+            ("GROSZ_LISTEN", "127.0.0.1:99999", "listen must be an address and a port"),
+            ("GROSZ_DATABASE_URL", "mysql://h/d", "database_url must be"),
+            ("GROSZ_DATABASE_URL", "", "database_url must be"),
+            ("GROSZ_DATABASE_LISTEN_URL", "sqlite:x", "database_listen_url must be"),
+            ("GROSZ_MAIL_FROM", "abc", "mail_from must be"),
+            ("GROSZ_FALLBACK_EMAIL", "abc", "fallback_email must be"),
+            ("GROSZ_LOG", "bogus=xyz", "log must be"),
+            ("GROSZ_POLL_WAITS_S", "0, -1", "poll_waits_s must hold"),
+        ] {
+            let refused = load(&[(variable, value)]).expect_err(value);
+            assert!(refused.0.starts_with(expect), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_only_a_try_tells_is_tried_before_the_start() {
+        for (variable, value, expect) in [
+            ("GROSZ_MASTER_KEY", "abc", "master_key must be 32 random bytes"),
+            ("GROSZ_OLD_MASTER_KEYS", "zzz", "old_master_keys must be 32 random bytes"),
+            ("GROSZ_SMTP_URL", "http://x", "smtp_url: "),
+            ("GROSZ_EXTRA_CA_FILE", "/nope", "extra_ca_file: "),
+            ("GROSZ_CALL_S", "5", "connect_s must be shorter than call_s, once_call_s and tell_timeout_s"),
+        ] {
+            let refused = crate::app::App::check(&load(&[(variable, value)]).unwrap()).expect_err(value);
+            assert!(refused.0.starts_with(expect), "{refused}");
+        }
+        assert!(crate::app::App::check(&Config::default()).is_ok());
     }
 
     // F72

@@ -6,5 +6,5 @@
 pub mod client;
 pub mod target;
 
-pub use client::{BadSettings, CallError, CallKind, Limits, Observe, Outbound, OutboundSettings};
+pub use client::{BadSettings, CallError, CallKind, KEPT_CLIENTS, Limits, Observe, Outbound, OutboundSettings};
 pub use target::{Refusal, SystemResolver, TargetPolicy};

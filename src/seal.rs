@@ -126,7 +126,7 @@ pub fn parse_master_key(text: &str) -> Result<[u8; 32], BadMasterKey> {
 
 /// The text is no master key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("GROSZ_MASTER_KEY must be 32 random bytes as 64 hexadecimal digits or as base64 (openssl rand -hex 32)")]
+#[error("must be 32 random bytes as 64 hexadecimal digits or as base64 (openssl rand -hex 32)")]
 pub struct BadMasterKey;
 
 /// A text that must not be seen: it cannot be printed or serialised, and its `Debug` is `***`.

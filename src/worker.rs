@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use self::lines::Lines;
 use crate::app::{App, SharedApp};
 use crate::clock::seconds;
+use crate::descriptors::Shares;
 use crate::flows::FlowError;
 use crate::flows::keep_house::{self, Kept};
 use crate::flows::notify::{Raise, raise};
@@ -70,6 +71,8 @@ struct Worker {
     running: JoinSet<()>,
     /// For deliveries, from the claim until their ends are written.
     places: Arc<Semaphore>,
+    /// How many they are at most.
+    most_places: usize,
     lines: Lines,
 }
 
@@ -87,10 +90,12 @@ struct Seen {
 
 impl Worker {
     fn new(app: SharedApp) -> Worker {
+        let most_places = Shares::of_this_process(app.config.max_connections, app.config.tell_in_flight).telling;
         Worker {
             slots: Arc::new(Semaphore::new(app.config.job_concurrency)),
             running: JoinSet::new(),
-            places: Arc::new(Semaphore::new(app.config.tell_in_flight)),
+            places: Arc::new(Semaphore::new(most_places)),
+            most_places,
             lines: Lines::open(Arc::clone(&app)),
             app,
         }
@@ -98,7 +103,7 @@ impl Worker {
 
     /// So many free places for deliveries are worth a claim.
     fn worth(&self) -> u32 {
-        u32::try_from(WORTH.min(self.app.config.tell_in_flight / 4).max(1)).unwrap_or(1)
+        u32::try_from(WORTH.min(self.most_places / 4).max(1)).unwrap_or(1)
     }
 
     /// Claims and begins what is due in each lane, as far as there are places. Looks without a lock first: an idle

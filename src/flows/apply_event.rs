@@ -40,6 +40,14 @@ pub async fn apply_event(
         Reference::Ours(reference) => (Some(reference.as_str()), None),
         Reference::Gateway(reference) => (None, Some(reference.as_str())),
     };
+    if gateways.is_some_and(str::is_empty) {
+        // It names nothing that could come later: waiting does not help, a person does.
+        row.state = "unknown".into();
+        let why = format!("a genuine message of {} cannot be read: {}", account.provider, event.detail);
+        let key = format!("event.unreadable:{}", account.id);
+        raise(app, tx, Raise::about_account("event.unreadable", key, &row.merchant_id, why)).await?;
+        return Ok(tx.settle_event(row).await?);
+    }
     let Some(attempt) = tx.attempt_by_reference(&row.merchant_id, &row.account_id, ours, gateways).await? else {
         return park(app, tx, row).await;
     };

@@ -87,6 +87,7 @@ pub fn next_step(code: &str) -> &'static str {
         "refund.amount_mismatch" => "look at the delivery; ask the gateway what was really given back",
         "refund.unknown" => "ask the gateway whether this refund was made before ordering it again",
         "event.unknown_attempt" => "look at the delivery: was it started elsewhere with the same account?",
+        "event.unreadable" => "look at the delivery; ask the gateway what it says, and look after the payment by hand",
         "provider.config" => "correct the provider account's settings",
         "endpoint.disabled" => "correct the endpoint and enable it; missed messages can be replayed",
         "job.poison" => "see the log for what the worker died of; the work is set aside until then",
@@ -124,6 +125,9 @@ fn next_step_in(language: &str, code: &str) -> &'static str {
         "refund.failed" => "pieniądze są nadal tutaj; zleć zwrot ponownie albo oddaj je przelewem",
         "refund.amount_mismatch" => "obejrzyj zgłoszenie; zapytaj operatora płatności, ile naprawdę zwrócono",
         "refund.unknown" => "przed ponownym zleceniem sprawdź u operatora płatności, czy zwrot został zrobiony",
+        "event.unreadable" => {
+            "obejrzyj zgłoszenie; zapytaj operatora płatności, co ono znaczy, i sprawdź płatność ręcznie"
+        }
         other => next_step(other),
     }
 }

@@ -12,9 +12,6 @@ use std::time::Instant;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::sync::Notify;
 
-/// Descriptors that are left for the database, files and outside calls.
-const KEPT_DESCRIPTORS: usize = 128;
-
 /// We are at work for this guest, or it was told to leave.
 const NOT_WAITING: u64 = u64::MAX;
 
@@ -156,22 +153,6 @@ fn household(address: IpAddr) -> IpAddr {
     }
 }
 
-/// As many connections as the settings want, or as this process may have descriptors for.
-pub fn places(wanted: usize) -> usize {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let Some(descriptors) = soft_limit_of_files(&limits) else { return wanted };
-    let possible = descriptors.saturating_sub(KEPT_DESCRIPTORS).max(descriptors / 2);
-    if possible < wanted {
-        tracing::warn!(wanted, possible, "The limit of open files (ulimit -n) allows fewer connections than wanted");
-    }
-    wanted.min(possible)
-}
-
-fn soft_limit_of_files(limits: &str) -> Option<usize> {
-    let line = limits.lines().find_map(|l| l.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,12 +188,5 @@ mod tests {
         let (a, b): (IpAddr, IpAddr) = ("2001:db8::1".parse().unwrap(), "2001:db8::ffff:2".parse().unwrap());
         assert_eq!(household(a), household(b));
         assert_eq!(household("::ffff:127.0.0.1".parse().unwrap()), peer(1).ip());
-    }
-
-    #[test]
-    fn the_limit_of_files_is_read() {
-        let text = "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024      524288       files\n";
-        assert_eq!(soft_limit_of_files(text), Some(1024));
-        assert_eq!(soft_limit_of_files("Max open files            unlimited unlimited files"), None);
     }
 }

@@ -251,10 +251,17 @@ fn refusal(path: &str, message: &str) -> (String, String) {
         return (clip(&base), format!("must be one of: {}", known.trim_start_matches("one of ").replace('`', "")));
     }
     let why = match message.rsplit_once(", expected ") {
+        Some((given, "i64")) if is_beyond_whole_numbers(given) => format!("must be at most {}", i64::MAX),
         Some((_, wanted)) => format!("must be {}", plain_kind(wanted)),
         None => message.to_owned(),
     };
     (clip(&base), why)
+}
+
+/// serde_json's words for a number that is whole but too large for us; one beyond its own it shows as `1e20`.
+fn is_beyond_whole_numbers(given: &str) -> bool {
+    given.starts_with("invalid value: integer")
+        || given.starts_with("invalid type: floating point") && given.contains('e') && !given.contains(['-', '.'])
 }
 
 /// Names of fields come from outside: they are repeated shortened.
@@ -356,7 +363,7 @@ impl Fields {
 pub const LANGUAGES: [&str; 6] = ["en", "pl", "uk", "cs", "ru", "is"];
 
 /// Control characters, and marks that turn the direction of the text around them (F74).
-fn is_unprintable(c: char) -> bool {
+pub fn is_unprintable(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod auth;
 mod docs;
+mod framing;
 mod guests;
 pub mod idempotency;
 pub mod input;

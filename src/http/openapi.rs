@@ -7,9 +7,9 @@ use axum::Router;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::content::{Content, ContentBuilder};
 use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, ParameterBuilder, ParameterIn};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, ResponseBuilder};
@@ -112,6 +112,7 @@ pub fn document() -> OpenApi {
     for (method, path, tag, name, summary, kind) in OTHERS {
         doc.paths.add_path_operation(path, vec![method], other(path, tag, name, summary, kind));
     }
+    let_bodies_be_left_out(&mut doc);
     doc
 }
 
@@ -137,6 +138,29 @@ fn complete(operation: &mut Operation, methods: &[HttpMethod]) {
     }
 }
 
+/// A body of which nothing is required may be left out.
+fn let_bodies_be_left_out(doc: &mut OpenApi) {
+    let schemas = doc.components.as_ref().map(|c| c.schemas.clone()).unwrap_or_default();
+    let asks_for_nothing = |name: &str| match schemas.get(name) {
+        Some(RefOr::T(Schema::Object(object))) => object.required.is_empty(),
+        _ => false,
+    };
+    for item in doc.paths.paths.values_mut() {
+        for operation in [&mut item.post, &mut item.put, &mut item.patch, &mut item.delete].into_iter().flatten() {
+            let Some(RefOr::T(body)) = &mut operation.request_body else { continue };
+            let may_be_empty = |content: &RefOr<Content>| match content {
+                RefOr::T(Content { schema: Some(RefOr::Ref(to)), .. }) => {
+                    to.ref_location.rsplit('/').next().is_some_and(&asks_for_nothing)
+                }
+                _ => false,
+            };
+            if body.content.values().all(may_be_empty) {
+                body.required = Some(Required::False);
+            }
+        }
+    }
+}
+
 fn other(path: &str, tag: &str, name: &str, summary: &str, kind: &str) -> Operation {
     let text = || ObjectBuilder::new().schema_type(Type::String).build();
     let content = ContentBuilder::new().schema(Some(text())).build();
@@ -147,6 +171,21 @@ fn other(path: &str, tag: &str, name: &str, summary: &str, kind: &str) -> Operat
         .summary(Some(summary))
         .response("200", answer)
         .build();
+    let described = |text: &str| ResponseBuilder::new().description(text).build();
+    let further: &[(&str, &str)] = match tag {
+        "pages" => &[("303", "The way goes on there"), ("4XX", "A page that says why not"), ("5XX", "The same")],
+        "payment providers" if kind == "text/html" => {
+            &[("303", "The way goes on there"), ("4XX", "A page that says why not"), ("5XX", "The same")]
+        }
+        "payment providers" => &[
+            ("4XX", "Refused in the gateway's own form; nothing is recorded"),
+            ("503", "Nothing is recorded; to be sent again"),
+        ],
+        _ => &[],
+    };
+    for (status, text) in further {
+        operation.responses.responses.insert((*status).to_owned(), RefOr::T(described(text)));
+    }
     let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
     let parameters = names.map(|name| {
         let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);

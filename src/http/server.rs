@@ -15,8 +15,10 @@ use tokio::net::{TcpListener, TcpSocket, ToSocketAddrs};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use super::guests::{Arriving, Guests, places};
+use super::framing::{Framing, Watched};
+use super::guests::{Arriving, Guests};
 use crate::config::Config;
+use crate::descriptors::Shares;
 
 /// Connections that wait to be accepted. When there are more, the system drops their first packet, and the caller sends
 /// it again only after a second; it takes as many as the system's own limit (`net.core.somaxconn`) allows.
@@ -43,13 +45,16 @@ pub async fn listen(address: impl ToSocketAddrs) -> std::io::Result<TcpListener>
 /// Serves until `stop` says true, then lets requests in flight finish for at most `stop_s`.
 pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut stop: watch::Receiver<bool>) {
     let router = router.layer(DefaultBodyLimit::max(config.body_limit_bytes));
-    let guests = Arc::new(Guests::new(places(config.max_connections), config.max_connections_per_address));
+    let most = Shares::of_this_process(config.max_connections, config.tell_in_flight).callers;
+    let guests = Arc::new(Guests::new(most, config.max_connections_per_address));
     let graceful = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new());
     http.header_read_timeout(Duration::from_secs(config.header_read_s));
     http.max_buf_size(64 * 1024);
     let limit = Duration::from_secs(config.request_s);
+    // What is a little too large is refused by its address, in its form; this is far more than any address takes.
+    let largest = 8 * config.body_limit_bytes.max(config.attachment_limit_bytes) as u64;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -63,21 +68,30 @@ pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut s
         let Some(guest) = guests.admit(peer) else { continue };
         let _ = stream.set_nodelay(true);
         let (router, stop_handle, at) = (router.clone(), stop.clone(), Arc::clone(&guest));
+        let framing = Framing::default();
+        let stream = Watched { stream, framing: framing.clone() };
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
             let (router, stop, guest) = (router.clone(), stop_handle.clone(), Arc::clone(&at));
+            let framing = framing.clone();
             async move {
+                let is_too_large = request.body().size_hint().lower() > largest;
+                let refused = framing.check(request.headers()).or(is_too_large.then_some(413));
                 if request.body().is_end_stream() {
                     guest.is_served();
                 }
                 let arriving = |body| axum::body::Body::new(Arriving { body, guest: Arc::clone(&guest) });
                 let mut request: Request = request.map(arriving);
                 request.extensions_mut().insert(ConnectInfo(peer));
-                let answer = match tokio::time::timeout(limit, router.oneshot(request)).await {
-                    Ok(Ok(answer)) => answer,
-                    Ok(Err(never)) => match never {},
-                    Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+                let answer = match refused {
+                    Some(status) => refuse(status),
+                    None => match tokio::time::timeout(limit, router.oneshot(request)).await {
+                        Ok(Ok(answer)) => answer,
+                        Ok(Err(never)) => match never {},
+                        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+                    },
                 };
                 guest.is_waiting();
+                framing.begin();
                 match answer.extensions().get::<NoAnswer>() {
                     Some(no_answer) => Err(no_answer.hold(stop).await),
                     None => Ok::<Response, NoAnswer>(harden(answer)),
@@ -99,6 +113,12 @@ pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut s
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
         tracing::warn!("Requests in flight did not finish in {grace:?}");
     }
+}
+
+/// A request that is not even read: nothing that follows on its connection can be trusted.
+fn refuse(status: u16) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    (status, [(header::CONNECTION, "close")]).into_response()
 }
 
 /// As an extension of an answer: that answer is never sent, the connection is closed without a byte. For simulated

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -33,11 +34,12 @@ pub fn router(_: &Web) -> Router<Web> {
 
 async fn receive(
     State(web): State<Web>,
-    Path((provider, account)): Path<(String, String)>,
+    path: Result<Path<(String, String)>, PathRejection>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Response {
+    let Ok(Path((provider, account))) = path else { return StatusCode::NOT_FOUND.into_response() };
     let Ok(body) = body else { return StatusCode::PAYLOAD_TOO_LARGE.into_response() };
     if web.intake.is_behind() {
         // The address is not checked yet, so its provider is no label.
@@ -49,6 +51,12 @@ async fn receive(
     }
     match read_and_record(&web, &provider, &account, query.unwrap_or_default(), &headers, body).await {
         Ok(response) => response,
+        // Whoever looks after the database says once that it is away, not each call.
+        Err(FlowError::Store(error)) if error.is_passing() => {
+            web.app.metrics.count(&web.app.metrics.deliveries, &provider, "turned_away");
+            tracing::debug!(error = %error, provider, "A webhook call could not be recorded");
+            later()
+        }
         Err(error) => {
             tracing::error!(error = %error, provider, "A webhook call could not be recorded");
             later()

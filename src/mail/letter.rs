@@ -150,8 +150,8 @@ pub fn check_address(text: &str) -> Result<(), BadAddress> {
 /// The host's ASCII form is taken, because many servers know no other.
 fn parse_address(text: &str) -> Result<lettre::Address, BadAddress> {
     let (user, host) = text.rsplit_once('@').ok_or(BadAddress)?;
-    // Quoted names may hold blanks and what else breaks headers; nobody has one.
-    if text.len() > 254 || !user.bytes().all(|b| b.is_ascii_graphic() && !b"\"()<>[],:;\\@".contains(&b)) {
+    // Quoted names may hold blanks and what else breaks headers; nobody has one. A bar parts the fields that Autopay signs.
+    if text.len() > 254 || !user.bytes().all(|b| b.is_ascii_graphic() && !b"\"()<>[],:;\\@|".contains(&b)) {
         return Err(BadAddress);
     }
     let host = if host.starts_with('[') { host.to_owned() } else { ascii_host(host)? };

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use grosz_providers::wire::{Headers, Http, HttpError, HttpRequest, HttpResponse};
 use tokio::time::timeout;
 
+pub use self::connection::KEPT_CLIENTS;
 use self::connection::{Connections, Slots};
 pub use self::error::{CallError, TlsFault};
 use super::target::{Resolve, SystemResolver, Target, TargetPolicy};
@@ -82,6 +83,8 @@ pub struct OutboundSettings {
     /// and are turned away after the connect limit, so that a gateway that hangs holds neither all sockets nor all
     /// memory.
     pub calls_per_host: usize,
+    /// Connections to one host that are kept for the next calls.
+    pub kept_per_host: usize,
     /// Further certificate authorities to trust, as PEM text. The public ones are built in.
     pub extra_ca_pem: Option<Vec<u8>>,
 }
@@ -94,6 +97,7 @@ impl Default for OutboundSettings {
             client_hook: Limits::new(15, 15, 20_000),
             document: Limits::new(30, 60, 20 * 1024 * 1024),
             calls_per_host: 32,
+            kept_per_host: usize::MAX,
             extra_ca_pem: None,
         }
     }
@@ -106,7 +110,7 @@ pub enum BadSettings {
     #[error("the extra CA file holds no readable PEM certificate")]
     ExtraCa,
     /// Without time left after connecting, a time-out would say nothing about what was sent.
-    #[error("the connect limit must be shorter than the total limit of a {0} call")]
+    #[error("the limit to connect must be shorter than the whole limit of a {0} call")]
     ConnectNotShorter(&'static str),
     /// No call could ever be made.
     #[error("the number of calls per host must be at least 1")]
@@ -171,7 +175,11 @@ impl Outbound {
         if settings.calls_per_host == 0 {
             return Err(BadSettings::NoCalls);
         }
-        let connections = Connections::new(settings.extra_ca_pem.as_deref(), !settings.policy.allow_insecure)?;
+        let connections = Connections::new(
+            settings.extra_ca_pem.as_deref(),
+            !settings.policy.allow_insecure,
+            settings.kept_per_host,
+        )?;
         let slots = Slots::new(settings.calls_per_host);
         let shared = Shared { settings, resolver, observer, connections, slots };
         Ok(Outbound { shared: Arc::new(shared), kind: CallKind::Provider })

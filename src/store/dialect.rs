@@ -328,6 +328,12 @@ impl Store {
     /// # Errors
     /// What stands in the way.
     pub async fn probe(&self) -> Result<(), StoreError> {
+        if let Engine::Postgres(link) = &self.engine
+            && link.is_away()
+        {
+            // Whoever asks wants to know at once.
+            return Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionRefused.into()).into());
+        }
         let mut tx = self.begin().await?;
         // A row is really written: only that shows a full disk.
         let newest =

@@ -50,6 +50,8 @@ pub(super) struct Link {
     answer: Duration,
     doubt: Arc<Doubt>,
     call: Notify,
+    /// The last look found no host that answers.
+    is_away: AtomicBool,
     /// Slices since one had payments with cases or buyers.
     pub(super) slices_alone: AtomicU32,
 }
@@ -124,6 +126,7 @@ impl Link {
             answer,
             doubt: Arc::clone(&doubt),
             call: Notify::new(),
+            is_away: AtomicBool::new(false),
             slices_alone: AtomicU32::new(0),
             hosts,
         });
@@ -155,10 +158,7 @@ impl Link {
                         self.doubt.weigh(&e);
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
-                    Ok(Err(e)) => {
-                        self.doubt.weigh(&e);
-                        return Err(e.into());
-                    }
+                    Ok(Err(e)) => return Err(self.failed(e)),
                     Err(_) => return Err(self.no_answer()),
                 }
             }
@@ -180,10 +180,7 @@ impl Link {
         Box::pin(async move {
             match timeout(self.answer, work).await {
                 Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(e)) => {
-                    self.doubt.weigh(&e);
-                    Err(e.into())
-                }
+                Ok(Err(e)) => Err(self.failed(e)),
                 Err(_) => Err(self.no_answer()),
             }
         })
@@ -199,6 +196,22 @@ impl Link {
                 work.await
             }
         }
+    }
+
+    /// Nobody gets a connection to a host that is away; that is not for want of connections.
+    fn failed(&self, error: sqlx::Error) -> StoreError {
+        self.doubt.weigh(&error);
+        match error {
+            sqlx::Error::PoolTimedOut if self.is_away() => {
+                sqlx::Error::Io(std::io::ErrorKind::ConnectionRefused.into()).into()
+            }
+            error => error.into(),
+        }
+    }
+
+    /// The last look found no host that answers.
+    pub(super) fn is_away(&self) -> bool {
+        self.is_away.load(Ordering::Relaxed)
     }
 
     fn no_answer(&self) -> StoreError {
@@ -386,6 +399,7 @@ async fn keep(link: Weak<Link>, doubt: Arc<Doubt>) {
                 say(found);
             }
             known = found;
+            link.is_away.store(found == Standing::Away, Ordering::Relaxed);
         }
         drop(link);
         tokio::time::sleep(LOOK_PAUSE).await;
@@ -442,8 +456,7 @@ fn pool(connections: u32, wait: Duration, answer: Duration, host: PgConnectOptio
                     return Ok(!is_stale);
                 }
                 // The pool asks again, but waits for ever.
-                timeout(answer, connection.ping()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
-                Ok(true)
+                Ok(timeout(answer, connection.ping()).await.is_ok_and(|pong| pong.is_ok()))
             })
         })
         .connect_lazy_with(host)

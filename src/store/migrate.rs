@@ -43,6 +43,7 @@ impl Store {
                 tx.run("CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY)", &[]).await?;
                 let done = tx.rows("SELECT MAX(version) FROM schema_versions", &[], 1).await?;
                 let done = done.first().map_or(Ok(0), Row::first_int)?;
+                warn_of_newer(done);
                 for (version, text) in MIGRATIONS.iter().filter(|(v, _)| *v > done && *v <= last) {
                     tx.run_text(&for_sqlite(text, now))?;
                     tx.run("INSERT INTO schema_versions (version) VALUES ($1)", args![*version]).await?;
@@ -60,6 +61,7 @@ impl Store {
                     .persistent(link.keeps_statements)
                     .fetch_one(&mut *tx)
                     .await?;
+                warn_of_newer(done);
                 for (version, text) in MIGRATIONS.iter().filter(|(v, _)| *v > done && *v <= last) {
                     sqlx::raw_sql(AssertSqlSafe(for_postgres(text, now))).execute(&mut *tx).await?;
                     sqlx::query("INSERT INTO schema_versions (version) VALUES ($1)")
@@ -72,6 +74,14 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+/// A newer program was here, and this one may run beside it for the time of an upgrade (F49).
+fn warn_of_newer(done: i64) {
+    let known = MIGRATIONS.last().map_or(0, |(version, _)| *version);
+    if done > known {
+        tracing::warn!(schema = done, known, "The schema is of a newer program than this one");
     }
 }
 

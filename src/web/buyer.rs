@@ -10,6 +10,7 @@ use grosz_providers::tax_id::{TaxId, TaxIdError, check_postcode};
 
 use super::guard::Fields;
 use super::locale::{Language, Texts};
+use crate::http::input::holds_card_number;
 use crate::mail::check_address;
 
 /// Countries in the order of the list, each in its own language: first our markets, then the rest by name.
@@ -59,6 +60,8 @@ const PERSONS_WITH_NUMBER: &[&str] = &["IS", "UA", "RU"];
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BuyerForm {
     pub is_company: bool,
+    /// A kind was posted that is neither a person nor a company.
+    is_of_no_kind: bool,
     pub name: String,
     pub tax_id: String,
     pub street: String,
@@ -106,6 +109,7 @@ impl BuyerForm {
     pub fn of(b: &Buyer) -> BuyerForm {
         BuyerForm {
             is_company: b.is_company,
+            is_of_no_kind: false,
             name: b.name.clone(),
             tax_id: b.tax_id.clone(),
             street: b.street.clone(),
@@ -119,8 +123,10 @@ impl BuyerForm {
 
     /// What was posted.
     pub fn posted(fields: &Fields) -> BuyerForm {
+        let kind = fields.text("kind");
         BuyerForm {
-            is_company: fields.text("kind") == "company",
+            is_company: kind == "company",
+            is_of_no_kind: kind != "company" && kind != "individual",
             name: fields.text("name"),
             tax_id: fields.text("tax_id"),
             street: fields.text("street"),
@@ -135,6 +141,10 @@ impl BuyerForm {
     /// The buyer, or `None` with the errors noted beside their fields.
     pub fn check(&mut self, t: &Texts) -> Option<Buyer> {
         self.check_lengths(t);
+        self.check_cards(t);
+        if self.is_of_no_kind {
+            self.refuse("kind", t.err_required);
+        }
         if !COUNTRIES.iter().any(|(code, _)| *code == self.country) {
             self.refuse("country", t.err_country);
         }
@@ -194,6 +204,16 @@ impl BuyerForm {
         }
     }
 
+    /// Whoever fills in a form on the way to a payment may think of a card; its number has no place here (F75).
+    fn check_cards(&mut self, t: &Texts) {
+        let texts = [("name", &self.name), ("street", &self.street), ("city", &self.city)];
+        let wrong: Vec<_> =
+            texts.into_iter().filter(|(_, text)| holds_card_number(text)).map(|(name, _)| name).collect();
+        for name in wrong {
+            self.refuse(name, t.err_card);
+        }
+    }
+
     fn refuse_tax_id(&mut self, t: &Texts, e: &TaxIdError) {
         let shaped = |like: &str| sentence(t.err_tax_shape, &example(t, like));
         match e {
@@ -243,6 +263,11 @@ impl BuyerForm {
     /// The list of countries.
     pub fn countries(&self) -> Vec<Country> {
         COUNTRIES.iter().map(|&(code, name)| Country { code, name, chosen: code == self.country }).collect()
+    }
+
+    /// What is wrong with the kind.
+    pub fn kind_error(&self) -> String {
+        self.error("kind")
     }
 
     /// What is wrong with the country.
@@ -303,7 +328,23 @@ mod tests {
         assert_eq!(buyer.is_some(), expect.is_empty());
     }
 
-    // R-5W-10, R-5W-13
+    // F75
+    #[test]
+    fn a_card_number_is_kept_nowhere() {
+        check(("name=Firma", "name=4242+4242+4242+4242"), &["name"]);
+        check(("Prosta+1", "Jan+5555555555554444"), &["street"]);
+        check(("Warszawa", "4111-1111-1111-1111"), &["city"]);
+        check(("name=Firma", "name=4242+4242+4242+4243"), &[]);
+    }
+
+    // F74
+    #[test]
+    fn a_field_is_one_line_in_one_direction() {
+        let form = BuyerForm::posted(&Fields::read("name=A%0AB&street=C%E2%80%AED".as_bytes()));
+        assert_eq!((form.name.as_str(), form.street.as_str()), ("A B", "C D"));
+    }
+
+    // R-5W-10, R-5W-13, R-OKI-02
     #[test]
     fn each_refusal_stands_beside_its_field() {
         check(("", ""), &[]);
@@ -315,6 +356,8 @@ mod tests {
         check(("Prosta+1", &"x".repeat(121)), &["street"]);
         check(("a@b.pl", "a@"), &["email"]);
         check(("country=PL", "country=XX"), &["country"]);
+        check(("kind=company", "kind=alien"), &["kind"]);
+        check(("kind=company&", ""), &["kind"]);
         check(("country=PL", "country=CZ"), &["postcode", "tax_id"]);
         // A person in Poland gives no number; what is left in the hidden field is no mistake.
         check(("kind=company", "kind=individual"), &[]);

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use grosz_providers::Money;
@@ -14,7 +14,7 @@ use super::format;
 use super::guard::{Fields, check_form, form_token};
 use super::look::{Forms, Look, page, see_other};
 use super::portal::portal_of;
-use super::stop::Stop;
+use super::stop::{Path, Stop};
 use crate::flows::FlowError;
 use crate::flows::start_checkout::{NewPayment, choose_account, create_payment};
 use crate::http::Web;

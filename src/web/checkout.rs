@@ -5,16 +5,16 @@ use std::net::SocketAddr;
 use askama::Template;
 use axum::Extension;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use axum::response::Response;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
 use grosz_providers::Redirect;
 
 use super::buyer::{BuyerForm, summary};
 use super::format;
 use super::guard::{Fields, check_form, form_token, is_token, payer_cookie};
 use super::look::{Forms, Look, page, see_other};
-use super::stop::Stop;
+use super::stop::{Path, Stop};
 use crate::domain::payment::{Reason, Status};
 use crate::flows::FlowError;
 use crate::flows::retry_payment::{ask_first, retry_payment};
@@ -92,10 +92,15 @@ fn public_ip(peer: Peer) -> Option<String> {
 pub(crate) async fn open(
     State(web): State<Web>,
     Path(token): Path<String>,
+    method: Method,
     uri: Uri,
     peer: Peer,
 ) -> Result<Response, Stop> {
     let bill = bill(&web, &token).await?;
+    if method == Method::HEAD {
+        // Whoever only looks whether the link leads somewhere, as programs that read mails do, begins nothing.
+        return Ok(StatusCode::OK.into_response());
+    }
     let look = bill.look(&web, &uri);
     go(&web, &look, &bill, public_ip(peer)).await
 }

@@ -2,12 +2,12 @@
 //! tells the rest, to whoever has a key.
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
 use super::look::{Forms, Look, page};
-use super::stop::Stop;
+use super::stop::{Path, Stop};
 use crate::http::Web;
 
 #[derive(Template)]

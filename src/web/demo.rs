@@ -3,7 +3,7 @@
 use std::path::{Path as FilePath, PathBuf};
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
@@ -11,7 +11,7 @@ use super::console::developer_look;
 use super::format;
 use super::locale::Language;
 use super::look::{Forms, Look, page};
-use super::stop::Stop;
+use super::stop::{Path, Stop};
 use crate::http::Web;
 use crate::store::Page;
 

@@ -11,6 +11,7 @@ use super::look::header_text;
 use super::stop::Stop;
 use crate::clock::seconds;
 use crate::http::Web;
+use crate::http::input::is_unprintable;
 
 /// Counters of the pages; in memory, each process for itself.
 #[derive(Default)]
@@ -69,7 +70,7 @@ impl Fields {
     /// A field's text, trimmed, on one line; empty when it is missing.
     pub fn text(&self, name: &str) -> String {
         let raw = self.0.get(name).map(String::as_str).unwrap_or_default();
-        let one_line: String = raw.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let one_line: String = raw.chars().map(|c| if is_unprintable(c) { ' ' } else { c }).collect();
         one_line.trim().to_owned()
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use askama::Template;
 use axum::body::Bytes;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use grosz_providers::{Money, sign};
@@ -15,7 +15,7 @@ use super::format;
 use super::guard::{Fields, check_form, form_token, is_token};
 use super::locale::Language;
 use super::look::{Forms, Look, page, see_other};
-use super::stop::Stop;
+use super::stop::{Path, Stop};
 use crate::clock;
 use crate::domain::invoice::{Cell, CellFacts, State as InvoiceState, cell};
 use crate::domain::payment::{Reason, Status};

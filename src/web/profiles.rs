@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 
@@ -10,7 +10,7 @@ use super::buyer::{BuyerForm, summary};
 use super::guard::{Fields, check_form, form_token};
 use super::look::{Forms, Look, page, see_other};
 use super::portal::{Portal, portal_of};
-use super::stop::Stop;
+use super::stop::{Path, Stop};
 use crate::http::Web;
 use crate::store::{Profile, Tx};
 

@@ -6,7 +6,7 @@
 
 use askama::Template;
 use axum::body::Bytes;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use grosz_providers::registry;
@@ -16,7 +16,7 @@ use super::checkout::{Bill, again_label, bill_of, go, try_again, why};
 use super::format;
 use super::guard::{Fields, check_form, form_token, is_payer};
 use super::look::{Forms, Look, page, see_other};
-use super::stop::Stop;
+use super::stop::{Path, Stop};
 use crate::domain::payment::Status;
 use crate::http::Web;
 use crate::http::json::Json;

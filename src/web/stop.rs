@@ -4,8 +4,11 @@
 use std::sync::{Arc, Mutex};
 
 use askama::Template;
+use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
 
 use super::look::{Forms, Look, page as render};
 use crate::flows::FlowError;
@@ -25,6 +28,8 @@ pub(crate) enum Stop {
     Off,
     /// The invoice is not there yet.
     NoPdf,
+    /// The database cannot be used at the moment; a moment later it works, perhaps.
+    Away(String),
     /// Ours.
     Fault(String),
 }
@@ -41,14 +46,27 @@ impl From<FlowError> for Stop {
         match e {
             FlowError::NotFound(_) => Stop::NotFound,
             FlowError::Conflict { .. } | FlowError::Invalid { .. } => Stop::Off,
-            FlowError::Gateway(_) | FlowError::Store(_) | FlowError::Internal(_) => Stop::Fault(e.to_string()),
+            FlowError::Store(e) => e.into(),
+            FlowError::Gateway(_) | FlowError::Internal(_) => Stop::Fault(e.to_string()),
         }
     }
 }
 
 impl From<StoreError> for Stop {
     fn from(e: StoreError) -> Stop {
-        Stop::Fault(e.to_string())
+        if e.is_passing() { Stop::Away(e.to_string()) } else { Stop::Fault(e.to_string()) }
+    }
+}
+
+/// A path's parameters. An address that is no text leads nowhere.
+pub(crate) struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Stop;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Stop> {
+        let read = axum::extract::Path::from_request_parts(parts, state).await;
+        read.map(|axum::extract::Path(names)| Path(names)).map_err(|_| Stop::NotFound)
     }
 }
 
@@ -91,19 +109,30 @@ pub(crate) fn page(web: &Web, look: &Look, stop: Stop) -> Response {
         Stop::Slow => (StatusCode::TOO_MANY_REQUESTS, t.slow_title, t.slow_text, "wait"),
         Stop::Off => (StatusCode::CONFLICT, t.off_title, t.off_text, "stop"),
         Stop::NoPdf => (StatusCode::NOT_FOUND, t.no_pdf_title, t.no_pdf_text, "wait"),
+        Stop::Away(_) => (StatusCode::SERVICE_UNAVAILABLE, t.oops_title, t.oops_text, "wait"),
         Stop::Fault(_) => (StatusCode::INTERNAL_SERVER_ERROR, t.oops_title, t.oops_text, "stop"),
     };
     let mut request = String::new();
-    if let Stop::Fault(cause) = &stop {
-        request = web.app.ids.make("req");
-        tracing::error!(request.id = %request, error = %cause, "A page failed");
+    match &stop {
+        Stop::Fault(cause) => {
+            request = web.app.ids.make("req");
+            tracing::error!(request.id = %request, error = %cause, "A page failed");
+        }
+        // Said once by whoever looks after the database.
+        Stop::Away(cause) => tracing::debug!(error = %cause, "A page has to wait"),
+        _ => {}
     }
     let message = Message { look, title, text, mark, request };
     let mut answer =
         render(web, status, Forms::Here, &message).unwrap_or_else(|_| (status, title.to_owned()).into_response());
     super::look::harden(&mut answer);
-    if status == StatusCode::TOO_MANY_REQUESTS {
-        answer.headers_mut().insert("retry-after", axum::http::HeaderValue::from_static("60"));
+    let retry_after = match status {
+        StatusCode::TOO_MANY_REQUESTS => Some("60"),
+        StatusCode::SERVICE_UNAVAILABLE => Some("5"),
+        _ => None,
+    };
+    if let Some(seconds) = retry_after {
+        answer.headers_mut().insert("retry-after", axum::http::HeaderValue::from_static(seconds));
     }
     answer
 }

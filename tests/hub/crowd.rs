@@ -6,8 +6,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::harness::TempDir;
-use crate::program::Program;
+use crate::harness::{KEY, TempDir};
+use crate::program::{Program, until};
 use crate::scene::Scene;
 
 /// The hub may have this many descriptors, so that far fewer connections than guests fit in.
@@ -81,6 +81,48 @@ async fn half_open_connections_keep_nobody_out() {
     scene.hear(under_way).await;
     assert_eq!(scene.gateway.acknowledged.len(), 1, "payers are not kept out either");
     drop(open);
+}
+
+// F35, F43: many endpoints that take messages in and never answer get a share of the connections, not all of them: others
+// are told, invoices are issued, and the hub answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_that_hang_do_not_take_all_connections() {
+    let dir = TempDir::new();
+    let database = format!("sqlite:{}", dir.path().join("hub.db").display());
+    let mut program =
+        Program::new(&database).after("ulimit -n 256").with("tell_timeout_s", "60").with("job_lease_s", "120");
+    let mut scene = Scene::set(&database, &[&program.url]).await;
+    let hanging = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = hanging.local_addr().unwrap();
+    let (count, open) = tokio::sync::watch::channel(0);
+    tokio::spawn(async move {
+        let mut taken = vec![];
+        while let Ok((stream, _)) = hanging.accept().await {
+            taken.push(stream);
+            count.send_replace(taken.len());
+        }
+    });
+    program.start();
+    program.answers().await;
+    for n in 0..20 {
+        let body = serde_json::json!({"url": format!("http://{address}/{n}"), "types": []}).to_string();
+        let add = scene.http.post(format!("{}/v1/webhook-endpoints", program.url)).bearer_auth(KEY);
+        assert_eq!(add.header("content-type", "application/json").body(body).send().await.unwrap().status(), 201);
+    }
+    for n in 0..10 {
+        scene.pay(&format!("{n}/2026")).await;
+    }
+    let under_way = scene.send_out();
+    scene.hear(under_way).await;
+    until("as many endpoints hang as may", async || *open.borrow() >= 64).await;
+    check_healthy(&program).await;
+    assert_eq!(program.get("/readyz").await.unwrap().0, 200);
+    let files = std::fs::read_dir(format!("/proc/{}/fd", program.pid())).unwrap().count();
+    assert!(files < 200, "{files} of 256 are open");
+    scene.finish().await;
+    let alerts = scene.http.get(format!("{}/v1/alerts", program.url)).bearer_auth(KEY).send().await.unwrap();
+    let alerts: serde_json::Value = serde_json::from_str(&alerts.text().await.unwrap()).unwrap();
+    assert_eq!(alerts["data"], serde_json::json!([]), "nobody else suffered");
 }
 
 // F44: as many connections as one address may have, and no more.

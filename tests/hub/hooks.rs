@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use grosz_providers::EventKind;
+use grosz_providers::{Event, EventKind, Reference};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -52,6 +52,28 @@ on_both!(what_is_refused_leaves_no_trace, async |engine: Engine| {
     assert!(counted > 0, "{metrics}");
 });
 
+// Signed and unreadable: no repeat and no waiting helps, so a person is told at once, once for an account.
+on_both!(a_genuine_message_that_cannot_be_read_is_told_at_once, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let matter = matter(&hub).await;
+    let (payment, attempt) = matter.payment(&hub, "1/2026").await;
+    for key in ["undecodable:1", "undecodable:2", "undecodable:1"] {
+        let reference = Reference::Gateway(String::new());
+        let unreadable = Event { reference, ..event(&attempt, key, EventKind::Unknown, "") };
+        matter.receive(&hub, Event { amount: None, gateway_ref: None, ..unreadable }).await;
+    }
+    let mut tx = hub.app.store.read().await.expect("a reader");
+    let page = grosz::store::Page { before: None, limit: 100 };
+    let alerts = tx.alerts(&hub.merchant.id, None, true, &page).await.expect("alerts");
+    let codes: Vec<&str> = alerts.iter().map(|a| a.code.as_str()).collect();
+    assert_eq!(codes, ["event.unreadable"]);
+    let filter = grosz::store::DeliveryFilter::default();
+    assert_eq!(tx.deliveries(&hub.merchant.id, &filter, &page).await.expect("deliveries").len(), 2, "kept");
+    assert_eq!(tx.transitions(&hub.merchant.id, &payment.id).await.expect("moves").len(), 1);
+    let planned = tx.jobs(&hub.merchant.id, None, &page).await.expect("jobs");
+    assert!(planned.iter().all(|j| j.kind.word() != "retry_event"), "{planned:?}");
+});
+
 // F44, F45: a head that never ends and a body that lies about its length cost one connection and a time limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_and_lying_callers_do_not_hold_the_others() {
@@ -80,13 +102,17 @@ async fn slow_and_lying_callers_do_not_hold_the_others() {
 
 // F44: requests that can be read in two ways are read in none.
 #[tokio::test(flavor = "multi_thread")]
-async fn two_lengths_are_refused() {
+async fn what_can_be_read_in_two_ways_is_refused() {
     let hub = Hub::start(Engine::Sqlite).await;
     let address = hub.url.trim_start_matches("http://").to_owned();
     for head in [
         "POST /webhooks/a/b HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nContent-Length: 5\r\n\r\nabcde",
         "POST /webhooks/a/b HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n",
         "GET / HTTP/1.1\r\nHost : h\r\n\r\n",
+        "POST /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /healthz HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+        "POST /healthz HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+        "POST /healthz HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ] {
         let mut stream = tokio::net::TcpStream::connect(&address).await.expect("a connection");
         stream.write_all(head.as_bytes()).await.expect("sent");
@@ -94,6 +120,34 @@ async fn two_lengths_are_refused() {
         let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
         read.expect("closed").expect("read");
         assert!(answer.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&answer));
+    }
+}
+
+// F45: a length that nobody takes is refused before a byte of the body came; so is a head that is too large. A body of
+// unknown length is fine, also after another request on its connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_is_refused_at_once() {
+    let hub = Hub::start_with(Engine::Sqlite, |c| c.request_s = 600).await;
+    let address = hub.url.trim_start_matches("http://").to_owned();
+    let large = format!("GET /healthz HTTP/1.1\r\nHost: h\r\nX-Large: {}\r\n\r\n", "x".repeat(16 * 1024));
+    let chunked = "POST /healthz HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n";
+    let sized = "POST /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nabcde";
+    let last = "GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    for (requests, expect) in [
+        (vec!["POST /webhooks/a/b HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000000\r\n\r\nx"], vec!["413"]),
+        (vec![&large], vec!["431"]),
+        (vec![sized, chunked, sized, chunked, last], vec!["405", "405", "405", "405", "200"]),
+    ] {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.expect("a connection");
+        let mut statuses = vec![];
+        for request in &requests {
+            stream.write_all(request.as_bytes()).await.expect("sent");
+            let mut answer = vec![0; 4096];
+            let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut answer)).await;
+            let read = read.expect("an answer").expect("read");
+            statuses.push(String::from_utf8_lossy(&answer[9..read.max(9)]).chars().take(3).collect::<String>());
+        }
+        assert_eq!(statuses, expect, "{requests:?}");
     }
 }
 

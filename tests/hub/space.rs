@@ -119,6 +119,10 @@ async fn a_full_disk_acknowledges_nothing() {
     let read = http.get(format!("{url}/v1/payments")).bearer_auth(KEY).send().await.unwrap();
     assert_eq!(read.status(), 200, "reads live");
     assert_eq!(program.get("/healthz").await.unwrap().0, 200);
+    // A page that has to write says that it is a matter of a moment.
+    let page = http.get(format!("{url}/pay/{}", scene.payments[0].token)).send().await.unwrap();
+    let again = page.headers().get("retry-after").and_then(|at| at.to_str().ok());
+    assert_eq!((page.status().as_u16(), again), (503, Some("5")));
     disk.make_room(&program);
     until("it takes writes again", async || ready(200).await).await;
     scene.finish().await;

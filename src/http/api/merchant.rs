@@ -94,14 +94,25 @@ fn check_origins(fields: &mut Fields, all: &[String]) -> Vec<String> {
     }
     let mut checked = vec![];
     for (n, text) in all.iter().take(50).enumerate() {
-        let origin = url::Url::parse(text).ok().filter(|u| matches!(u.scheme(), "https" | "http")).map(|u| u.origin());
-        match origin.map(|o| o.ascii_serialization()) {
-            Some(origin) if origin == *text => checked.push(origin),
-            Some(origin) => fields.refuse(&format!("/return_origins/{n}"), format!("must be written {origin}")),
-            None => fields.refuse(&format!("/return_origins/{n}"), "must be an origin such as https://shop.example"),
+        match check_origin(text) {
+            Ok(()) => checked.push(text.clone()),
+            Err(why) => fields.refuse(&format!("/return_origins/{n}"), why),
         }
     }
     checked
+}
+
+/// Checks one origin.
+///
+/// # Errors
+/// The end of a sentence that begins with its name.
+pub fn check_origin(text: &str) -> Result<(), String> {
+    let origin = url::Url::parse(text).ok().filter(|u| matches!(u.scheme(), "https" | "http")).map(|u| u.origin());
+    match origin.map(|o| o.ascii_serialization()) {
+        Some(origin) if origin == *text => Ok(()),
+        Some(origin) => Err(format!("must be written {origin}")),
+        None => Err("must be an origin such as https://shop.example".into()),
+    }
 }
 
 fn view(m: crate::store::Merchant, caller: &Caller) -> Merchant {

@@ -40,6 +40,7 @@ use utoipa::Path;
 use utoipa::openapi::path::{HttpMethod, Operation};
 use utoipa::openapi::{RefOr, Schema};
 
+pub use merchant::check_origin;
 pub use orders::{Called, Orders};
 
 use super::Web;

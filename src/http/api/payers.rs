@@ -71,7 +71,7 @@ pub struct PayerChange {
 async fn create(State(web): State<Web>, caller: Caller, post: Post<NewPayer>) -> Result<Response, Problem> {
     let (app, new) = (&*web.app, &post.input);
     let mut fields = Fields::default();
-    let name = fields.line("/name", &new.name, 200);
+    let name = fields.free_text("/name", &new.name, 200);
     let email = fields.email("/email", &new.email);
     let language = new.language.as_deref().map(|l| fields.language("/language", l));
     fields.finish()?;
@@ -123,7 +123,7 @@ async fn change(
     Input(change): Input<PayerChange>,
 ) -> Result<Json<Payer>, Problem> {
     let mut fields = Fields::default();
-    let name = change.name.map(|n| fields.line("/name", &n, 200));
+    let name = change.name.map(|n| fields.free_text("/name", &n, 200));
     let email = change.email.map(|e| fields.email("/email", &e));
     let language = change.language.map(|l| fields.language("/language", &l));
     fields.finish()?;

@@ -14,7 +14,7 @@ use super::{BadSettings, CallKind};
 use crate::outbound::target::Target;
 
 /// How many pinned clients are kept with their open connections. When there are more, all start anew.
-const KEPT_CLIENTS: usize = 128;
+pub const KEPT_CLIENTS: usize = 128;
 
 /// Shorter than the keep-alive of common servers, so that few kept connections are dead ones.
 const IDLE: Duration = Duration::from_secs(15);
@@ -30,6 +30,7 @@ pub(super) struct Connections {
     tls: rustls::ClientConfig,
     https_only: bool,
     kept: Mutex<HashMap<Pin, reqwest::Client>>,
+    kept_per_host: usize,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -41,9 +42,13 @@ struct Pin {
 }
 
 impl Connections {
-    pub(super) fn new(extra_ca_pem: Option<&[u8]>, https_only: bool) -> Result<Self, BadSettings> {
+    pub(super) fn new(
+        extra_ca_pem: Option<&[u8]>,
+        https_only: bool,
+        kept_per_host: usize,
+    ) -> Result<Self, BadSettings> {
         let tls = tls(extra_ca_pem)?;
-        Ok(Connections { tls, https_only, kept: Mutex::new(HashMap::new()) })
+        Ok(Connections { tls, https_only, kept: Mutex::new(HashMap::new()), kept_per_host })
     }
 
     /// A client for the target; a fresh one holds no connection and keeps none.
@@ -69,7 +74,7 @@ impl Connections {
         if kept.len() >= KEPT_CLIENTS {
             kept.clear();
         }
-        let client = self.build(target, &pin.addresses, connect, usize::MAX)?;
+        let client = self.build(target, &pin.addresses, connect, self.kept_per_host)?;
         kept.insert(pin, client.clone());
         Ok(client)
     }

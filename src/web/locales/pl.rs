@@ -84,6 +84,7 @@ pub(crate) const TEXTS: Texts = Texts {
     err_summary: "Popraw zaznaczone pola.",
     err_required: "Wypełnij to pole.",
     err_long: "Ten tekst jest za długi.",
+    err_card: "Nie wpisuj tutaj numeru karty.",
     err_email: "To nie jest adres e-mail.",
     err_postcode: "To nie jest kod pocztowy tego kraju.",
     err_tax_missing: "Firma podaje swój numer podatkowy.",

@@ -84,6 +84,7 @@ pub(crate) const TEXTS: Texts = Texts {
     err_summary: "Исправьте отмеченные поля.",
     err_required: "Заполните это поле.",
     err_long: "Этот текст слишком длинный.",
+    err_card: "Не вписывайте сюда номер карты.",
     err_email: "Это не адрес e-mail.",
     err_postcode: "Это не почтовый индекс этой страны.",
     err_tax_missing: "Компания указывает свой налоговый номер.",

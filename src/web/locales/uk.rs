@@ -84,6 +84,7 @@ pub(crate) const TEXTS: Texts = Texts {
     err_summary: "Виправте позначені поля.",
     err_required: "Заповніть це поле.",
     err_long: "Цей текст задовгий.",
+    err_card: "Не вписуйте сюди номер картки.",
     err_email: "Це не адреса e-mail.",
     err_postcode: "Це не поштовий індекс цієї країни.",
     err_tax_missing: "Компанія вказує свій податковий номер.",
