@@ -96,19 +96,9 @@ $as "$BIN/initdb" -D "$DIR/data" -U postgres -A trust -E UTF8 --no-locale >&2
 echo "$as"
 "#;
 
-/// As an operator sets up a server. Durability stays as it is by default: on. PostgreSQL's manual has a quarter of the
-/// machine's memory be its buffers ("Resource Consumption", `shared_buffers`).
-fn settings() -> [String; 4] {
-    let buffers = format!("shared_buffers={}MB", (memory_mb() / 4).max(128));
-    [buffers, "max_connections=200".into(), "max_wal_size=4GB".into(), "checkpoint_timeout=15min".into()]
-}
-
-/// The machine's memory; 0 where the system does not say.
-fn memory_mb() -> u64 {
-    let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = told.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
-    total.and_then(|kb| kb.parse::<u64>().ok()).map_or(0, |kb| kb / 1024)
-}
+/// As an operator sets up a small server. Durability stays as it is by default: on.
+const SETTINGS: &[&str] =
+    &["max_connections=200", "shared_buffers=512MB", "max_wal_size=4GB", "checkpoint_timeout=15min"];
 
 impl Cluster {
     fn start(room: &Path, slow: Option<&SlowFlush>) -> Option<Cluster> {
@@ -125,7 +115,7 @@ impl Cluster {
         let text = |path: PathBuf| path.display().to_string();
         command.extend([text(bin.join("postgres")), "-D".into(), text(dir.join("data")), "-h".into()]);
         command.extend(["127.0.0.1".into(), "-p".into(), port.to_string(), "-k".into(), text(dir)]);
-        command.extend(settings().into_iter().flat_map(|setting| ["-c".into(), setting]));
+        command.extend(SETTINGS.iter().flat_map(|s| ["-c".into(), (*s).into()]));
         let child = Cluster::start_server(&command, slow, room.join("postgres.log"));
         let cluster = Cluster { child, command, slow: slow.cloned(), bin, port };
         cluster.wait();
