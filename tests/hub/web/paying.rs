@@ -7,7 +7,9 @@ use grosz_providers::{Currency, Money};
 use serde_json::json;
 
 use super::{Visitor, csrf, inside, location, pay_link, portal, without_profiles};
-use crate::harness::Engine;
+use crate::harness::{Engine, Hub};
+use crate::matter::matter;
+use crate::on_both;
 use crate::stories::stage::{Stage, line};
 
 const GOOD: &[(&str, &str)] = &[
@@ -32,6 +34,18 @@ fn filled<'a>(token: &'a str, change: &[(&'a str, &'a str)], keep: bool) -> Vec<
     }
     fields
 }
+
+// Programs that read mails look whether a link leads somewhere: nothing begins at the gateway.
+on_both!(a_link_that_is_only_looked_at_begins_nothing, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let matter = matter(&hub).await;
+    let (payment, attempt) = matter.lone_payment(&hub).await;
+    let looked = hub.raw("HEAD", &pay_link(&payment), &[], vec![]).await;
+    assert_eq!((looked.status, looked.body.len()), (200, 0));
+    assert_eq!(hub.raw("HEAD", &format!("/pay/{}", "0".repeat(32)), &[], vec![]).await.status, 404);
+    let now = hub.tx().await.attempt(&payment.merchant_id, &attempt.id).await.unwrap().unwrap();
+    assert_eq!((now.state.as_str(), now.redirect.is_none()), ("created", true));
+});
 
 async fn profiles(stage: &Stage) -> Vec<String> {
     let mut tx = stage.hub.tx().await;
