@@ -136,7 +136,7 @@ impl Ways {
             limits.total_once = Duration::from_secs(config.once_call_s);
         }
         settings.calls_per_host = settings.calls_per_host.max(config.tell_concurrency);
-        let shares = Shares::of_this_process(config.max_connections, config.tell_in_flight);
+        let shares = Shares::of_this_process(config);
         if shares.is_short {
             settings.kept_per_host = (shares.telling / KEPT_CLIENTS).max(1);
             tracing::warn!(

@@ -203,13 +203,13 @@ type Failure = Box<dyn std::error::Error>;
 /// The text says what to change.
 pub fn main() -> Result<(), Failure> {
     let cli = Cli::parse();
+    crate::descriptors::raise();
     let file = cli.config.as_deref();
     let environment = || std::env::vars();
     match cli.command {
         None | Some(Command::Demo) => {
             let config = crate::demo::demo_config(environment())?;
             start_logs(&config);
-            crate::descriptors::raise();
             block_on(async {
                 let stop = crate::run::stop_on_signals()?;
                 Ok(crate::demo::run(config, stop, say).await?)
@@ -267,7 +267,6 @@ fn serve(config: Config) -> Result<(), Failure> {
         return Err(Box::new(ConfigError("role must be all, web or worker".into())));
     }
     start_logs(&config);
-    crate::descriptors::raise();
     block_on(async {
         let stop = crate::run::stop_on_signals()?;
         let app = Arc::new(App::open(config, Clock::System).await?);

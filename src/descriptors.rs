@@ -1,6 +1,8 @@
 //! How many connections this process may have open, and how they are shared out: callers, deliveries to client apps, and
 //! what the hub itself cannot do without. One kind that takes all would stop the others (F35, F43, F44).
 
+use crate::config::Config;
+
 /// For the database, files, and calls to gateways and invoicing APIs.
 const KEPT: usize = 128;
 
@@ -25,8 +27,9 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Of what this process may have (`ulimit -n`), for these wishes.
-    pub fn of_this_process(callers: usize, telling: usize) -> Shares {
+    /// Of what this process may have (`ulimit -n`), for what the settings want.
+    pub fn of_this_process(config: &Config) -> Shares {
+        let (callers, telling) = (config.max_connections, config.tell_in_flight);
         let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
         match soft_limit_of_files(&limits) {
             Some(limit) => Shares::of(limit, callers, telling),

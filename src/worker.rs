@@ -90,7 +90,7 @@ struct Seen {
 
 impl Worker {
     fn new(app: SharedApp) -> Worker {
-        let most_places = Shares::of_this_process(app.config.max_connections, app.config.tell_in_flight).telling;
+        let most_places = Shares::of_this_process(&app.config).telling;
         Worker {
             slots: Arc::new(Semaphore::new(app.config.job_concurrency)),
             running: JoinSet::new(),

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const LENGTH: &[u8] = b"content-length:";
@@ -64,8 +64,8 @@ impl Head {
 }
 
 impl Framing {
-    /// The head was read as these headers: answers why its request is refused, with the status.
-    pub fn check(&self, headers: &HeaderMap) -> Option<u16> {
+    /// The head was read as these headers: answers the status with which its request is refused.
+    pub fn check(&self, headers: &HeaderMap) -> Option<StatusCode> {
         let (has_both, coding) = {
             let mut head = self.lock();
             head.is_over = true;
@@ -74,10 +74,10 @@ impl Framing {
         // Other codings than the one that every server must know are nobody's here.
         let is_odd = coding.iter().count() > 1 || coding.iter().any(|c| !c.as_bytes().eq_ignore_ascii_case(b"chunked"));
         if has_both && headers.contains_key(header::TRANSFER_ENCODING) || is_odd {
-            return Some(400);
+            return Some(StatusCode::BAD_REQUEST);
         }
         let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-        (size > LARGEST_HEAD).then_some(431)
+        (size > LARGEST_HEAD).then_some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
     }
 
     /// The answer is made: what comes now is the next head.

@@ -45,7 +45,7 @@ pub async fn listen(address: impl ToSocketAddrs) -> std::io::Result<TcpListener>
 /// Serves until `stop` says true, then lets requests in flight finish for at most `stop_s`.
 pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut stop: watch::Receiver<bool>) {
     let router = router.layer(DefaultBodyLimit::max(config.body_limit_bytes));
-    let most = Shares::of_this_process(config.max_connections, config.tell_in_flight).callers;
+    let most = Shares::of_this_process(config).callers;
     let guests = Arc::new(Guests::new(most, config.max_connections_per_address));
     let graceful = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
@@ -75,7 +75,8 @@ pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut s
             let framing = framing.clone();
             async move {
                 let is_too_large = request.body().size_hint().lower() > largest;
-                let refused = framing.check(request.headers()).or(is_too_large.then_some(413));
+                let refused =
+                    framing.check(request.headers()).or(is_too_large.then_some(StatusCode::PAYLOAD_TOO_LARGE));
                 if request.body().is_end_stream() {
                     guest.is_served();
                 }
@@ -116,8 +117,7 @@ pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut s
 }
 
 /// A request that is not even read: nothing that follows on its connection can be trusted.
-fn refuse(status: u16) -> Response {
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+fn refuse(status: StatusCode) -> Response {
     (status, [(header::CONNECTION, "close")]).into_response()
 }
 
