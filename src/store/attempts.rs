@@ -165,8 +165,9 @@ impl Tx {
     fn attempt_with_new_capture(&mut self, merchant: &str, account: &str, gateway_ref: &str) -> Option<Attempt> {
         let folders = self.folders().filter(|f| f.payment.merchant_id == merchant);
         for folder in folders {
-            let capture = folder.captures.iter().find(|(c, _)| c.gateway_ref == gateway_ref);
-            let attempt = capture.and_then(|(c, _)| folder.attempts.iter().find(|(a, _)| a.id == c.attempt_id));
+            let capture = folder.captures.iter().find(|kept| kept.capture.gateway_ref == gateway_ref);
+            let attempt =
+                capture.and_then(|kept| folder.attempts.iter().find(|(a, _)| a.id == kept.capture.attempt_id));
             if let Some((attempt, _)) = attempt.filter(|(a, _)| a.provider_account_id == account) {
                 return Some(attempt.clone());
             }
@@ -241,7 +242,7 @@ impl Tx {
     /// Captures of a payment, over all its attempts.
     pub async fn captures(&mut self, merchant: &str, payment: &str) -> Result<Vec<Capture>, StoreError> {
         if let Some(folder) = self.folder(merchant, payment) {
-            return Ok(folder.captures.iter().map(|(c, _)| c.clone()).collect());
+            return Ok(folder.captures.iter().map(|kept| kept.capture.clone()).collect());
         }
         let rows = self
             .rows(
@@ -266,7 +267,7 @@ impl Tx {
             return Ok(());
         }
         self.raise_version(merchant, payment).await?;
-        self.run_sets(&[captures_set(&[(merchant, payment, c, now)])]).await?;
+        self.run_sets(&[captures_set(&[(merchant, payment, c, now)], PUT_CAPTURES)]).await?;
         Ok(())
     }
 }
@@ -332,8 +333,31 @@ pub(super) fn states_set<'a>(changed: &[&'a Attempt]) -> Set<'a> {
     )
 }
 
-/// Captures to be written: merchant, payment, capture, instant; a paid one stays paid.
-pub(super) fn captures_set<'a>(put: &[(&'a str, &'a str, &'a Capture, i64)]) -> Set<'a> {
+macro_rules! add_captures {
+    ($otherwise:literal) => {
+        concat!(
+            "INSERT INTO captures (merchant_id, id, payment_id, attempt_id, gateway_ref, state, amount, currency, surplus, updated_at)
+             SELECT merchant_id, id, payment_id, attempt_id, gateway_ref, state, amount, currency, surplus, updated_at FROM r", $otherwise
+        )
+    };
+}
+
+/// Adds captures that are known to be new; where they are not, it is an error.
+pub(super) const ADD_CAPTURES: &str = add_captures!("");
+/// Adds captures, or changes those that are there; a paid one stays paid.
+pub(super) const PUT_CAPTURES: &str = add_captures!(
+    " WHERE true ON CONFLICT (merchant_id, attempt_id, gateway_ref) DO UPDATE SET
+      state = CASE WHEN captures.state = 'paid' THEN captures.state ELSE excluded.state END,
+      amount = CASE WHEN captures.state = 'paid' THEN captures.amount ELSE excluded.amount END,
+      surplus = CASE WHEN captures.state = 'paid' THEN captures.surplus ELSE excluded.surplus END,
+      updated_at = excluded.updated_at"
+);
+
+/// A capture to be written: merchant, payment, capture, instant.
+pub(super) type PutCapture<'a> = (&'a str, &'a str, &'a Capture, i64);
+
+/// Captures to be written.
+pub(super) fn captures_set<'a>(put: &[PutCapture<'a>], how: &'static str) -> Set<'a> {
     let rows = put.iter().map(|(merchant, payment, c, now)| {
         row![
             *merchant,
@@ -349,15 +373,20 @@ pub(super) fn captures_set<'a>(put: &[(&'a str, &'a str, &'a Capture, i64)]) -> 
         ]
     });
     Set::new(
-        &["merchant_id", "id", "payment_id", "attempt_id", "gateway_ref", "state", "amount", "currency", "surplus", "updated_at"],
+        &[
+            "merchant_id",
+            "id",
+            "payment_id",
+            "attempt_id",
+            "gateway_ref",
+            "state",
+            "amount",
+            "currency",
+            "surplus",
+            "updated_at",
+        ],
         rows,
-        "INSERT INTO captures (merchant_id, id, payment_id, attempt_id, gateway_ref, state, amount, currency, surplus, updated_at)
-         SELECT merchant_id, id, payment_id, attempt_id, gateway_ref, state, amount, currency, surplus, updated_at FROM r WHERE true
-         ON CONFLICT (merchant_id, attempt_id, gateway_ref) DO UPDATE SET
-             state = CASE WHEN captures.state = 'paid' THEN captures.state ELSE excluded.state END,
-             amount = CASE WHEN captures.state = 'paid' THEN captures.amount ELSE excluded.amount END,
-             surplus = CASE WHEN captures.state = 'paid' THEN captures.surplus ELSE excluded.surplus END,
-             updated_at = excluded.updated_at",
+        how,
     )
 }
 

@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 
 use grosz_providers::Reference;
 
-use super::attempts::{self, Attempt, Capture};
+use super::attempts::{self, Attempt, Capture, PutCapture};
 use super::cases::{self, Case, ChangedCase};
 use super::deliveries::{self, EventRow, NewDelivery};
 use super::dialect::{Arg, StoreError, Tx};
@@ -74,7 +74,16 @@ pub(super) struct Folder {
     /// The version in the database; another one in `payment` says that it has to be written.
     version_read: i64,
     pub(super) attempts: Vec<(Attempt, bool)>,
-    pub(super) captures: Vec<(Capture, Option<i64>)>,
+    pub(super) captures: Vec<KeptCapture>,
+}
+
+/// A capture of the book.
+pub(super) struct KeptCapture {
+    pub(super) capture: Capture,
+    /// It is in the database already.
+    was_read: bool,
+    /// It has to be written, with this instant.
+    put_at: Option<i64>,
 }
 
 /// A case, and how many of its payments are completed.
@@ -347,12 +356,12 @@ impl Tx {
         }
         for row in captures {
             if let Some(folder) = book.payments.get_mut(&row.text("payment_id")?) {
-                folder.captures.push((attempts::capture(&row)?, None));
+                folder.captures.push(KeptCapture { capture: attempts::capture(&row)?, was_read: true, put_at: None });
             }
         }
         for folder in book.payments.values_mut() {
             folder.attempts.sort_by_key(|(a, _)| a.no);
-            folder.captures.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+            folder.captures.sort_by(|a, b| a.capture.id.cmp(&b.capture.id));
         }
         for row in case_rows {
             let folder = CaseFolder::of(&row)?;
@@ -436,12 +445,9 @@ impl Tx {
         let held: Vec<&Payment> = folders().filter(is_held).map(|f| &f.payment).collect();
         let attempts: Vec<&Attempt> =
             folders().flat_map(|f| &f.attempts).filter(|(_, is_changed)| *is_changed).map(|(a, _)| a).collect();
-        let captures: Vec<(&str, &str, &Capture, i64)> = folders()
-            .flat_map(|f| {
-                let put = f.captures.iter().filter_map(|(c, at)| Some((c, (*at)?)));
-                put.map(|(c, at)| (f.payment.merchant_id.as_str(), f.payment.id.as_str(), c, at))
-            })
-            .collect();
+        let put_captures =
+            |was_read: bool| -> Vec<PutCapture<'_>> { folders().flat_map(|f| f.put_captures(was_read)).collect() };
+        let (added, changed_captures) = (put_captures(false), put_captures(true));
         let mut cases: Vec<ChangedCase<'_>> =
             book.cases.values().filter(|c| c.is_changed).map(CaseFolder::changed).collect::<Result<_, _>>()?;
         cases.sort_unstable_by(|a, b| a.case.id.cmp(&b.case.id));
@@ -452,8 +458,9 @@ impl Tx {
             attempts::new_set(&new.attempts),
             deliveries::new_set(&new.deliveries),
             deliveries::repeats_set(&new.repeats),
-            deliveries::events_set(&new.events, &events).exact(),
-            attempts::captures_set(&captures),
+            deliveries::events_set(&new.events, &events, deliveries::ADD_EVENTS),
+            attempts::captures_set(&added, attempts::ADD_CAPTURES),
+            attempts::captures_set(&changed_captures, attempts::PUT_CAPTURES),
             attempts::states_set(&attempts),
             payments::transitions_set(&new.transitions),
             cases::changed_set(&cases),
@@ -461,9 +468,12 @@ impl Tx {
             messages::new_set(&new.messages),
             messages::tellings_set(&new.tellings),
             super::jobs::new_set(&new.jobs),
-            idempotency::new_set(&new.answers).exact(),
+            idempotency::new_set(&new.answers),
         ];
-        self.run_sets_of_book(&sets).await?;
+        self.run_sets_of_book(&sets).await.map_err(|error| match error {
+            StoreError::Taken => StoreError::Conflict,
+            other => other,
+        })?;
         drop(sets);
         Ok(Some((book, new)))
     }
@@ -524,7 +534,7 @@ impl Book {
         for folder in self.payments.values_mut() {
             folder.version_read = folder.payment.version;
             folder.attempts.iter_mut().for_each(|(_, is_changed)| *is_changed = false);
-            folder.captures.iter_mut().for_each(|(_, at)| *at = None);
+            folder.captures.iter_mut().for_each(|kept| (kept.was_read, kept.put_at) = (true, None));
         }
         for folder in self.cases.values_mut().filter(|c| c.is_changed) {
             folder.is_changed = false;
@@ -641,7 +651,7 @@ impl Folder {
     /// Before writing: a change of what hangs on the payment is one of the payment.
     fn settle(&mut self) {
         let is_changed = self.attempts.iter().any(|(_, is_changed)| *is_changed)
-            || self.captures.iter().any(|(_, put_at)| put_at.is_some());
+            || self.captures.iter().any(|kept| kept.put_at.is_some());
         if is_changed && self.payment.version == self.version_read {
             self.payment.version += 1;
         }
@@ -650,14 +660,21 @@ impl Folder {
     /// As the statement does: a paid capture stays as it is.
     pub(super) fn put_capture(&mut self, c: &Capture, now: i64) {
         let same = |known: &Capture| known.attempt_id == c.attempt_id && known.gateway_ref == c.gateway_ref;
-        match self.captures.iter_mut().find(|(known, _)| same(known)) {
-            Some((known, at)) => {
-                if known.state != "paid" {
-                    *known = Capture { id: known.id.clone(), ..c.clone() };
+        match self.captures.iter_mut().find(|kept| same(&kept.capture)) {
+            Some(kept) => {
+                if kept.capture.state != "paid" {
+                    kept.capture = Capture { id: kept.capture.id.clone(), ..c.clone() };
                 }
-                *at = Some(now);
+                kept.put_at = Some(now);
             }
-            None => self.captures.push((c.clone(), Some(now))),
+            None => self.captures.push(KeptCapture { capture: c.clone(), was_read: false, put_at: Some(now) }),
         }
+    }
+
+    /// The captures that have to be written, those that are in the database already or those that are not.
+    fn put_captures(&self, was_read: bool) -> impl Iterator<Item = PutCapture<'_>> {
+        let (merchant, payment) = (self.payment.merchant_id.as_str(), self.payment.id.as_str());
+        let put = self.captures.iter().filter(move |kept| kept.was_read == was_read);
+        put.filter_map(move |kept| Some((merchant, payment, &kept.capture, kept.put_at?)))
     }
 }

@@ -201,7 +201,8 @@ impl Tx {
             book.new.events.push(e.clone());
             return Ok(true);
         }
-        let touched = self.run_sets(&[events_set(std::slice::from_ref(e), &[to_json(&*e.event)?])]).await?;
+        let bodies = [to_json(&*e.event)?];
+        let touched = self.run_sets(&[events_set(std::slice::from_ref(e), &bodies, ADD_EVENTS_UNLESS_TAKEN)]).await?;
         Ok(touched == [1])
     }
 
@@ -360,8 +361,26 @@ pub(super) fn repeats_set(repeats: &HashMap<(String, String), (i64, i64)>) -> Se
     )
 }
 
-/// Events to be kept, with what they say as JSON; those whose identity is taken are left out.
-pub(super) fn events_set<'a>(new: &'a [EventRow], bodies: &'a [String]) -> Set<'a> {
+macro_rules! add_events {
+    ($otherwise:literal) => {
+        concat!(
+            "INSERT INTO events (merchant_id, id, account_id, event_key, origin, delivery_id, body_sha256, kind, body, state, attempt_id,
+                 payment_id, tries, created_at)
+             SELECT merchant_id, id, account_id, event_key, origin, delivery_id, body_sha256, kind, body, state, attempt_id, payment_id, tries,
+                 created_at FROM r", $otherwise
+        )
+    };
+}
+
+/// Adds events; one whose identity is taken is an error. PostgreSQL does not write down first that it is going to insert,
+/// and asks the index once instead of twice.
+pub(super) const ADD_EVENTS: &str = add_events!("");
+/// Adds events but for those whose identity is taken.
+const ADD_EVENTS_UNLESS_TAKEN: &str =
+    add_events!(" WHERE true ON CONFLICT (merchant_id, account_id, event_key) DO NOTHING");
+
+/// Events to be kept, with what they say as JSON.
+pub(super) fn events_set<'a>(new: &'a [EventRow], bodies: &'a [String], add: &'static str) -> Set<'a> {
     let rows = new.iter().zip(bodies).map(|(e, body)| {
         row![
             &e.merchant_id,
@@ -382,15 +401,23 @@ pub(super) fn events_set<'a>(new: &'a [EventRow], bodies: &'a [String]) -> Set<'
     });
     Set::new(
         &[
-            "merchant_id", "id", "account_id", "event_key", "origin", "delivery_id", "body_sha256", "kind", "body", "state", "attempt_id",
-            "payment_id", "tries", "created_at",
+            "merchant_id",
+            "id",
+            "account_id",
+            "event_key",
+            "origin",
+            "delivery_id",
+            "body_sha256",
+            "kind",
+            "body",
+            "state",
+            "attempt_id",
+            "payment_id",
+            "tries",
+            "created_at",
         ],
         rows,
-        "INSERT INTO events (merchant_id, id, account_id, event_key, origin, delivery_id, body_sha256, kind, body, state, attempt_id,
-             payment_id, tries, created_at)
-         SELECT merchant_id, id, account_id, event_key, origin, delivery_id, body_sha256, kind, body, state, attempt_id, payment_id, tries,
-             created_at FROM r WHERE true
-         ON CONFLICT (merchant_id, account_id, event_key) DO NOTHING",
+        add,
     )
 }
 

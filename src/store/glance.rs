@@ -1,4 +1,5 @@
-//! What lists show of a payment, kept with it as the text that the API answers: a list is then one look-up and a copy.
+//! What lists show of a payment, kept with it as the values that the API answers: a list is then one look-up, and a copy
+//! with the values' names between them.
 //!
 //! The text is good for one version of the payment, which is kept beside it. Whatever changes what the text says raises
 //! the version (programs from before that, all but once: ADR 0034), so a text that was not written anew is not wrong, only
@@ -15,7 +16,7 @@ use super::attempts::{self, Attempt};
 use super::dialect::{Arg, StoreError, Tx, args};
 use super::invoices::InvoiceGlance;
 use super::payments::{self, Payment, PaymentFilter, from_payments};
-use super::rows::{Row, to_json};
+use super::rows::Row;
 use super::set::{Set, row};
 use crate::clock::rfc3339;
 use crate::domain::payment::{Reason, Status};
@@ -30,6 +31,8 @@ pub struct Glance<'a> {
     status: &'static str,
     /// Why, when in `error`: `cancelled`, `declined`, `expired`, `technical`, `quote_changed`.
     status_reason: Option<&'static str>,
+    /// Rises with each change.
+    version: i64,
     /// What is unusual about it.
     flags: Flags,
     /// In minor units.
@@ -52,14 +55,12 @@ pub struct Glance<'a> {
     return_url: Option<&'a str>,
     /// Real money.
     live: bool,
-    /// Rises with each change.
-    version: i64,
-    /// Its tries, the first first.
-    attempts: Vec<AttemptGlance<'a>>,
     /// RFC 3339.
     created_at: String,
     /// RFC 3339.
     completed_at: Option<String>,
+    /// Its tries, the first first.
+    attempts: Vec<AttemptGlance<'a>>,
 }
 
 /// What is unusual about a payment.
@@ -102,6 +103,7 @@ impl<'a> Glance<'a> {
             id: &p.id,
             status: p.status.word(),
             status_reason: p.reason.map(Reason::word),
+            version: p.version,
             flags: Flags { late_success: p.late_success, double_payment: p.double_payment, mismatch: p.mismatch },
             amount: p.amount.minor(),
             currency: p.amount.currency().code(),
@@ -113,18 +115,47 @@ impl<'a> Glance<'a> {
             provider_account: &p.provider_account_id,
             return_url: Some(p.return_url.as_str()).filter(|url| !url.is_empty()),
             live: p.live,
-            version: p.version,
-            attempts: attempts.into_iter().map(AttemptGlance::of).collect(),
             created_at: rfc3339(p.created_at),
             completed_at: p.completed_at.map(rfc3339),
+            attempts: attempts.into_iter().map(AttemptGlance::of).collect(),
         }
     }
 
-    /// Its members without the braces around them, so that more can follow, behind the mark of the present form.
+    /// What is kept of it: behind the mark of the present form its values as JSON, each on a line of its own, in the order
+    /// of [`NAMES`] and for each attempt in that of [`NAMES_OF_ATTEMPT`]. What has a column of its own that lists read
+    /// anyway is not among them, and what an attempt has in common with the payment is an empty line: the shorter the row,
+    /// the more of them are in a page.
     pub(super) fn text(&self) -> Result<String, StoreError> {
-        let json = to_json(self)?;
-        let members = json.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
-        Ok([FORM, members.unwrap_or_default()].concat())
+        let mut lines = Lines(FORM.as_bytes().to_vec());
+        lines.put(&self.flags.late_success)?.put(&self.flags.double_payment)?.put(&self.flags.mismatch)?;
+        lines.put(&self.amount)?.put(&self.currency)?.put(&self.amount_refunded)?.put(&self.description)?;
+        lines.put(&self.case)?.put(&self.payer)?.put(&self.profile)?.put(&self.provider_account)?;
+        lines.put(&self.return_url)?.put(&self.live)?.put(&self.created_at)?.put(&self.completed_at)?;
+        for a in &self.attempts {
+            lines.put(&a.id)?.put(&a.no)?.put(&a.state)?.put(&a.reference)?.put(&a.gateway_ref)?;
+            lines.put_unless(&a.provider_account, &self.provider_account)?;
+            lines.put(&a.expires_at)?.put_unless(&a.created_at, &self.created_at)?;
+        }
+        String::from_utf8(lines.0).map_err(|e| StoreError::Unreadable(e.to_string()))
+    }
+}
+
+/// JSON values, each on a line of its own: in JSON a line break within a text is written as `\n`.
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn put(&mut self, value: &impl Serialize) -> Result<&mut Self, StoreError> {
+        self.0.push(b'\n');
+        serde_json::to_writer(&mut self.0, value).map_err(|e| StoreError::Unreadable(e.to_string()))?;
+        Ok(self)
+    }
+
+    fn put_unless<T: Serialize + PartialEq>(&mut self, value: &T, same: &T) -> Result<&mut Self, StoreError> {
+        if value != same {
+            return self.put(value);
+        }
+        self.0.push(b'\n');
+        Ok(self)
     }
 }
 
@@ -145,15 +176,120 @@ impl<'a> AttemptGlance<'a> {
 
 /// What a kept text begins with. A program whose lists show something else writes another mark, and does not use the
 /// texts of this one.
-const FORM: &str = "1";
+const FORM: &str = "2";
+
+/// What stands before each value that is kept of a payment; its attempts follow.
+const NAMES: [&str; 15] = [
+    ",\"flags\":{\"late_success\":",
+    ",\"double_payment\":",
+    ",\"mismatch\":",
+    "},\"amount\":",
+    ",\"currency\":",
+    ",\"amount_refunded\":",
+    ",\"description\":",
+    ",\"case\":",
+    ",\"payer\":",
+    ",\"profile\":",
+    ",\"provider_account\":",
+    ",\"return_url\":",
+    ",\"live\":",
+    ",\"created_at\":",
+    ",\"completed_at\":",
+];
+
+/// What stands before each value of an attempt.
+const NAMES_OF_ATTEMPT: [&str; 8] = [
+    "{\"id\":",
+    ",\"no\":",
+    ",\"state\":",
+    ",\"reference\":",
+    ",\"gateway_ref\":",
+    ",\"provider_account\":",
+    ",\"expires_at\":",
+    ",\"created_at\":",
+];
+
+/// The members of a payment's [`Glance`].
+#[derive(Debug)]
+pub struct Members<'r> {
+    id: &'r str,
+    status: Status,
+    reason: Option<Reason>,
+    version: i64,
+    values: Values<'r>,
+}
+
+/// What is kept of a payment, behind the mark.
+#[derive(Debug, Clone, Copy)]
+struct Values<'r>(&'r str);
+
+impl<'r> Values<'r> {
+    /// `None` when the text is not of the present form.
+    fn of(text: Option<&'r str>) -> Option<Self> {
+        let values = Values(text?.strip_prefix(FORM)?);
+        let of_attempts = values.lines().count().checked_sub(NAMES.len())?;
+        of_attempts.is_multiple_of(NAMES_OF_ATTEMPT.len()).then_some(values)
+    }
+
+    fn lines(self) -> impl Iterator<Item = &'r str> {
+        self.0.split('\n').skip(1)
+    }
+}
+
+impl Members<'_> {
+    /// How many bytes they are, about.
+    pub fn length(&self) -> usize {
+        2 * self.values.0.len() + 256
+    }
+
+    /// Writes them as JSON, without the braces around them, so that more can follow.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        // Our own ids and words: nothing in them needs an escape.
+        let reason = self.reason.map(Reason::word);
+        let quote = if reason.is_some() { "\"" } else { "" };
+        let (id, status, version) = (self.id, self.status.word(), self.version.to_string());
+        let reason = reason.unwrap_or("null");
+        let columns = [
+            "\"id\":\"",
+            id,
+            "\",\"status\":\"",
+            status,
+            "\",\"status_reason\":",
+            quote,
+            reason,
+            quote,
+            ",\"version\":",
+            &version,
+        ];
+        columns.iter().for_each(|text| out.extend_from_slice(text.as_bytes()));
+        let mut lines = self.values.lines();
+        let mut of_payment = [""; NAMES.len()];
+        for ((name, value), kept) in NAMES.iter().zip(&mut lines).zip(&mut of_payment) {
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(value.as_bytes());
+            *kept = value;
+        }
+        let same =
+            |name| NAMES.iter().zip(of_payment).find(|(known, _)| *known == name).map_or("null", |(_, value)| value);
+        out.extend_from_slice(b",\"attempts\":[");
+        let mut end = "]";
+        for (name, value) in NAMES_OF_ATTEMPT.iter().cycle().zip(lines) {
+            let before = if end == "}]" && name.starts_with('{') { "}," } else { "" };
+            let value = if value.is_empty() { same(name) } else { value };
+            [before, name, value].iter().for_each(|text| out.extend_from_slice(text.as_bytes()));
+            end = "}]";
+        }
+        out.extend_from_slice(end.as_bytes());
+    }
+}
 
 /// A payment as a list shows it.
 #[derive(Debug)]
 pub struct ListedPayment<'r> {
     /// `pay_…`
     pub id: &'r str,
-    /// The members of its [`Glance`] as JSON, without the braces around them.
-    pub members: &'r str,
+    /// What is shown of it.
+    pub members: Members<'r>,
     /// Unguessable: names the checkout page.
     pub token: &'r str,
     /// Where it stands.
@@ -180,6 +316,7 @@ struct Anew {
     text: String,
     status: Status,
     reason: Option<Reason>,
+    version: i64,
 }
 
 /// A row of a list, by the order of the columns in [`listed`].
@@ -187,24 +324,21 @@ struct Listed<'r> {
     id: &'r str,
     status: Status,
     reason: Option<Reason>,
+    version: i64,
     token: &'r str,
-    /// `None` when there is none of its version, or none of the present form.
-    members: Option<&'r str>,
+    /// `None` when there are none of its version, or none of the present form.
+    values: Option<Values<'r>>,
 }
 
 impl<'r> Listed<'r> {
     fn read(row: &'r Row) -> Result<Self, StoreError> {
         let mut cells = row.cells();
-        let members = members_in(cells.maybe_text()?);
+        let values = Values::of(cells.maybe_text()?);
         let (status, id, token) = (read_word(cells.text()?)?, cells.text()?, cells.text()?);
         let reason = cells.maybe_text()?.and_then(|text| text.parse().ok());
-        Ok(Listed { id, status, reason, token, members })
+        let version = cells.maybe_int()?.unwrap_or_default();
+        Ok(Listed { id, status, reason, version, token, values })
     }
-}
-
-/// What a kept text says, if it is of the present form.
-fn members_in(text: Option<&str>) -> Option<&str> {
-    text?.strip_prefix(FORM)
 }
 
 fn read_word(text: &str) -> Result<Status, StoreError> {
@@ -218,22 +352,27 @@ impl Listing {
     /// A row that we never wrote.
     pub fn payments(&self) -> Result<Vec<ListedPayment<'_>>, StoreError> {
         let show = |row| {
-            let Listed { id, mut status, mut reason, token, members } = Listed::read(row)?;
-            let members = match (members, self.anew.get(id)) {
-                (Some(members), _) => members,
-                (None, Some(anew)) => {
-                    (status, reason) = (anew.status, anew.reason);
-                    members_in(Some(&anew.text)).unwrap_or_default()
+            let Listed { id, status, reason, version, token, values } = Listed::read(row)?;
+            let members = match (values, self.anew.get(id)) {
+                (Some(values), _) => Members { id, status, reason, version, values },
+                (None, Some(Anew { text, status, reason, version })) => {
+                    let values = Values::of(Some(text)).ok_or_else(|| broken(id, "written in another form"))?;
+                    Members { id, status: *status, reason: *reason, version: *version, values }
                 }
                 // Payments are never deleted.
-                (None, None) => return Err(StoreError::Unreadable(format!("{id}: gone between two questions"))),
+                (None, None) => return Err(broken(id, "gone between two questions")),
             };
+            let (status, reason) = (members.status, members.reason);
             let invoice = self.invoices.iter().find(|invoice| invoice.payment_id == id);
             let has_shown_attachment = self.shown.iter().any(|shown| shown == id);
             Ok(ListedPayment { id, members, token, status, reason, invoice, has_shown_attachment })
         };
         self.rows.iter().map(show).collect()
     }
+}
+
+fn broken(id: &str, why: &str) -> StoreError {
+    StoreError::Unreadable(format!("{id}: {why}"))
 }
 
 /// Rows of the default page, and one more that says whether there is another page.
@@ -250,7 +389,7 @@ macro_rules! listed {
         listed!(from concat!(" FROM payments WHERE merchant_id = $1 AND ", $of, " AND live = $3 AND id < $4 ORDER BY id DESC LIMIT 21"))
     };
     (from $page:expr) => {
-        concat!("SELECT CASE WHEN glance_version = version THEN glance END AS glance, status, id, token, status_reason", $page)
+        concat!("SELECT CASE WHEN glance_version = version THEN glance END AS glance, status, id, token, status_reason, version", $page)
     };
 }
 
@@ -287,7 +426,7 @@ impl Tx {
         let (mut completed, mut without) = (vec![], vec![]);
         for row in &rows {
             let mut cells = row.cells();
-            let has_text = members_in(cells.maybe_text()?).is_some();
+            let has_text = Values::of(cells.maybe_text()?).is_some();
             let is_completed = cells.text()? == Status::Completed.word();
             if !has_text {
                 without.push((merchant.to_owned(), cells.text()?.to_owned()));
@@ -300,7 +439,8 @@ impl Tx {
             if payment.status == Status::Completed {
                 completed.push(payment.id.clone());
             }
-            anew.insert(payment.id, Anew { text, status: payment.status, reason: payment.reason });
+            let Payment { status, reason, version, .. } = payment;
+            anew.insert(payment.id, Anew { text, status, reason, version });
         }
         // Before the money came there is no invoice, and no file that would be shown.
         if completed.is_empty() {

@@ -35,14 +35,14 @@ impl Tx {
     /// somebody else took meanwhile is a conflict.
     ///
     /// # Errors
-    /// The database; `Conflict` when the key is taken.
+    /// The database; `Taken` when the key is.
     pub async fn add_answer(&mut self, new: NewAnswer) -> Result<(), StoreError> {
         if let Some(book) = &mut self.book {
             book.answers.insert(name(&new.merchant_id, &new.key), Some(new.answer.clone()));
             book.new.answers.push(new);
             return Ok(());
         }
-        if self.run_sets(&[new_set(&[new])]).await? == [1] { Ok(()) } else { Err(StoreError::Conflict) }
+        self.run_sets(&[new_set(&[new])]).await.map(drop)
     }
 
     /// Claims a key for this transaction. On PostgreSQL a second caller waits here until the first one ends; on
@@ -96,7 +96,7 @@ pub(super) fn of_keys<'a>(of: impl IntoIterator<Item = [Arg<'a>; 2]>) -> Questio
     Set::new(&["of_merchant", "of_key"], of, sql).asking(columns)
 }
 
-/// Keys with their answers to be added; those that are taken are left out.
+/// Keys with their answers to be added; one that is taken is an error.
 pub(super) fn new_set(new: &[NewAnswer]) -> Set<'_> {
     let rows = new
         .iter()
@@ -105,8 +105,7 @@ pub(super) fn new_set(new: &[NewAnswer]) -> Set<'_> {
         &["merchant_id", "idempotency_key", "fingerprint", "status", "body", "created_at"],
         rows,
         "INSERT INTO idempotency_keys (merchant_id, idempotency_key, fingerprint, status, body, created_at)
-         SELECT merchant_id, idempotency_key, fingerprint, status, body, created_at FROM r WHERE true
-         ON CONFLICT (merchant_id, idempotency_key) DO NOTHING",
+         SELECT merchant_id, idempotency_key, fingerprint, status, body, created_at FROM r",
     )
 }
 

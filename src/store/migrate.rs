@@ -21,6 +21,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (6, include_str!("migrations/0006_case_versions.sql")),
     (7, include_str!("migrations/0007_fewer_keys.sql")),
     (8, include_str!("migrations/0008_glances.sql")),
+    (9, include_str!("migrations/0009_room.sql")),
 ];
 
 impl Store {

@@ -33,7 +33,7 @@ pub use book::{BookMark, Sought, SoughtOrder};
 pub use cases::{Case, CaseLine};
 pub use deliveries::{DeliveryFilter, EventRow, RecordedDelivery, StoredDelivery};
 pub use dialect::{Cause, Pool, Store, StoreError, StoreSettings, Tx};
-pub use glance::{AttemptGlance, Flags, Glance, ListedPayment, Listing};
+pub use glance::{AttemptGlance, Flags, Glance, ListedPayment, Listing, Members};
 pub use house::{Batch, Growing};
 pub use idempotency::{NewAnswer, StoredAnswer};
 pub use invoices::{Attachment, InvoiceGlance, InvoiceRow};

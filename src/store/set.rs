@@ -110,11 +110,7 @@ impl<'a> Set<'a> {
             let _ = write!(out, "WITH r ({names}) AS ({source}) {}", self.statement);
             return;
         }
-        let (before, list, after) = match rows {
-            Rows::One => ("", "", ""),
-            Rows::Many => ("* FROM UNNEST(", "[]", ")"),
-        };
-        let _ = write!(out, "WITH r ({names}) AS (SELECT {before}");
+        let _ = write!(out, "WITH r ({names}) AS (SELECT ");
         for (n, arg) in self.values.iter().take(self.names.len()).enumerate() {
             let kind = match arg {
                 Arg::Text(_) | Arg::MaybeText(_) => "text",
@@ -122,9 +118,15 @@ impl<'a> Set<'a> {
                 Arg::Blob(_) => "bytea",
             };
             let comma = if n == 0 { "" } else { ", " };
-            let _ = write!(out, "{comma}${}::{kind}{list}", first + n);
+            let place = first + n;
+            let _ = match rows {
+                Rows::One => write!(out, "{comma}${place}::{kind}"),
+                // Not `SELECT * FROM UNNEST(all arrays)`, which writes each of them down as a table before it reads the
+                // first row: a third of the time of an insertion.
+                Rows::Many => write!(out, "{comma}UNNEST(${place}::{kind}[])"),
+            };
         }
-        let _ = write!(out, "{after}) {}", self.statement);
+        let _ = write!(out, ") {}", self.statement);
     }
 
     /// For SQLite: a statement for each piece, and its values. Those of the rows that fill it up are missing: NULL.
@@ -479,7 +481,7 @@ mod tests {
         };
         assert_eq!(
             over_parameters(&set, Rows::Many),
-            "WITH r (merchant_id, n) AS (SELECT * FROM UNNEST($4::text[], $5::bigint[])) SELECT * FROM r"
+            "WITH r (merchant_id, n) AS (SELECT UNNEST($4::text[]), UNNEST($5::bigint[])) SELECT * FROM r"
         );
         assert_eq!(
             over_parameters(&set, Rows::One),

@@ -23,7 +23,7 @@ use grosz_providers::{EventKind, RefundState};
 use serde_json::json;
 use tokio::task::coop;
 
-use crate::harness::{Engine, Hub};
+use crate::harness::{Engine, Hub, text_of};
 use crate::matter::{Matter, TwinWay, event, invoicer, invoicing_account, matter, price, receive_slice, settings};
 use crate::on_both;
 
@@ -175,7 +175,7 @@ on_both!(a_death_anywhere_in_a_slice_of_orders, async |engine: Engine| {
         let payments = listing.payments().unwrap();
         assert_eq!(payments.len(), 2 * (n + 1), "died after {polls} polls: one payment for a key");
         for payment in payments {
-            let shown: serde_json::Value = serde_json::from_str(&format!("{{{}}}", payment.members)).unwrap();
+            let shown: serde_json::Value = serde_json::from_str(&text_of(&payment.members)).unwrap();
             assert_eq!(shown["attempts"].as_array().unwrap().len(), 1, "each with its attempt");
         }
         polls = if survived { 0 } else { polls + 1 };

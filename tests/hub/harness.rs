@@ -10,7 +10,7 @@ use std::time::Duration;
 use grosz::app::{App, SharedApp};
 use grosz::clock::Clock;
 use grosz::config::{Config, Hidden};
-use grosz::store::{ApiKey, Glance, Merchant, Page, Payment, PaymentFilter, Store, StoreSettings, Tx};
+use grosz::store::{ApiKey, Glance, Members, Merchant, Page, Payment, PaymentFilter, Store, StoreSettings, Tx};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -110,9 +110,17 @@ pub async fn check_list(app: &App, payment: &Payment) {
         let listed = listing.payments().expect("texts");
         let listed = listed.iter().find(|p| p.id == payment.id).expect("in the list");
         let is = serde_json::to_string(&Glance::of(&now, &attempts)).expect("JSON");
-        assert_eq!(format!("{{{}}}", listed.members), is);
+        assert_eq!(text_of(&listed.members), is);
         return assert_eq!((listed.status, listed.reason, listed.token), (now.status, now.reason, now.token.as_str()));
     }
+}
+
+/// What a list says of a payment, but for its link and its invoice.
+pub fn text_of(members: &Members<'_>) -> String {
+    let mut text = vec![b'{'];
+    members.write(&mut text);
+    text.push(b'}');
+    String::from_utf8(text).expect("text")
 }
 
 /// A hub under test.

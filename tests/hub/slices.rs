@@ -385,3 +385,25 @@ async fn plans_are_made_anew_as_the_tables_grow() {
     assert!(at_least > 0, "nothing was told");
     assert!(at_least < rows * n / 4, "{n} webhooks read {at_least} rows of {rows}");
 }
+
+// A row that moves to another page is entered into every index of its table again (ADR 0036).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn payments_that_are_paid_together_stay_in_their_pages() {
+    if crate::cluster::cluster().is_none() {
+        return;
+    }
+    let hub = Hub::start(Engine::Postgres).await;
+    let (matter, raw) = (matter(&hub).await, Raw::of(&hub.app).await);
+    let mut slice = vec![];
+    for n in 0..64 {
+        let (_, attempt) = matter.lone_payment(&hub).await;
+        slice.push(matter.delivery(&hub, event(&attempt, &n.to_string(), EventKind::Paid, "r")));
+    }
+    // As if they had been written at once: no room left behind by earlier versions.
+    raw.run("VACUUM FULL payments").await;
+    let pages = "SELECT id, (ctid::text::point)[0]::int FROM payments ORDER BY id";
+    let before = raw.rows(pages).await;
+    receive_slice(&hub.app, &slice).await.unwrap();
+    assert_eq!(raw.number("SELECT COUNT(*) FROM payments WHERE status = 'completed'").await, 64);
+    assert_eq!(raw.rows(pages).await, before);
+}

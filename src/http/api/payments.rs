@@ -278,14 +278,14 @@ impl Known {
 /// Bytes of link and invoice, about.
 const BESIDE_A_GLANCE: usize = 320;
 
-/// Writes a page: what is kept with each payment is copied, and what [`Payment`] has beside it follows.
+/// Writes a page: what is kept with each payment is copied with names in between, and what [`Payment`] has beside it follows.
 fn write_page(app: &App, page: &List<ListedPayment<'_>>) -> serde_json::Result<Vec<u8>> {
-    let texts: usize = page.data.iter().map(|p| p.members.len()).sum();
+    let texts: usize = page.data.iter().map(|p| p.members.length()).sum();
     let mut out = Vec::with_capacity(texts + BESIDE_A_GLANCE * (page.data.len() + 1));
     out.extend_from_slice(b"{\"data\":[");
     for (n, p) in page.data.iter().enumerate() {
         out.extend_from_slice(if n == 0 { b"{" } else { b",{" });
-        out.extend_from_slice(p.members.as_bytes());
+        p.members.write(&mut out);
         out.extend_from_slice(b",\"checkout_url\":");
         serde_json::to_writer(&mut out, &app.checkout_url(p.token))?;
         out.extend_from_slice(b",\"invoice\":");
