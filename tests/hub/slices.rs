@@ -3,7 +3,7 @@
 use grosz::domain::payment::{Reason, Status};
 use grosz::http::webhooks::Webhooks;
 use grosz::intake::{Intake, Refused};
-use grosz::store::{Attempt, Capture, Endpoint, Payment, Tx};
+use grosz::store::{Attempt, Capture, Endpoint, Page, Payment, Tx};
 use grosz_providers::{Event, EventKind, FailReason, Outcome, Redirect};
 use tokio::task::JoinSet;
 
@@ -75,19 +75,7 @@ on_both!(thousands_of_tellings_are_written_with_their_slice, async |engine: Engi
     let matter = matter(&hub).await;
     let mut tx = hub.app.store.begin().await.unwrap();
     for n in 0..200 {
-        let endpoint = Endpoint {
-            merchant_id: hub.merchant.id.clone(),
-            id: format!("ep_{n:03}"),
-            url: "https://client.example/hook".into(),
-            types: vec!["payment.completed".into(), "case.status_changed".into()],
-            sealed: String::new(),
-            state: "enabled".into(),
-            state_reason: None,
-            first_failure_at: None,
-            failed_messages: 0,
-            created_at: 0,
-        };
-        tx.add_endpoint(&endpoint).await.unwrap();
+        tx.add_endpoint(&endpoint_of(&hub, &format!("ep_{n:03}"))).await.unwrap();
     }
     tx.commit().await.unwrap();
     let mut slice = vec![];
@@ -388,22 +376,57 @@ async fn plans_are_made_anew_as_the_tables_grow() {
 
 // A row that moves to another page is entered into every index of its table again (ADR 0036).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn payments_that_are_paid_together_stay_in_their_pages() {
+async fn what_is_changed_together_stays_in_its_pages() {
     if crate::cluster::cluster().is_none() {
         return;
     }
     let hub = Hub::start(Engine::Postgres).await;
     let (matter, raw) = (matter(&hub).await, Raw::of(&hub.app).await);
+    let mut tx = hub.app.store.begin().await.unwrap();
+    tx.add_endpoint(&endpoint_of(&hub, "ep_1")).await.unwrap();
+    tx.commit().await.unwrap();
     let mut slice = vec![];
     for n in 0..64 {
         let (_, attempt) = matter.lone_payment(&hub).await;
         slice.push(matter.delivery(&hub, event(&attempt, &n.to_string(), EventKind::Paid, "r")));
     }
-    // As if they had been written at once: no room left behind by earlier versions.
+    let pages_of =
+        async |table: &str| raw.rows(&format!("SELECT id, (ctid::text::point)[0] FROM {table} ORDER BY id")).await;
+    // As if all had been written at once: no room left behind by earlier versions.
     raw.run("VACUUM FULL payments").await;
-    let pages = "SELECT id, (ctid::text::point)[0]::int FROM payments ORDER BY id";
-    let before = raw.rows(pages).await;
+    let before = pages_of("payments").await;
     receive_slice(&hub.app, &slice).await.unwrap();
     assert_eq!(raw.number("SELECT COUNT(*) FROM payments WHERE status = 'completed'").await, 64);
-    assert_eq!(raw.rows(pages).await, before);
+    assert_eq!(pages_of("payments").await, before);
+
+    raw.run("VACUUM FULL tellings").await;
+    let before = pages_of("tellings").await;
+    assert_eq!(before.len(), 64);
+    let mut tx = hub.app.store.begin().await.unwrap();
+    let page = Page { before: None, limit: 100 };
+    let mut told = tx.tellings(&hub.merchant.id, "ep_1", &page).await.unwrap();
+    for telling in &mut told {
+        (telling.state, telling.attempts, telling.last_status) = ("delivered".into(), 1, Some(200));
+    }
+    let told: Vec<_> = told.iter().map(|t| (t, Some(hub.app.now()))).collect();
+    tx.update_tellings(&told).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(raw.number("SELECT COUNT(*) FROM tellings WHERE state = 'delivered'").await, 64);
+    assert_eq!(pages_of("tellings").await, before);
+}
+
+/// An endpoint that wants to hear of what was completed.
+fn endpoint_of(hub: &Hub, id: &str) -> Endpoint {
+    Endpoint {
+        merchant_id: hub.merchant.id.clone(),
+        id: id.into(),
+        url: "https://client.example/hook".into(),
+        types: vec!["payment.completed".into(), "case.status_changed".into()],
+        sealed: String::new(),
+        state: "enabled".into(),
+        state_reason: None,
+        first_failure_at: None,
+        failed_messages: 0,
+        created_at: 0,
+    }
 }
