@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 
+use memchr::memchr_iter;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -226,13 +227,20 @@ struct Values<'r>(&'r str);
 impl<'r> Values<'r> {
     /// `None` when the text is not of the present form.
     fn of(text: Option<&'r str>) -> Option<Self> {
-        let values = Values(text?.strip_prefix(FORM)?);
-        let of_attempts = values.lines().count().checked_sub(NAMES.len())?;
-        of_attempts.is_multiple_of(NAMES_OF_ATTEMPT.len()).then_some(values)
+        let values = text?.strip_prefix(FORM)?;
+        // Each line begins with a break.
+        let of_attempts = memchr_iter(b'\n', values.as_bytes()).count().checked_sub(NAMES.len())?;
+        of_attempts.is_multiple_of(NAMES_OF_ATTEMPT.len()).then_some(Values(values))
     }
 
     fn lines(self) -> impl Iterator<Item = &'r str> {
-        self.0.split('\n').skip(1)
+        let text = self.0;
+        let mut begin = 1;
+        memchr_iter(b'\n', text.as_bytes()).skip(1).chain([text.len()]).map(move |end| {
+            let line = text.get(begin..end).unwrap_or_default();
+            begin = end + 1;
+            line
+        })
     }
 }
 
