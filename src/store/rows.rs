@@ -154,7 +154,8 @@ fn unreadable(column: impl std::fmt::Display, why: &str) -> StoreError {
     StoreError::Unreadable(format!("{column}: {why}"))
 }
 
-/// The values of one row in the order of its columns; texts are borrowed from the row.
+/// The values of one row in the order of its columns; texts are borrowed from the row. Of PostgreSQL's values the driver
+/// is not asked whether their columns are of that type: a number of another width is refused when it is read.
 pub(super) struct Cells<'r> {
     row: &'r Row,
     at: usize,
@@ -164,7 +165,7 @@ impl<'r> Cells<'r> {
     pub(super) fn maybe_text(&mut self) -> Result<Option<&'r str>, StoreError> {
         let at = self.next();
         match self.row {
-            Row::Postgres(row) => Ok(row.try_get(at)?),
+            Row::Postgres(row) => Ok(row.try_get_unchecked(at)?),
             Row::Copied(all, first) => {
                 let cell = all.at(*first, at).ok_or_else(|| unreadable(at, "no such column"))?;
                 all.text(cell).map_err(|why| unreadable(at, why))
@@ -179,7 +180,7 @@ impl<'r> Cells<'r> {
     pub(super) fn maybe_int(&mut self) -> Result<Option<i64>, StoreError> {
         let at = self.next();
         match self.row {
-            Row::Postgres(row) => Ok(row.try_get(at)?),
+            Row::Postgres(row) => Ok(row.try_get_unchecked(at)?),
             Row::Copied(all, first) => {
                 let cell = all.at(*first, at).ok_or_else(|| unreadable(at, "no such column"))?;
                 all.int(cell).map_err(|why| unreadable(at, why))
