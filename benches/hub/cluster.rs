@@ -47,10 +47,10 @@ struct Cluster {
 
 impl Site {
     /// Starts the cluster, if it takes one; `None` where PostgreSQL is not installed, said aloud.
-    pub fn open(engine: Engine, room: &Path, slow: Option<&SlowFlush>) -> Option<Site> {
+    pub fn open(engine: Engine, room: &Path, slow: Option<&SlowFlush>, locale: &str) -> Option<Site> {
         let cluster = match engine {
             Engine::Sqlite => None,
-            Engine::Postgres => Some(Cluster::start(room, slow)?),
+            Engine::Postgres => Some(Cluster::start(room, slow, locale)?),
         };
         Some(Site { room: room.to_owned(), cluster, made: 0 })
     }
@@ -92,7 +92,7 @@ if [ "$(id -u)" = 0 ]; then
     as="setpriv --reuid=$owner --regid=$(id -g "$owner") --clear-groups"
     chown "$owner" "$DIR"
 fi
-$as "$BIN/initdb" -D "$DIR/data" -U postgres -A trust -E UTF8 --no-locale >&2
+$as "$BIN/initdb" -D "$DIR/data" -U postgres -A trust -E UTF8 --locale="$LOCALE" >&2
 echo "$as"
 "#;
 
@@ -101,13 +101,15 @@ const SETTINGS: &[&str] =
     &["max_connections=200", "shared_buffers=512MB", "max_wal_size=4GB", "checkpoint_timeout=15min"];
 
 impl Cluster {
-    fn start(room: &Path, slow: Option<&SlowFlush>) -> Option<Cluster> {
+    fn start(room: &Path, slow: Option<&SlowFlush>, locale: &str) -> Option<Cluster> {
         let Some(bin) = binaries() else {
             println!("LEFT OUT: PostgreSQL (no server found; install Debian's package postgresql)");
             return None;
         };
         let (dir, port) = (room.join("pg"), free_port());
-        let made = Command::new("sh").args(["-c", INITDB]).env("BIN", &bin).env("DIR", &dir).output().expect("sh runs");
+        let mut initdb = Command::new("sh");
+        initdb.args(["-c", INITDB]).env("BIN", &bin).env("DIR", &dir).env("LOCALE", locale);
+        let made = initdb.output().expect("sh runs");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         // The user that initdb ran as, if root had to become another one.
         let other = String::from_utf8_lossy(&made.stdout);

@@ -100,6 +100,9 @@ pub struct Options {
     /// The program to measure, such as one of another commit; this commit's, as the bench was built, when left out.
     #[arg(long, default_value = program::PROGRAM, hide_default_value = true)]
     pub program: String,
+    /// The locale of PostgreSQL's cluster, such as en_US.UTF-8: how it compares texts unless told otherwise.
+    #[arg(long, default_value = "C")]
+    pub locale: String,
     /// Where the databases lie; below the build directory when left out.
     #[arg(long)]
     pub dir: Option<PathBuf>,

@@ -58,7 +58,7 @@ impl<'a> Stage<'a> {
         slow: Option<&SlowFlush>,
         report: &'a mut Report,
     ) -> Option<Stage<'a>> {
-        let mut site = Site::open(engine, room, slow)?;
+        let mut site = Site::open(engine, room, slow, &options.locale)?;
         let database = site.database();
         let hub = Hub::set_up(database, room, slow, options).await;
         let db = Db::open(&hub.database).await;

@@ -1,10 +1,11 @@
 //! Schema changes: numbered, additive, all in one transaction, one text for both engines.
 //!
 //! What only one engine understands stands after a line `--- postgres` or `--- sqlite`, up to a line `--- both`.
-//! `{blob}` is the engine's type for bytes, `{generated}` how it keeps a column that is made from others, `{time:column}` an instant for people, `{next_month:kind}` the first id of
+//! `{text}` is the engine's type for texts that are compared by their bytes, `{blob}` its type for bytes, `{generated}` how
+//! it keeps a column that is made from others, `{time:column}` an instant for people, `{next_month:kind}` the first id of
 //! that kind in the month after the one in which the change is made.
 
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 
 use super::dialect::{Engine, Store, StoreError, args};
 use super::rows::Row;
@@ -63,8 +64,10 @@ impl Store {
                     .fetch_one(&mut *tx)
                     .await?;
                 warn_of_newer(done);
+                check_encoding(&mut tx).await?;
+                let kind = text_type(&mut tx).await?;
                 for (version, text) in MIGRATIONS.iter().filter(|(v, _)| *v > done && *v <= last) {
-                    sqlx::raw_sql(AssertSqlSafe(for_postgres(text, now))).execute(&mut *tx).await?;
+                    sqlx::raw_sql(AssertSqlSafe(for_postgres(text, kind, now))).execute(&mut *tx).await?;
                     sqlx::query("INSERT INTO schema_versions (version) VALUES ($1)")
                         .bind(version)
                         .persistent(link.keeps_statements)
@@ -78,6 +81,35 @@ impl Store {
     }
 }
 
+/// A payer's name must have a place. `SQL_ASCII` keeps any bytes, so also ours.
+///
+/// # Errors
+/// The database, or its encoding knows a part of the letters only.
+async fn check_encoding(c: &mut PgConnection) -> Result<(), StoreError> {
+    let encoding: String = sqlx::raw_sql("SHOW server_encoding").fetch_one(c).await?.try_get(0)?;
+    if matches!(encoding.as_str(), "UTF8" | "SQL_ASCII") {
+        return Ok(());
+    }
+    let why = format!("the database's encoding is {encoding}, it has to be UTF8: CREATE DATABASE … ENCODING 'UTF8'");
+    Err(StoreError::Schema(why))
+}
+
+/// PostgreSQL compares texts by the database's locale unless told otherwise, which costs more than all else that an index
+/// does, and differs from one version of the system's library to the next. Ids and words are no language (ADR 0037).
+const BY_BYTES: &str = "TEXT COLLATE \"C\"";
+
+/// How PostgreSQL compares the texts of this schema: one way for all of them, or no index would serve a join of two.
+///
+/// # Errors
+/// The database.
+async fn text_type(c: &mut PgConnection) -> Result<&'static str, StoreError> {
+    let first = "SELECT attcollation::regcollation::text FROM pg_attribute
+                 WHERE attrelid = to_regclass('merchants') AND attname = 'id'";
+    let first: Option<String> = sqlx::raw_sql(first).fetch_optional(c).await?.map(|row| row.try_get(0)).transpose()?;
+    // A schema that was begun otherwise goes on so.
+    Ok(if first.as_deref() == Some("\"default\"") { "TEXT" } else { BY_BYTES })
+}
+
 /// A newer program was here, and this one may run beside it for the time of an upgrade (F49).
 fn warn_of_newer(done: i64) {
     let known = MIGRATIONS.last().map_or(0, |(version, _)| *version);
@@ -87,7 +119,8 @@ fn warn_of_newer(done: i64) {
 }
 
 fn for_sqlite(text: &str, now: i64) -> String {
-    let text = section(text, "sqlite").replace("{blob}", "BLOB").replace("{generated}", "VIRTUAL");
+    let text = section(text, "sqlite").replace("{text}", "TEXT").replace("{blob}", "BLOB");
+    let text = text.replace("{generated}", "VIRTUAL");
     fill(
         &fill(&text, "time", |c| format!("strftime('%Y-%m-%dT%H:%M:%SZ', {c} / 1000000, 'unixepoch')")),
         "next_month",
@@ -95,8 +128,9 @@ fn for_sqlite(text: &str, now: i64) -> String {
     )
 }
 
-fn for_postgres(text: &str, now: i64) -> String {
-    let text = section(text, "postgres").replace("{blob}", "BYTEA").replace("{generated}", "STORED");
+fn for_postgres(text: &str, text_type: &str, now: i64) -> String {
+    let text = section(text, "postgres").replace("{text}", text_type).replace("{blob}", "BYTEA");
+    let text = text.replace("{generated}", "STORED");
     fill(&fill(&text, "time", |c| format!("to_timestamp({c} / 1000000.0)")), "next_month", |k| {
         first_of(k, month_start(now, 1))
     })
@@ -136,8 +170,10 @@ mod tests {
 
     #[test]
     fn each_engine_is_given_its_own_lines() {
-        let text = "a {blob}\n--- postgres\nb\n--- sqlite\nc {time:at}\n--- both\nd '{next_month:dlv}'\n";
-        assert_eq!(for_postgres(text, 0), "a BYTEA\nb\nd 'dlv_0002FTA9000000000000000000'\n");
+        let text = "a {blob}\n--- postgres\nb {text}\n--- sqlite\nc {time:at}\n--- both\nd '{next_month:dlv}'\n";
+        let on_postgres = for_postgres(text, BY_BYTES, 0);
+        assert_eq!(on_postgres, "a BYTEA\nb TEXT COLLATE \"C\"\nd 'dlv_0002FTA9000000000000000000'\n");
         assert!(for_sqlite(text, 0).contains("c strftime(") && !for_sqlite(text, 0).contains('b'));
+        assert_eq!(for_sqlite("e {text}\n", 0), "e TEXT\n");
     }
 }

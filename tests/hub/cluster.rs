@@ -54,7 +54,9 @@ impl Cluster {
 fn start() -> Option<Cluster> {
     let Some(bin) = binaries() else {
         assert!(!required("postgres"), "GROSZ_TEST_REQUIRE names postgres, and PostgreSQL's server is not installed");
-        eprintln!("LEFT OUT: tests on PostgreSQL (no server found; install Debian's package postgresql)");
+        eprintln!(
+            "LEFT OUT: tests on PostgreSQL (no server of version 15 or newer found; install Debian's package postgresql)"
+        );
         return None;
     };
     let port = free_port();
@@ -77,7 +79,8 @@ fn start() -> Option<Cluster> {
     Some(Cluster { port, bin, next: AtomicU32::new(1), _keeper: keeper })
 }
 
-/// initdb refuses root, so root becomes the user that the package made. Durability stays as in production.
+/// initdb refuses root, so root becomes the user that the package made. Durability stays as in production. The
+/// server compares texts as a language does unless told otherwise, as many an operator's does.
 const KEEPER: &str = r#"
 set -e
 mkdir -p "$DIR"; chmod 700 "$DIR"; cd "$DIR"
@@ -87,7 +90,8 @@ if [ "$(id -u)" = 0 ]; then
     as="setpriv --reuid=$owner --regid=$(id -g "$owner") --clear-groups"
     chown "$owner" "$DIR"
 fi
-$as "$BIN/initdb" -D "$DIR/data" -U postgres -A trust -E UTF8 --no-locale >"$DIR.log" 2>&1 || { cat "$DIR.log" >&2; exit 1; }
+language="--locale=C --locale-provider=icu --icu-locale=en-US"
+$as "$BIN/initdb" -D "$DIR/data" -U postgres -A trust -E UTF8 $language >"$DIR.log" 2>&1 || { cat "$DIR.log" >&2; exit 1; }
 exec 3>&1
 (exec $as "$BIN/postgres" -D "$DIR/data" -h 127.0.0.1 -p "$PORT" -k "$DIR" -c max_connections=400 >>"$DIR.log" 2>&1 3>&-) &
 server=$!
@@ -108,8 +112,11 @@ fn binaries() -> Option<PathBuf> {
     found.into_iter().rev().find(|bin| has_server(bin))
 }
 
+/// From version 15 on, which knows `--icu-locale`.
 fn has_server(bin: &Path) -> bool {
-    ["initdb", "postgres", "createdb"].iter().all(|tool| bin.join(tool).is_file())
+    let is_there = ["initdb", "postgres", "createdb"].iter().all(|tool| bin.join(tool).is_file());
+    let help = || Command::new(bin.join("initdb")).arg("--help").output().map(|out| out.stdout).unwrap_or_default();
+    is_there && String::from_utf8_lossy(&help()).contains("--icu-locale")
 }
 
 fn free_port() -> u16 {

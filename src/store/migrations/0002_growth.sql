@@ -27,7 +27,7 @@ SELECT merchant_id, id, account_id, provider, verdict, body_sha256, repeats, {ti
 
 -- Work that is done once in a while by whoever comes first: the key is the election.
 CREATE TABLE scheduled_runs (
-    name TEXT NOT NULL,
+    name {text} NOT NULL,
     slot BIGINT NOT NULL,
     started_at BIGINT NOT NULL,
     done_at BIGINT,
@@ -36,9 +36,9 @@ CREATE TABLE scheduled_runs (
 
 -- Up to which row of a table a merchant's old rows were emptied, so that they are not looked at again.
 CREATE TABLE house_marks (
-    merchant_id TEXT NOT NULL,
-    name TEXT NOT NULL,
-    mark TEXT NOT NULL,
+    merchant_id {text} NOT NULL,
+    name {text} NOT NULL,
+    mark {text} NOT NULL,
     PRIMARY KEY (merchant_id, name)
 );
 

@@ -7,14 +7,14 @@ DROP VIEW jobs_readable;
 --- both
 ALTER TABLE jobs RENAME TO jobs_before;
 CREATE TABLE jobs (
-    merchant_id TEXT NOT NULL,
-    subject TEXT NOT NULL,
-    kind TEXT NOT NULL,
+    merchant_id {text} NOT NULL,
+    subject {text} NOT NULL,
+    kind {text} NOT NULL,
     -- Empty while the work is to be done; the job's own id when it is set aside for people. So there is one live job of
     -- a kind for a subject, and what failed is not in the way of new work.
-    set_aside TEXT NOT NULL DEFAULT '',
-    id TEXT NOT NULL,
-    state TEXT NOT NULL,
+    set_aside {text} NOT NULL DEFAULT '',
+    id {text} NOT NULL,
+    state {text} NOT NULL,
     -- Not before; of a job that runs: until when its run owns it. So the job of a run that died is simply due again.
     run_at BIGINT NOT NULL,
     -- When the present run was due.
@@ -22,7 +22,7 @@ CREATE TABLE jobs (
     attempts BIGINT NOT NULL,
     crashes BIGINT NOT NULL,
     fence BIGINT NOT NULL,
-    last_error TEXT,
+    last_error {text},
     created_at BIGINT NOT NULL,
     finished_at BIGINT,
     CONSTRAINT jobs_key PRIMARY KEY (merchant_id, subject, kind, set_aside)

@@ -27,14 +27,14 @@ END $$;
 --- sqlite
 -- Small rows live in their key: one tree where there were three.
 CREATE TABLE captures_anew (
-    merchant_id TEXT NOT NULL,
-    id TEXT NOT NULL,
-    payment_id TEXT NOT NULL,
-    attempt_id TEXT NOT NULL,
-    gateway_ref TEXT NOT NULL,
-    state TEXT NOT NULL,
+    merchant_id {text} NOT NULL,
+    id {text} NOT NULL,
+    payment_id {text} NOT NULL,
+    attempt_id {text} NOT NULL,
+    gateway_ref {text} NOT NULL,
+    state {text} NOT NULL,
     amount BIGINT NOT NULL,
-    currency TEXT NOT NULL,
+    currency {text} NOT NULL,
     surplus BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
     PRIMARY KEY (merchant_id, payment_id, id)
@@ -45,14 +45,14 @@ ALTER TABLE captures_anew RENAME TO captures;
 CREATE UNIQUE INDEX captures_by_gateway_ref ON captures (merchant_id, gateway_ref, attempt_id);
 DROP VIEW transitions_readable;
 CREATE TABLE transitions_anew (
-    merchant_id TEXT NOT NULL,
-    id TEXT NOT NULL,
-    payment_id TEXT NOT NULL,
-    from_status TEXT,
-    to_status TEXT NOT NULL,
-    reason TEXT,
-    cause TEXT NOT NULL,
-    cause_id TEXT,
+    merchant_id {text} NOT NULL,
+    id {text} NOT NULL,
+    payment_id {text} NOT NULL,
+    from_status {text},
+    to_status {text} NOT NULL,
+    reason {text},
+    cause {text} NOT NULL,
+    cause_id {text},
     at BIGINT NOT NULL,
     PRIMARY KEY (merchant_id, payment_id, id)
 ) WITHOUT ROWID;

@@ -4,7 +4,7 @@
 SET LOCAL lock_timeout = '10s';
 --- both
 ALTER TABLE payments ADD COLUMN glance_version BIGINT;
-ALTER TABLE payments ADD COLUMN glance TEXT;
+ALTER TABLE payments ADD COLUMN glance {text};
 --- postgres
 -- A row is squeezed only when buyer, lines and this are long together; then in the way that costs little, where the
 -- server has it.
