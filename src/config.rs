@@ -78,6 +78,8 @@ settings! {
     attachment_limit_bytes: usize = 10_485_760;
     /// Time to read the head of a request, in seconds.
     header_read_s: u64 = 10;
+    /// Time to read the body of a webhook, in seconds. Gateways send theirs at once and wait no longer than this for the answer.
+    webhook_read_s: u64 = 10;
     /// Time to answer a request, in seconds, body included.
     request_s: u64 = 30;
     /// Open connections at most. When all are taken, a new one takes the place of the one that has been without a request for the longest time.
@@ -295,6 +297,7 @@ impl Config {
             body_limit_bytes: 1024..=1_073_741_824,
             attachment_limit_bytes: 1024..=1_073_741_824,
             header_read_s: 1..=600,
+            webhook_read_s: 1..=600,
             request_s: 1..=3600,
             max_connections: 1..=10_000_000,
             intake_queue: 1..=10_000_000,

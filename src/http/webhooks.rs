@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{FromRequest, Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use grosz_providers::wire::Headers;
 use grosz_providers::{Delivery, Outcome, Provider, ReadError, Reference, Reply, Settings, Verdict, registry, sign};
+use tokio::time::timeout;
 
 use super::Web;
 use crate::app::App;
@@ -37,10 +39,16 @@ async fn receive(
     path: Result<Path<(String, String)>, PathRejection>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+    request: Request,
 ) -> Response {
     let Ok(Path((provider, account))) = path else { return StatusCode::NOT_FOUND.into_response() };
-    let Ok(body) = body else { return StatusCode::PAYLOAD_TOO_LARGE.into_response() };
+    let limit = Duration::from_secs(web.app.config.webhook_read_s);
+    let body = match timeout(limit, Bytes::from_request(request, &())).await {
+        Ok(Ok(body)) => body,
+        // Too large, or broken off.
+        Ok(Err(refusal)) => return refusal.status().into_response(),
+        Err(_) => return StatusCode::REQUEST_TIMEOUT.into_response(),
+    };
     if web.intake.is_behind() {
         // The address is not checked yet, so its provider is no label.
         web.app.metrics.count(&web.app.metrics.deliveries, "unread", "turned_away");

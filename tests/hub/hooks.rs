@@ -100,6 +100,20 @@ async fn slow_and_lying_callers_do_not_hold_the_others() {
     }
 }
 
+// F44: a webhook whose body does not come is given up long before other requests are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_come_is_waited_for_as_long_as_gateways_wait() {
+    let hub = Hub::start_with(Engine::Sqlite, |c| (c.webhook_read_s, c.request_s) = (1, 3600)).await;
+    let address = hub.url.trim_start_matches("http://").to_owned();
+    let mut stream = tokio::net::TcpStream::connect(&address).await.expect("a connection");
+    let begun = b"POST /webhooks/a/b HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nslow";
+    stream.write_all(begun).await.expect("sent");
+    let mut answer = String::new();
+    let closed = tokio::time::timeout(Duration::from_secs(60), stream.read_to_string(&mut answer)).await;
+    closed.expect("it is given up").expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+}
+
 // F44: requests that can be read in two ways are read in none.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_be_read_in_two_ways_is_refused() {
