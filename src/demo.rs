@@ -167,7 +167,7 @@ async fn provider_accounts(app: &App, tx: &mut Tx, merchant: &str) -> Result<(),
             add_provider_account(app, tx, merchant, facts.name, &given, currency, false).await?;
             continue;
         };
-        let (settings, _) = check_provider(app, facts.name, &given, currency)?;
+        let (settings, _) = check_provider(app, facts.name, &given, currency, false)?;
         let (sealed, shown) = (app.seal_settings(&old.id, &settings)?, settings.shown(facts.settings));
         tx.update_provider_account(&ProviderAccount { sealed, shown, ..old.clone() }).await?;
     }

@@ -102,7 +102,7 @@ impl Provider for Autopay {
         &FACTS
     }
 
-    fn check(&self, settings: &Settings, _currency: Option<Currency>) -> Result<(), SettingsError> {
+    fn check(&self, settings: &Settings, _: Option<Currency>, _: bool) -> Result<(), SettingsError> {
         let refuse = |name, why: &str| Err(SettingsError::new(name, why.to_owned()));
         let service = settings.text("service_id");
         if !(1..=10).contains(&service.len()) || !service.bytes().all(|b| b.is_ascii_digit()) {

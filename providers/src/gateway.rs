@@ -27,12 +27,13 @@ pub trait Provider: Send + Sync {
     /// What the gateway is and can do.
     fn facts(&self) -> &'static ProviderFacts;
 
-    /// Checks what the facts cannot say (one setting that depends on another). Called after [`Settings::check`].
+    /// Checks what the facts cannot say (one setting that depends on another, or on whether the account's money is real).
+    /// Called after [`Settings::check`].
     ///
     /// # Errors
     /// The setting that is wrong.
-    fn check(&self, settings: &Settings, currency: Option<crate::Currency>) -> Result<(), SettingsError> {
-        let _ = (settings, currency);
+    fn check(&self, settings: &Settings, currency: Option<crate::Currency>, live: bool) -> Result<(), SettingsError> {
+        let _ = (settings, currency, live);
         Ok(())
     }
 

@@ -95,7 +95,7 @@ impl Provider for Stripe {
         &FACTS
     }
 
-    fn check(&self, settings: &Settings, _: Option<Currency>) -> Result<(), SettingsError> {
+    fn check(&self, settings: &Settings, _: Option<Currency>, live: bool) -> Result<(), SettingsError> {
         let bad = |name: &str, why: &str| Err(SettingsError::new(name, why.to_owned()));
         let visible = |name: &str| settings.text(name).bytes().all(|b| b.is_ascii_graphic());
         for name in ["secret_key", "webhook_secret", "webhook_secret_previous", "account", "api_version"] {
@@ -105,6 +105,9 @@ impl Provider for Stripe {
         }
         if settings.text("secret_key").starts_with("pk_") {
             return bad("secret_key", "is a publishable key; the secret one begins with sk_ or rk_");
+        }
+        if let Err(why) = api::mode_fits(settings.text("secret_key"), live) {
+            return bad("secret_key", why);
         }
         if settings.text("webhook_secret").starts_with("we_") {
             return bad("webhook_secret", "is the endpoint's name; its signing secret begins with whsec_");

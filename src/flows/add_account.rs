@@ -22,7 +22,7 @@ pub async fn add_provider_account(
     currency: Option<&str>,
     live: bool,
 ) -> Result<ProviderAccount, FlowError> {
-    let (settings, currency) = check_provider(app, provider, given, currency)?;
+    let (settings, currency) = check_provider(app, provider, given, currency, live)?;
     needs_key(app, live)?;
     let facts = registry::provider(provider).map_or(&[][..], |p| p.facts().settings);
     let id = app.ids.make("acc");
@@ -50,6 +50,7 @@ pub fn check_provider(
     provider: &str,
     given: &Map<String, Value>,
     currency: Option<&str>,
+    live: bool,
 ) -> Result<(Settings, Option<String>), FlowError> {
     let Some(gateway) = registry::provider(provider) else {
         let known = registry::providers().map(|p| p.facts().name).collect::<Vec<_>>().join(", ");
@@ -66,7 +67,7 @@ pub fn check_provider(
         None if facts.one_currency => facts.currencies.first().copied(),
         None => None,
     };
-    gateway.check(&settings, currency.and_then(|c| c.parse().ok())).map_err(|e| refused(&e))?;
+    gateway.check(&settings, currency.and_then(|c| c.parse().ok()), live).map_err(|e| refused(&e))?;
     Ok((settings, currency.map(str::to_owned)))
 }
 

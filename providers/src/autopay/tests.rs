@@ -37,7 +37,7 @@ pub(super) fn settings_with(service: &str, more: Value) -> Settings {
     });
     given.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let settings = Settings::check(FACTS.settings, given.as_object().unwrap()).unwrap();
-    Autopay.check(&settings, None).unwrap();
+    Autopay.check(&settings, None, false).unwrap();
     settings
 }
 

@@ -89,7 +89,7 @@ fn encode(params: &Value) -> String {
 
 async fn send(cx: &Cx<'_>, request: HttpRequest, intent: Intent) -> Result<Value, CallError> {
     let secret = cx.settings.text("secret_key");
-    mode_fits(secret, cx.live)?;
+    mode_fits(secret, cx.live).map_err(|why| CallError::Config(format!("secret_key {why}")))?;
     let mut request = request
         .header("authorization", format!("Bearer {secret}"))
         .header("stripe-version", cx.settings.text("api_version"));
@@ -101,11 +101,14 @@ async fn send(cx: &Cx<'_>, request: HttpRequest, intent: Intent) -> Result<Value
 }
 
 /// The key decides whether money is real, so it must say the same as the account.
-fn mode_fits(secret: &str, live: bool) -> Result<(), CallError> {
+///
+/// # Errors
+/// What it says instead, to be put behind the setting's name.
+pub(super) fn mode_fits(secret: &str, live: bool) -> Result<(), &'static str> {
     let of = |mode: &str| ["sk", "rk"].iter().any(|kind| secret.starts_with(&format!("{kind}_{mode}_")));
     match live {
-        true if of("test") => Err(CallError::Config("a live account has a test key".into())),
-        false if of("live") => Err(CallError::Config("a test account has a live key".into())),
+        true if of("test") => Err("is a test key; this account takes real money"),
+        false if of("live") => Err("is a live key; this account is for tests"),
         _ => Ok(()),
     }
 }

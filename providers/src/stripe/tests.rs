@@ -333,12 +333,14 @@ fn the_end_is_one_that_stripe_takes() {
 
 #[track_caller]
 fn check_setting(name: &str, value: &str, fine: bool) {
-    assert_eq!(Stripe.check(&settings(json!({ (name): value })), None).is_ok(), fine, "{name}");
+    let said = Stripe.check(&settings(json!({ (name): value })), None, false).map_err(|e| e.name);
+    assert_eq!(said, if fine { Ok(()) } else { Err(name.to_owned()) });
 }
 
 #[test]
 fn settings_that_cannot_be_right_are_named() {
-    check_setting("secret_key", "rk_live_51", true);
+    check_setting("secret_key", "rk_test_51", true);
+    check_setting("secret_key", "rk_live_51", false);
     check_setting("secret_key", "pk_test_51", false);
     check_setting("secret_key", "sk_test_ 51", false);
     check_setting("webhook_secret", "we_1Nb", false);

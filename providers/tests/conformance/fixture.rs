@@ -148,7 +148,7 @@ impl Fixture {
         let mut given = self.settings.clone();
         given.extend(more.clone());
         let settings = Settings::check(provider.facts().settings, &given).unwrap_or_else(|e| panic!("{e}"));
-        provider.check(&settings, None).unwrap_or_else(|e| panic!("{e}"));
+        provider.check(&settings, None, false).unwrap_or_else(|e| panic!("{e}"));
         settings
     }
 

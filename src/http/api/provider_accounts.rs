@@ -151,7 +151,7 @@ async fn change(
     if change.settings.is_some() || change.currency.is_some() {
         let wanted = change.currency.unwrap_or_else(|| row.currency.clone());
         let merged = merge(&app.provider_settings(&row)?, &change.settings.unwrap_or_default());
-        let (settings, currency) = check_provider(app, &row.provider, &merged, wanted.as_deref())?;
+        let (settings, currency) = check_provider(app, &row.provider, &merged, wanted.as_deref(), row.live)?;
         row.currency = currency;
         row.sealed = app.seal_settings(&row.id, &settings)?;
         row.shown = settings.shown(registry::provider(&row.provider).map_or(&[], |p| p.facts().settings));

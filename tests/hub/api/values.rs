@@ -273,6 +273,10 @@ async fn accounts_take_only_settings_that_are_right() {
             json!({"provider": "autopay", "settings": {"service_id": "123456", "shared_key": "canary"}, "live": true}),
             "/live",
         ),
+        (
+            json!({"provider": "stripe", "settings": {"secret_key": "sk_live_canary", "webhook_secret": "whsec_canary"}}),
+            "/settings/secret_key",
+        ),
     ] {
         let answer = client.post("/v1/provider-accounts", body).await;
         assert_eq!(refused(&answer), [field]);
