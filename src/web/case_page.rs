@@ -71,8 +71,9 @@ pub(crate) async fn show(
         None => String::new(),
     };
     let is_paid = tx.completed_payments_of_case(&merchant.id, &case.id).await? > 0;
-    let ways = if is_paid { vec![] } else { ways(&web, &mut tx, merchant, case.total).await? };
     let running = tx.started_payment_of_case(&merchant.id, &case.id).await?;
+    let chosen = running.as_ref().map(|p| p.provider_account_id.as_str());
+    let ways = if is_paid { vec![] } else { ways(&web, &mut tx, merchant, case.total, chosen).await? };
     let filter = PaymentFilter { case: Some(case.id.clone()), ..PaymentFilter::default() };
     let mut files = vec![];
     for payment in tx.payments(&merchant.id, &filter, &Page { before: None, limit: 20 }).await? {
@@ -132,14 +133,27 @@ fn way(n: usize, account: ProviderAccount, running: Option<&Payment>) -> Way {
     }
 }
 
-/// The accounts at which this sum can be paid here; an unavailable one is absent (R-5W-02).
-async fn ways(web: &Web, tx: &mut Tx, merchant: &Merchant, total: Money) -> Result<Vec<ProviderAccount>, Stop> {
-    let mut ways = vec![];
+/// The accounts at which this sum can be paid here; an unavailable one is absent (R-5W-02). Payers choose among gateways
+/// and cannot tell a merchant's accounts at one of them apart, so each gateway is offered once: by the account that is
+/// chosen already, else by the first.
+async fn ways(
+    web: &Web,
+    tx: &mut Tx,
+    merchant: &Merchant,
+    total: Money,
+    chosen: Option<&str>,
+) -> Result<Vec<ProviderAccount>, Stop> {
+    let mut ways: Vec<ProviderAccount> = vec![];
     for account in tx.provider_accounts(&merchant.id).await? {
-        match choose_account(tx, merchant, web.app.config.live, Some(&account.id), total).await {
-            Ok(account) => ways.push(account),
-            Err(FlowError::Invalid { .. } | FlowError::Conflict { .. }) => {}
+        let account = match choose_account(tx, merchant, web.app.config.live, Some(&account.id), total).await {
+            Ok(account) => account,
+            Err(FlowError::Invalid { .. } | FlowError::Conflict { .. }) => continue,
             Err(e) => return Err(e.into()),
+        };
+        match ways.iter_mut().find(|way| way.provider == account.provider) {
+            Some(way) if chosen == Some(&account.id) => *way = account,
+            Some(_) => {}
+            None => ways.push(account),
         }
     }
     Ok(ways)
@@ -164,7 +178,7 @@ pub(crate) async fn pay(
     let wanted = Some(fields.text("way")).filter(|w| !w.is_empty());
     let account = match wanted {
         Some(way) => Some(way),
-        None => ways(&web, &mut tx, &portal.merchant, case.total).await?.into_iter().next().map(|a| a.id),
+        None => ways(&web, &mut tx, &portal.merchant, case.total, None).await?.into_iter().next().map(|a| a.id),
     };
     let order = NewPayment { case: Some(case.id.clone()), provider_account: account.clone(), ..NewPayment::default() };
     let payment = match create_payment(app, &mut tx, &portal.merchant, app.config.live, order).await {

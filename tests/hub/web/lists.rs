@@ -202,6 +202,38 @@ async fn a_case_is_paid_from_its_page() {
     visitor.post(&format!("{address}/pay"), &[("csrf", &token)]).await.expect(409);
 }
 
+// R-5W-02: two accounts at one gateway are one way to pay; the one at which the payment runs keeps it.
+#[tokio::test]
+async fn each_gateway_is_offered_once() {
+    let stage = Stage::set(Engine::Sqlite).await;
+    let visitor = Visitor(&stage.hub);
+    let first = stage.account("stripe").id.clone();
+    let second = grosz::store::ProviderAccount { id: "acc_second".into(), ..stage.account("stripe").clone() };
+    let mut tx = stage.hub.tx().await;
+    tx.add_provider_account(&second).await.expect("an account");
+    tx.commit().await.expect("a commit");
+    let case = stage.case("7/2026").await;
+    let address = format!("{}/cases/{}", portal(&stage.payer), case.id);
+    let offered = |page: String| {
+        let ways = page.split("name=\"way\" value=\"").skip(1);
+        ways.map(|way| way.split('"').next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    let page = visitor.get(&address).await.expect(200);
+    let autopay = stage.account("autopay").id.clone();
+    let mut found = offered(page.text());
+    found.sort();
+    let mut expect = [autopay.clone(), first];
+    expect.sort();
+    assert_eq!(found, expect);
+    let started = visitor.post(&format!("{address}/pay"), &[("csrf", &csrf(&page)), ("way", &second.id)]).await;
+    assert!(location(&started).starts_with("/pay/"));
+    let mut found = offered(visitor.get(&address).await.expect(200).text());
+    found.sort();
+    let mut expect = [autopay, second.id];
+    expect.sort();
+    assert_eq!(found, expect);
+}
+
 // F69: what people typed is text everywhere, and no page lets a foreign script in.
 #[tokio::test]
 async fn typed_markup_is_text_and_every_page_has_its_guards() {
