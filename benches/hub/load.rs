@@ -165,7 +165,8 @@ async fn give_turns(shared: Rc<Shared>, rate: f64, end: Instant) {
     });
     let mut given = 0;
     while ticks.recv().await.is_some() {
-        let due = (shared.began.elapsed().as_secs_f64() * rate) as usize;
+        // The first is due at once.
+        let due = (shared.began.elapsed().as_secs_f64() * rate) as usize + 1;
         shared.turns.add_permits(due - given);
         given = due;
     }
