@@ -2,8 +2,9 @@
 //!
 //! A committer takes whatever queued while it committed the previous slice; there is no timer, so a lone call never waits.
 //! A full queue answers at once, a call that waited too long is turned away before any work is done for it, and while the
-//! queue is that long, new calls can be turned away before they are even read ([`Intake::is_behind`]). A slice that fails is halved down to single calls, so a poisonous one cannot fail its neighbours. Calls about the same thing
-//! go through the same committer, in their order.
+//! queue is that long, new calls can be turned away before anything is read out of them ([`Intake::is_behind`]). A slice that
+//! fails is halved down to single calls, so a poisonous one cannot fail its neighbours. Calls about the same thing go through
+//! the same committer, in their order.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -137,7 +138,7 @@ impl<S: Sliced> Intake<S> {
     }
 
     /// True while all committers are so far behind that a new call would wait in vain: to be turned away at the door,
-    /// before its body is read and its signature checked, which would only put the others off.
+    /// before its signature is checked, which would only put the others off.
     pub fn is_behind(&self) -> bool {
         let is_behind = |queue: &Queue<S>| {
             let is_empty = queue.sender.capacity() == queue.sender.max_capacity();

@@ -19,7 +19,7 @@ use grosz::http::idempotency::Mark;
 use grosz::intake::commit_slice;
 use grosz::store::{Page, PaymentFilter};
 use grosz_providers::invoicer::Found;
-use grosz_providers::{EventKind, RefundState};
+use grosz_providers::{Event, EventKind, Money, Reference, RefundState};
 use serde_json::json;
 use tokio::task::coop;
 
@@ -92,6 +92,48 @@ on_both!(a_death_anywhere_in_the_intake, async |engine: Engine| {
         assert_eq!(tx.transitions(&payment.merchant_id, &payment.id).await.unwrap().len(), 2);
         assert_eq!(tx.events_of_payment(&payment.merchant_id, &payment.id).await.unwrap().len(), 1);
         // A run that came to its end has shown all its places this time; the next may wait at others.
+        polls = if survived { 0 } else { polls + 1 };
+        if survived && deaths > 12 {
+            return;
+        }
+    }
+    panic!("the run was stopped at {deaths} places only");
+});
+
+// F12, F20–F22, I2, I6: what cannot be read and a refund of more than was paid; the gateway repeats both. A person is told
+// of each once, the client app of the second, and nothing is booked.
+on_both!(a_death_anywhere_in_what_cannot_be_right, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let matter = matter(&hub).await;
+    let m = &hub.merchant.id;
+    let (mut deaths, mut polls) = (0, 0);
+    for n in 0..ENOUGH {
+        let (payment, attempt) = matter.payment(&hub, &format!("{n}/2026")).await;
+        matter.receive(&hub, event(&attempt, &format!("{n}:paid"), EventKind::Paid, "remote1")).await;
+        let odd = Event {
+            reference: Reference::Gateway(String::new()),
+            ..event(&attempt, &format!("{n}:odd"), EventKind::Unknown, "remote1")
+        };
+        let refund = EventKind::Refund { order: None, gateway_ref: "back".into(), state: RefundState::Succeeded };
+        let more = Money::new(attempt.amount.minor() + 1, attempt.amount.currency());
+        let refund = Event { amount: Some(more), ..event(&attempt, &format!("{n}:back"), refund, "remote1") };
+        let slice = || [&odd, &refund].map(|e| matter.delivery(&hub, e.clone()));
+        let survived = mortal(polls, receive_slice(&hub.app, &slice())).await.is_some();
+        deaths += usize::from(!survived);
+        receive_slice(&hub.app, &slice()).await.unwrap();
+        let mut tx = hub.app.store.read().await.unwrap();
+        let after = tx.payment(m, &payment.id).await.unwrap().unwrap();
+        assert!(after.mismatch && after.status == Status::Completed, "died after {polls} polls");
+        assert!(tx.refunds(m, &payment.id).await.unwrap().is_empty());
+        let told = tx.messages_about(m, &payment.id).await.unwrap();
+        assert_eq!(told.iter().filter(|t| t.kind == "payment.mismatch").count(), 1, "died after {polls} polls");
+        let newest = Page { before: None, limit: 3 };
+        let of_payment = tx.alerts(m, Some(&payment.id), true, &newest).await.unwrap();
+        assert_eq!(of_payment.iter().map(|a| a.code.as_str()).collect::<Vec<_>>(), ["refund.amount_mismatch"]);
+        // All say that the account's messages cannot be read: one open alert.
+        let all = Page { before: None, limit: 2 * i64::try_from(ENOUGH).unwrap() };
+        let all = tx.alerts(m, None, true, &all).await.unwrap();
+        assert_eq!(all.iter().filter(|a| a.code == "event.unreadable").count(), 1, "died after {polls} polls");
         polls = if survived { 0 } else { polls + 1 };
         if survived && deaths > 12 {
             return;
