@@ -10,9 +10,16 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::unix::pipe::Receiver;
 use tokio::sync::Semaphore;
+
+/// Requests that become due sooner after each other are sent together.
+const SHORTEST_NAP: Duration = Duration::from_micros(150);
 
 /// What is sent: prepared before the clock runs.
 pub trait Requests {
@@ -119,7 +126,7 @@ impl Load {
         let connections: Vec<_> = (0..most).map(|_| tokio::task::spawn_local(connection(Rc::clone(&shared)))).collect();
         let pacer = match pace {
             Pace::Saturate => None,
-            Pace::Rate(rate) => Some(tokio::task::spawn_local(give_turns(Rc::clone(&shared), rate, end))),
+            Pace::Rate(rate) => Some(tokio::task::spawn_local(give_turns(Rc::clone(&shared), rate))),
         };
         tokio::time::sleep_until((began + warm_up).into()).await;
         mark();
@@ -154,22 +161,27 @@ impl Load {
 }
 
 /// Hands out one turn for each request that has become due.
-async fn give_turns(shared: Rc<Shared>, rate: f64, end: Instant) {
-    let (sender, mut ticks) = tokio::sync::mpsc::channel(1);
-    // A thread of its own, because its naps are finer than the runtime's timer of one millisecond.
-    std::thread::spawn(move || {
-        while Instant::now() < end && !sender.is_closed() {
-            std::thread::sleep(Duration::from_micros(200));
-            let _ = sender.try_send(());
-        }
-    });
+async fn give_turns(shared: Rc<Shared>, rate: f64) {
+    let mut timer = ticks(Duration::from_secs_f64(1.0 / rate).max(SHORTEST_NAP)).expect("a timer of the system");
     let mut given = 0;
-    while ticks.recv().await.is_some() {
+    loop {
         // The first is due at once.
         let due = (shared.began.elapsed().as_secs_f64() * rate) as usize + 1;
         shared.turns.add_permits(due - given);
         given = due;
+        timer.read_exact(&mut [0; 8]).await.expect("the timer can be waited for");
     }
+}
+
+/// A timer of the system, because the runtime's counts in milliseconds. On the generator's own thread: to wake another
+/// one for each request takes a virtual machine as much processor time as a small server needs to answer it.
+///
+/// It is read as a pipe is: eight bytes, once there was a tick.
+fn ticks(every: Duration) -> std::io::Result<Receiver> {
+    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+    let every = Timespec::try_from(every).map_err(std::io::Error::other)?;
+    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: every, it_value: every })?;
+    Receiver::from_owned_fd_unchecked(timer)
 }
 
 async fn connection(shared: Rc<Shared>) {

@@ -94,6 +94,9 @@ pub struct Options {
     /// Only W1's saturated load, for so many seconds, for a profiler: prints the processes and what to run.
     #[arg(long)]
     pub hold: Option<u64>,
+    /// With `--hold`: so many webhooks a second (an open loop) instead of as many as are answered.
+    #[arg(long, requires = "hold")]
+    pub rate: Option<f64>,
     /// More settings of the hub: NAME=VALUE, such as INTAKE_BATCH=64.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub settings: Vec<String>,

@@ -128,13 +128,15 @@ pub async fn large(stage: &mut Stage<'_>, process: &Process, templates: &Templat
     stage.judge(&format!("W1 with {count} payments / with a small table"), value, Floor::Least(0.8));
 }
 
-/// The saturated load alone, for a profiler.
+/// The saturated load alone, or one at a rate, for a profiler or to compare two settings at the same rate.
 pub async fn hold(stage: &mut Stage<'_>, seconds: u64) {
     let process = stage.hub.start(&[]).await;
     let templates = Templates::make(stage, &process).await;
     seed_background(stage, &templates, SMALL).await;
     let (_, first) = intake(stage, &process, &templates, Kind::Stripe, Pace::Saturate, FIRST_GUESS).await;
-    let count = ((first.rate() * (seconds + 1) as f64 * 1.3) as u64).min(4 * MOST);
+    let pace = stage.options.rate.map_or(Pace::Saturate, Pace::Rate);
+    let rate = stage.options.rate.unwrap_or(first.rate());
+    let count = ((rate * (seconds + 1) as f64 * 1.3) as u64).min(4 * MOST);
     let batch = templates.payments(stage, Kind::Stripe, count).await;
     let requests = templates.calls(stage, Kind::Stripe, &batch);
     let pid = process.child.pid;
@@ -144,7 +146,7 @@ pub async fn hold(stage: &mut Stage<'_>, seconds: u64) {
     }
     println!("  perf record -g -p {pid} -- sleep {}\n  perf report --no-children\n", seconds.saturating_sub(2).max(1));
     let target = stage.target(&process);
-    let load = load(target, Pace::Saturate, stage.options.connections, seconds);
+    let load = load(target, pace, stage.options.connections, seconds);
     let (figure, _) = stage.measure_load(target, requests, load).await;
     stage.figure("W1", "hub, Stripe body, held", figure);
 }
