@@ -210,7 +210,7 @@ pub fn main() -> Result<(), Failure> {
         None | Some(Command::Demo) => {
             let config = crate::demo::demo_config(environment())?;
             start_logs(&config);
-            block_on(async {
+            block_on(config.runtime_threads, async {
                 let stop = crate::run::stop_on_signals()?;
                 Ok(crate::demo::run(config, stop, say).await?)
             })
@@ -235,7 +235,7 @@ pub fn main() -> Result<(), Failure> {
         Some(Command::Config(ConfigCommand::Check)) => check(&Config::load(file, environment())?),
         Some(command) => {
             let config = Config::load(file, environment())?;
-            block_on(async {
+            block_on(1, async {
                 let app = App::open(config, Clock::System).await?;
                 let done = administer(&app, command).await;
                 app.store.close().await;
@@ -250,10 +250,14 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    // Answers of the database come in beside requests: whoever waits for one must not wait for sixty requests more.
+/// Does `work` on a runtime of so many threads; 0 for as many as there are processors.
+fn block_on(threads: usize, work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.enable_all().event_interval(13).build()?.block_on(work)
+    if threads > 0 {
+        runtime.worker_threads(threads);
+    }
+    // Answers of the database come in beside requests: whoever waits for one must not wait for sixty requests more.
+    runtime.event_interval(13).enable_all().build()?.block_on(work)
 }
 
 fn start_logs(config: &Config) {
@@ -267,7 +271,7 @@ fn serve(config: Config) -> Result<(), Failure> {
         return Err(Box::new(ConfigError("role must be all, web or worker".into())));
     }
     start_logs(&config);
-    block_on(async {
+    block_on(config.runtime_threads, async {
         let stop = crate::run::stop_on_signals()?;
         let app = Arc::new(App::open(config, Clock::System).await?);
         let listener = match app.config.role.as_str() {
@@ -287,7 +291,7 @@ fn serve(config: Config) -> Result<(), Failure> {
 
 fn sandbox(listen: &str, hubs: Vec<String>) -> Result<(), Failure> {
     start_logs(&Config::default());
-    block_on(async {
+    block_on(1, async {
         let stop = crate::run::stop_on_signals()?;
         let listener = listen_at(listen).await?;
         let address = listener.local_addr()?;

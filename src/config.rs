@@ -94,6 +94,8 @@ settings! {
     intake_committers: usize = 2;
     /// Longest wait of a webhook for its turn, in milliseconds; then the answer is 503.
     intake_wait_ms: u64 = 500;
+    /// Threads that read requests and answer them; 0 for as many as the machine has processors. Committers have threads of their own.
+    runtime_threads: usize = 0;
     /// How long a checkout can be paid, in seconds, unless the gateway's own default is shorter.
     link_lifetime_s: i64 = 86_400;
     /// Pauses before the gateway is asked about a started attempt, in seconds; the last one repeats.
@@ -304,6 +306,7 @@ impl Config {
             intake_batch: 1..=10_000,
             intake_committers: 1..=64,
             intake_wait_ms: 1..=600_000,
+            runtime_threads: 0..=1024,
             link_lifetime_s: 1..=31_536_000,
             poll_window_s: 0..=315_360_000,
             invoice_jitter_percent: 0..=50,
@@ -414,6 +417,7 @@ mod tests {
             ("GROSZ_REQUEST_S", "0", "request_s must be from 1 to 3600"),
             ("GROSZ_JOB_TICK_MS", "0", "job_tick_ms must be from 1 to 3600000"),
             ("GROSZ_INTAKE_COMMITTERS", "1000", "intake_committers must be from 1 to 64"),
+            ("GROSZ_RUNTIME_THREADS", "1025", "runtime_threads must be from 0 to 1024"),
             ("GROSZ_DB_CONNECTIONS", "99999999", "db_connections must be from 1 to 10000"),
             ("GROSZ_BODY_LIMIT_BYTES", "0", "body_limit_bytes must be from 1024 to 1073741824"),
             ("GROSZ_INVOICE_JITTER_PERCENT", "51", "invoice_jitter_percent must be from 0 to 50"),
