@@ -189,8 +189,8 @@ impl App {
         let ways = Ways::of(&config)?;
         let settings = StoreSettings {
             connections: config.db_connections,
-            // One for each committer, and two for the accounts that webhook addresses name.
-            reserved: u32::try_from(config.intake_committers).unwrap_or(u32::MAX).saturating_add(2),
+            // For webhooks and for orders.
+            committers: 2 * config.intake_committers,
             wait_s: config.db_wait_s,
             answer_s: config.db_answer_s,
             pooler: config.db_pooler,

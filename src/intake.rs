@@ -26,8 +26,6 @@ pub trait Sliced: 'static {
     type Answer: Send + 'static;
     /// The word in metrics and logs.
     const NAME: &'static str;
-    /// Whose connections it takes.
-    const POOL: Pool;
 
     /// What the call is about; calls about the same keep their order.
     fn about(call: &Self::Call) -> &str;
@@ -118,16 +116,18 @@ impl<S: Sliced> Clone for Intake<S> {
 }
 
 impl<S: Sliced> Intake<S> {
-    /// Starts the committers, each on a thread of its own. Their tasks end when all handles are gone and the queues are empty.
-    pub fn start(app: &SharedApp) -> (Intake<S>, JoinSet<()>) {
+    /// Starts the committers, each on a thread and with connections of its own; `group` is the number of this intake among
+    /// those of the process. Their tasks end when all handles are gone and the queues are empty.
+    pub fn start(app: &SharedApp, group: usize) -> (Intake<S>, JoinSet<()>) {
         let is_sqlite = app.store.engine_name() == "sqlite";
         // One writer is all that SQLite has.
         let count = if is_sqlite { 1 } else { app.config.intake_committers };
         let mut tasks = JoinSet::new();
-        let queues = (0..count).map(|_| {
+        let queues = (0..count).map(|n| {
             let (sender, receiver) = mpsc::channel(app.config.intake_queue.div_ceil(count));
             let waited_ms = Arc::new(AtomicU64::new(0));
-            let work = commit_slices(Arc::clone(app), receiver, Arc::clone(&waited_ms));
+            let work =
+                commit_slices(Arc::clone(app), Pool::Committer(group * count + n), receiver, Arc::clone(&waited_ms));
             let ended = on_a_thread(work, !is_sqlite);
             tasks.spawn(async { drop(ended.await) });
             Queue { sender, waited_ms }
@@ -183,7 +183,12 @@ fn on_a_thread(work: impl Future<Output = ()> + Send + 'static, has_sockets: boo
     ended
 }
 
-async fn commit_slices<S: Sliced>(app: SharedApp, mut queue: mpsc::Receiver<Waiting<S>>, waited_ms: Arc<AtomicU64>) {
+async fn commit_slices<S: Sliced>(
+    app: SharedApp,
+    pool: Pool,
+    mut queue: mpsc::Receiver<Waiting<S>>,
+    waited_ms: Arc<AtomicU64>,
+) {
     let longest = Duration::from_millis(app.config.intake_wait_ms);
     let mut slice = vec![];
     while queue.recv_many(&mut slice, app.config.intake_batch).await > 0 {
@@ -203,7 +208,7 @@ async fn commit_slices<S: Sliced>(app: SharedApp, mut queue: mpsc::Receiver<Wait
                 answers.push(waiting.answer);
                 weights.push(waiting.weight);
             }
-            commit::<S>(&app, calls, answers).await;
+            commit::<S>(&app, pool, calls, answers).await;
         }
     }
 }
@@ -211,13 +216,13 @@ async fn commit_slices<S: Sliced>(app: SharedApp, mut queue: mpsc::Receiver<Wait
 type Answers<S> = Vec<oneshot::Sender<Result<<S as Sliced>::Answer, Refused>>>;
 
 /// Commits a slice; on failure its halves, down to single calls.
-async fn commit<S: Sliced>(app: &App, calls: Vec<S::Call>, answers: Answers<S>) {
+async fn commit<S: Sliced>(app: &App, pool: Pool, calls: Vec<S::Call>, answers: Answers<S>) {
     let mut stack = vec![(calls, answers)];
     while let Some((mut calls, mut answers)) = stack.pop() {
         if calls.is_empty() {
             continue;
         }
-        match commit_patiently::<S>(app, &calls).await {
+        match commit_patiently::<S>(app, pool, &calls).await {
             Ok(outcomes) => {
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
                     // A caller that hung up changes nothing: the call is recorded, its repeat is a repeat.
@@ -244,10 +249,10 @@ fn is_unavailable(error: &FlowError) -> bool {
 }
 
 /// Conflicts (two processes on one payment, a deadlock) are repeated here, where nothing was answered yet (F57).
-async fn commit_patiently<S: Sliced>(app: &App, calls: &[S::Call]) -> Result<Vec<S::Answer>, FlowError> {
+async fn commit_patiently<S: Sliced>(app: &App, pool: Pool, calls: &[S::Call]) -> Result<Vec<S::Answer>, FlowError> {
     let mut tries = 0;
     loop {
-        match commit_slice::<S>(app, calls).await {
+        match commit_slice::<S>(app, pool, calls).await {
             Err(FlowError::Store(StoreError::Conflict | StoreError::Taken)) if tries < 5 => {
                 tries += 1;
                 app.metrics.count(&app.metrics.conflicts, S::NAME, "repeated");
@@ -257,21 +262,21 @@ async fn commit_patiently<S: Sliced>(app: &App, calls: &[S::Call]) -> Result<Vec
     }
 }
 
-/// Does a slice in one transaction: without locks where all of its calls can do without them, with locks where that came
+/// Does a slice in one transaction, on a connection of that pool: without locks where all of its calls can do without them, with locks where that came
 /// to nothing.
 ///
 /// # Errors
 /// The database; nothing of the slice is done.
-pub async fn commit_slice<S: Sliced>(app: &App, slice: &[S::Call]) -> Result<Vec<S::Answer>, FlowError> {
+pub async fn commit_slice<S: Sliced>(app: &App, pool: Pool, slice: &[S::Call]) -> Result<Vec<S::Answer>, FlowError> {
     if slice.iter().all(S::can_do_without_locks) {
-        match commit_on::<S>(app, app.store.begin_optimistic_in(S::POOL).await?, slice).await {
+        match commit_on::<S>(app, app.store.begin_optimistic_in(pool).await?, slice).await {
             Err(FlowError::Store(error)) if error.wants_locks() => {
                 app.metrics.count(&app.metrics.conflicts, S::NAME, "locked");
             }
             done => return done,
         }
     }
-    commit_on::<S>(app, app.store.begin_in(S::POOL).await?, slice).await
+    commit_on::<S>(app, app.store.begin_in(pool).await?, slice).await
 }
 
 async fn commit_on<S: Sliced>(app: &App, mut tx: Tx, slice: &[S::Call]) -> Result<Vec<S::Answer>, FlowError> {
@@ -292,7 +297,6 @@ mod tests {
         type Call = ();
         type Answer = ();
         const NAME: &'static str = "nothing";
-        const POOL: Pool = Pool::Shared;
         fn about((): &()) -> &str {
             ""
         }

@@ -21,7 +21,7 @@ use crate::clock::seconds;
 use crate::flows::FlowError;
 use crate::flows::receive_webhook::{self, Inbound};
 use crate::intake::Sliced;
-use crate::store::{Pool, ProviderAccount, RecordedDelivery, Tx};
+use crate::store::{ProviderAccount, RecordedDelivery, Tx};
 
 /// Headers that are kept with a delivery; others may hold what is none of our business.
 const KEPT: &[&str] = &["content-type", "user-agent", "date"];
@@ -133,7 +133,6 @@ impl Sliced for Webhooks {
     type Call = Inbound;
     type Answer = Vec<Outcome>;
     const NAME: &'static str = "intake";
-    const POOL: Pool = Pool::Webhooks;
 
     fn about(call: &Inbound) -> &str {
         call.reading.events.first().map_or(&call.delivery.id, |event| match &event.reference {

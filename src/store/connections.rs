@@ -2,19 +2,18 @@
 //! which wakes another process and costs more than many a statement. What came back whole a moment ago is kept here, before
 //! the pool, and taken again without a question, after a pause with one; everything else goes to the pool.
 //!
-//! A connection's answers wake the thread that waits for the sockets of the runtime it was opened in. A thread with a
-//! runtime of its own (a committer) therefore keeps to the connections that it opened: one wake-up for an answer, not two.
+//! A connection's answers wake the thread that waits for the sockets of the runtime it was opened in. A committer, whose
+//! thread has a runtime of its own, therefore has connections of its own: one wake-up for an answer, not two, and a server
+//! process that has all it needs at hand.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use sqlx::pool::{Pool, PoolConnection};
 use sqlx::{Connection as _, PgConnection, Postgres};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -40,7 +39,6 @@ struct Idle {
     connection: PoolConnection<Postgres>,
     since: Instant,
     doubts: u64,
-    runtime: Runtime,
     plans: Plans,
 }
 
@@ -72,14 +70,6 @@ impl Plans {
     }
 }
 
-/// The runtime that a connection was opened in: one of a single thread, or the one of all others.
-type Runtime = Option<ThreadId>;
-
-fn this_runtime() -> Runtime {
-    let is_own = Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::CurrentThread);
-    is_own.then(|| std::thread::current().id())
-}
-
 impl Connections {
     /// In front of a pool, which nobody else uses: as many places as it has connections. Nobody waits for a place for
     /// longer than `wait`.
@@ -94,23 +84,22 @@ impl Connections {
         let place = timeout(self.wait, Arc::clone(&self.places).acquire_owned()).await;
         let place = place.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
         let doubts = self.doubts.load(Ordering::Acquire);
-        let own = this_runtime();
-        let (connection, plans, runtime) = match self.at_hand(doubts, own).await {
-            Some(Idle { connection, plans, runtime, .. }) => (connection, plans, runtime),
-            None => (self.pool.acquire().await?, Plans::new(), own),
+        let (connection, plans) = match self.at_hand(doubts).await {
+            Some(Idle { connection, plans, .. }) => (connection, plans),
+            None => (self.pool.acquire().await?, Plans::new()),
         };
         let (connection, place, home) = (Some(connection), Some(place), Arc::clone(self));
-        Ok(Held { connection, place, home, runtime, plans, doubts, is_open: false, is_busy: false })
+        Ok(Held { connection, place, home, plans, doubts, is_open: false, is_busy: false })
     }
 
     /// One that lives. Those that do not are closed here: the pool would ask them, and wait for an answer for as long as
     /// the system does, with their places taken.
-    async fn at_hand(&self, doubts: u64, own: Runtime) -> Option<Idle> {
+    async fn at_hand(&self, doubts: u64) -> Option<Idle> {
         loop {
-            let mut next = self.next_idle(own)?;
+            // The one that was used last.
+            let mut next = self.idle().pop()?;
             let has_old_plans = next.plans.are_old();
-            // The runtime of one that is lent may have ended.
-            let is_sure = next.since.elapsed() < FRESH && next.runtime == own;
+            let is_sure = next.since.elapsed() < FRESH;
             if next.doubts != doubts {
                 drop(next.connection.detach());
             } else if is_sure && !has_old_plans {
@@ -119,22 +108,6 @@ impl Connections {
                 return Some(Idle { connection, ..next });
             }
         }
-    }
-
-    /// The one of this runtime that was used last. Where there is none and no room for one more, the one of another runtime
-    /// that was idle longest is lent: to close it and open another would cost both more than the second wake-up.
-    fn next_idle(&self, own: Runtime) -> Option<Idle> {
-        let mut idle = self.idle();
-        let held = self.most().saturating_sub(self.places.available_permits());
-        let is_full = idle.len() + held > self.most();
-        let of_own = idle.iter().rposition(|i| i.runtime == own);
-        let next = of_own.or_else(|| (is_full && !idle.is_empty()).then_some(0))?;
-        Some(idle.remove(next))
-    }
-
-    /// How many places there are.
-    fn most(&self) -> usize {
-        usize::try_from(self.pool.options().get_max_connections()).unwrap_or(usize::MAX)
     }
 
     fn put(&self, idle: Idle) {
@@ -194,7 +167,6 @@ pub(super) struct Held {
     connection: Option<PoolConnection<Postgres>>,
     place: Option<OwnedSemaphorePermit>,
     home: Arc<Connections>,
-    runtime: Runtime,
     plans: Plans,
     /// What was known when it was taken.
     doubts: u64,
@@ -255,8 +227,8 @@ impl Drop for Held {
         let Some(mut connection) = self.connection.take() else { return };
         if !self.is_open {
             if !self.is_busy {
-                let Held { doubts, runtime, plans, .. } = *self;
-                self.home.put(Idle { connection, since: Instant::now(), doubts, runtime, plans });
+                let Held { doubts, plans, .. } = *self;
+                self.home.put(Idle { connection, since: Instant::now(), doubts, plans });
             }
             return;
         }

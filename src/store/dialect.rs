@@ -148,8 +148,8 @@ fn what_is_missing(cause: &Cause) -> &'static str {
 pub struct StoreSettings {
     /// Connections to PostgreSQL, or readers of SQLite.
     pub connections: u32,
-    /// Further connections to PostgreSQL, for webhooks alone.
-    pub reserved: u32,
+    /// Committers, each of which has connections to PostgreSQL of its own.
+    pub committers: usize,
     /// Longest wait for a connection, in seconds.
     pub wait_s: u64,
     /// Longest wait for an answer of PostgreSQL, in seconds.
@@ -164,7 +164,7 @@ impl Default for StoreSettings {
     fn default() -> Self {
         StoreSettings {
             connections: 10,
-            reserved: 4,
+            committers: 0,
             wait_s: 5,
             answer_s: 10,
             pooler: false,
@@ -178,8 +178,9 @@ impl Default for StoreSettings {
 pub enum Pool {
     /// Everybody's.
     Shared,
-    /// Those that are kept for webhooks: a crowd elsewhere cannot keep them waiting.
-    Webhooks,
+    /// Those of the committer of that number, from 0: nobody else uses them. What the server keeps ready for one serves the
+    /// next slice, and a crowd elsewhere cannot keep webhooks waiting.
+    Committer(usize),
 }
 
 impl Store {
@@ -273,7 +274,7 @@ impl Store {
         .map(|tx| tx.counted_by(self))
     }
 
-    /// Like [`Store::read`], on a connection kept for webhooks.
+    /// Like [`Store::read`], on a connection kept for the accounts that webhooks name.
     ///
     /// # Errors
     /// No connection within the waiting time.
@@ -380,8 +381,9 @@ impl Store {
                 writer.close().await;
             }
             Engine::Postgres(link) => {
-                link.shared.close().await;
-                link.reserved.close().await;
+                for connections in link.all() {
+                    connections.close().await;
+                }
             }
         }
     }

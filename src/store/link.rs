@@ -30,6 +30,10 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// nearly as much as the statement.
 const PLANNING: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("jit", "off")];
 const CHANNEL: &str = "grosz_jobs";
+/// Connections that are kept for the accounts that webhooks name.
+const RESERVED: u32 = 2;
+/// Connections that a committer may have: the second is opened only while the first has a transaction to take back.
+const FOR_A_COMMITTER: u32 = 2;
 
 /// What the database will answer. In a box: the driver's futures are large, and flows hold many of them.
 pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -38,8 +42,10 @@ pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError
 pub(super) struct Link {
     /// For everybody.
     pub(super) shared: Arc<Connections>,
-    /// For webhooks, so that nobody else can take their last connection (F54).
+    /// For the accounts that webhooks name, so that nobody else can take the last connection (F54).
     pub(super) reserved: Arc<Connections>,
+    /// For each committer.
+    committers: Vec<Arc<Connections>>,
     /// False behind a pooler in transaction mode: the next transaction meets another server connection, where a named
     /// statement is not known.
     pub(super) keeps_statements: bool,
@@ -118,7 +124,8 @@ impl Link {
         };
         let link = Arc::new(Link {
             shared: pool(settings.connections),
-            reserved: pool(settings.reserved),
+            reserved: pool(RESERVED),
+            committers: (0..settings.committers).map(|_| pool(FOR_A_COMMITTER)).collect(),
             keeps_statements: !settings.pooler,
             at: watch::Sender::new(first),
             listen,
@@ -138,8 +145,13 @@ impl Link {
     pub(super) fn pool_of(&self, pool: Pool) -> &Arc<Connections> {
         match pool {
             Pool::Shared => &self.shared,
-            Pool::Webhooks => &self.reserved,
+            Pool::Committer(n) => self.committers.get(n).unwrap_or(&self.shared),
         }
+    }
+
+    /// All of its connections.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Connections>> {
+        [&self.shared, &self.reserved].into_iter().chain(&self.committers)
     }
 
     /// Begins a transaction. A connection that turns out to be dead is no reason to give up: nothing was asked yet.
@@ -325,8 +337,9 @@ impl Link {
     fn turn_to(&self, n: usize) {
         let moved = *self.at.borrow() != n;
         if let (true, Some(host)) = (moved, self.hosts.get(n)) {
-            self.shared.pool().set_connect_options(host.clone());
-            self.reserved.pool().set_connect_options(host.clone());
+            for connections in self.all() {
+                connections.pool().set_connect_options(host.clone());
+            }
             self.at.send_replace(n);
             tracing::warn!(host = n + 1, of = self.hosts.len(), "The database moved to another host");
         }

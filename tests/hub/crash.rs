@@ -17,7 +17,7 @@ use grosz::http::api::{Called, Orders};
 use grosz::http::auth::Caller;
 use grosz::http::idempotency::Mark;
 use grosz::intake::commit_slice;
-use grosz::store::{Page, PaymentFilter};
+use grosz::store::{Page, PaymentFilter, Pool};
 use grosz_providers::invoicer::Found;
 use grosz_providers::{Event, EventKind, Money, Reference, RefundState};
 use serde_json::json;
@@ -199,11 +199,11 @@ on_both!(a_death_anywhere_in_a_slice_of_orders, async |engine: Engine| {
     for n in 0..ENOUGH {
         let slice: Vec<Called> =
             ["a", "b", "a"].iter().map(|key| order(&hub, &matter, &format!("{n}-{key}"))).collect();
-        let survived = mortal(polls, commit_slice::<Orders>(&hub.app, &slice)).await.is_some();
+        let survived = mortal(polls, commit_slice::<Orders>(&hub.app, Pool::Shared, &slice)).await.is_some();
         deaths += usize::from(!survived);
         let mut answers = vec![];
         for _ in 0..2 {
-            for answer in commit_slice::<Orders>(&hub.app, &slice).await.unwrap() {
+            for answer in commit_slice::<Orders>(&hub.app, Pool::Shared, &slice).await.unwrap() {
                 let answer = answer.unwrap();
                 assert_eq!(answer.status(), StatusCode::CREATED);
                 answers.push(axum::body::to_bytes(answer.into_body(), 100_000).await.unwrap());

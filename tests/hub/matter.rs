@@ -10,7 +10,7 @@ use grosz::flows::start_checkout::{NewPayment, create_payment};
 use grosz::flows::{FlowError, add_account};
 use grosz::http::webhooks::Webhooks;
 use grosz::intake::commit_slice;
-use grosz::store::{Attempt, Case, Expert, Merchant, Payer, Payment, Profile, ProviderAccount, RecordedDelivery};
+use grosz::store::{Attempt, Case, Expert, Merchant, Payer, Payment, Pool, Profile, ProviderAccount, RecordedDelivery};
 use grosz_providers::invoicer::{Buyer, InvoiceLine, TaxIdKind, Vat};
 use grosz_providers::twin::{Faults, InvoicerTwin, TwinAnswer, TwinRequest};
 use grosz_providers::wire::{Headers, Http, HttpError, HttpRequest, HttpResponse};
@@ -108,7 +108,7 @@ pub fn price() -> Money {
 
 /// Takes in calls as the intake does: in one transaction, without locks where that does.
 pub async fn receive_slice(app: &App, slice: &[Inbound]) -> Result<Vec<Vec<Outcome>>, FlowError> {
-    commit_slice::<Webhooks>(app, slice).await
+    commit_slice::<Webhooks>(app, Pool::Shared, slice).await
 }
 
 impl Matter {

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use grosz::domain::payment::{Reason, Status};
 use grosz::store::{
-    Attempt, Capture, Job, JobEnd, JobKind, Lane, Page, Payer, Payment, PaymentFilter, Store, StoreError, Transition,
-    Tx,
+    Attempt, Capture, Job, JobEnd, JobKind, Lane, Page, Payer, Payment, PaymentFilter, Pool, StoreError, Transition, Tx,
 };
 use grosz_providers::{Currency, EventKind, Money};
 
@@ -147,36 +146,41 @@ async fn another_process_that_writes_is_waited_for() {
     add(&hub, &payment(&hub, None)).await.unwrap();
 }
 
-// A thread with a runtime of its own keeps to its connections. Where there is no room for more it is lent one of another
-// runtime, and one whose runtime has ended is in nobody's way.
+// F54: a committer has a connection of its own, also when a crowd took all others before it came, and keeps it: the next
+// slice meets the same server process.
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_are_lent_between_runtimes() {
+async fn a_committer_keeps_its_connection() {
     if crate::cluster::cluster().is_none() {
         return;
     }
-    let hub = Hub::start_with(Engine::Postgres, |c| (c.db_connections, c.db_wait_s) = (2, 5)).await;
+    let hub = Hub::start_with(Engine::Postgres, |c| (c.db_connections, c.db_wait_s) = (2, 1)).await;
+    let store = &hub.app.store;
     let raw = Raw::of(&hub.app).await;
-    let open = "SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity
-                WHERE application_name = 'grosz' AND datname = current_database()";
-    let look = async |store: &Store| {
-        let mut reader = store.read().await.unwrap();
-        assert!(reader.payment("mer_1", "pay_1").await.unwrap().is_none());
-        reader
+    let open = "SELECT pid::text FROM pg_stat_activity
+                WHERE application_name = 'grosz' AND datname = current_database() ORDER BY 1";
+    let look = async |mut tx: Tx| {
+        assert!(tx.payment("mer_1", "pay_1").await.unwrap().is_none());
+        tx
     };
-    let elsewhere = async |store: Store| {
-        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let look = move || runtime().block_on(async { drop(look(&store).await) });
-        tokio::task::spawn_blocking(look).await.unwrap();
+    let crowd = async || {
+        let shared = [look(store.read().await.unwrap()).await, look(store.read().await.unwrap()).await];
+        let reserved = store.read_reserved();
+        [shared, [look(reserved.await.unwrap()).await, look(store.read_reserved().await.unwrap()).await]]
     };
-    let held = look(&hub.app.store).await;
-    elsewhere(hub.app.store.clone()).await;
-    drop(look(&hub.app.store).await);
-    drop(held);
-    drop([look(&hub.app.store).await, look(&hub.app.store).await]);
+    let held = crowd().await;
+    assert!(store.read().await.is_err(), "nothing is left for anybody else");
     let before = raw.column(open).await;
-    elsewhere(hub.app.store.clone()).await;
-    elsewhere(hub.app.store.clone()).await;
-    assert_eq!(raw.column(open).await, before, "lent, not opened anew");
+    look(store.begin_in(Pool::Committer(0)).await.unwrap()).await.commit().await.unwrap();
+    look(store.begin_in(Pool::Committer(1)).await.unwrap()).await.commit().await.unwrap();
+    let with_committers = raw.column(open).await;
+    assert_eq!(with_committers.len(), before.len() + 2, "each has its own");
+    drop(held);
+    for _ in 0..3 {
+        drop(crowd().await);
+        look(store.begin_in(Pool::Committer(0)).await.unwrap()).await.commit().await.unwrap();
+        look(store.begin_in(Pool::Committer(1)).await.unwrap()).await.commit().await.unwrap();
+    }
+    assert_eq!(raw.column(open).await, with_committers, "nobody opened another");
 }
 
 // F50: a host that vanished without a word leaves connections that never answer. They keep nobody out for longer than an

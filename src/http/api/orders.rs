@@ -11,7 +11,7 @@ use crate::http::auth::Caller;
 use crate::http::idempotency::{Answer, Mark};
 use crate::intake::Sliced;
 use crate::problem::Problem;
-use crate::store::{Pool, SoughtOrder, StoreError, Tx};
+use crate::store::{SoughtOrder, StoreError, Tx};
 
 /// One call that starts a payment.
 pub struct Called {
@@ -30,7 +30,6 @@ impl Sliced for Orders {
     type Call = Called;
     type Answer = Result<Response, Problem>;
     const NAME: &'static str = "orders";
-    const POOL: Pool = Pool::Shared;
 
     fn about(call: &Called) -> &str {
         // One case, or one key, one committer.
