@@ -156,8 +156,8 @@ settings! {
     keep_events_months: i32 = 13;
     /// Months for which messages to client apps, the feed, and the record of their deliveries are kept; 0 for ever.
     keep_messages_months: i32 = 6;
-    /// Months for which the answer to a POST is kept under its idempotency key; 0 for ever.
-    keep_idempotency_keys_months: i32 = 3;
+    /// Months for which the answer to a POST is kept under its idempotency key; the key itself stays for ever. 0 for ever.
+    keep_answers_months: i32 = 13;
     /// Months for which mails keep their address and text; 0 for ever.
     keep_notices_months: i32 = 13;
     /// Time to connect to an outside host, in seconds.
@@ -262,7 +262,7 @@ impl Config {
             ("keep_deliveries_months", self.keep_deliveries_months),
             ("keep_events_months", self.keep_events_months),
             ("keep_messages_months", self.keep_messages_months),
-            ("keep_idempotency_keys_months", self.keep_idempotency_keys_months),
+            ("keep_answers_months", self.keep_answers_months),
             ("keep_notices_months", self.keep_notices_months),
         ] {
             if !(0..=1200).contains(&months) {

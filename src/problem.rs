@@ -198,6 +198,7 @@ fn title(code: &str, status: StatusCode) -> &'static str {
         "not_json" => "The body is not JSON",
         "validation_failed" => "The request holds wrong values",
         "idempotency_mismatch" => "The idempotency key was used for another request",
+        "idempotency_answer_gone" => "The answer under this idempotency key is no longer kept",
         "bad_idempotency_key" => "The idempotency key cannot be used",
         "method_not_allowed" => "This address does not take this method",
         "too_large" => "The body is too large",

@@ -73,7 +73,7 @@ fn tables(app: &App) -> [(Growing, i32); 6] {
         (Growing::Events, c.keep_events_months),
         (Growing::Tellings, c.keep_messages_months),
         (Growing::Messages, c.keep_messages_months),
-        (Growing::IdempotencyKeys, c.keep_idempotency_keys_months),
+        (Growing::IdempotencyKeys, c.keep_answers_months),
         (Growing::Notices, c.keep_notices_months),
     ]
 }
@@ -128,12 +128,15 @@ async fn forget_answers(
     before: i64,
     stop: &watch::Receiver<bool>,
 ) -> Result<u64, FlowError> {
-    let mut rows = 0;
+    let mark = app.store.read().await?.house_mark(merchant, Growing::IdempotencyKeys).await?;
+    let (mut rows, mut after) = (0, mark.parse().unwrap_or(0));
     while !*stop.borrow() {
-        let Some((first, last)) = app.store.read().await?.oldest_answers(merchant, before, BATCH).await? else { break };
+        let oldest = app.store.read().await?.oldest_answers(merchant, after, before, BATCH).await?;
+        let Some((first, last)) = oldest else { break };
         let mut tx = app.store.begin().await?;
         rows += tx.forget_answers(merchant, first, last).await?;
         tx.commit().await?;
+        after = last;
     }
     Ok(rows)
 }

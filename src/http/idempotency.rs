@@ -2,7 +2,8 @@
 //!
 //! The effect and the stored answer are written in one transaction, so a crash between them is impossible. Of two
 //! calls at once with one key the second waits in the database and is then given the first one's answer. Keys belong to
-//! a merchant and live for `keep_idempotency_keys_months`. Refusals are not kept: the corrected request may use the same key.
+//! a merchant and are kept for ever, their answers for `keep_answers_months`: a repeat that comes later is refused, and makes
+//! nothing anew. Refusals are not kept: the corrected request may use the same key.
 
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -15,7 +16,7 @@ use super::auth::Caller;
 use crate::app::App;
 use crate::idempotency_key::idempotency_key;
 use crate::problem::Problem;
-use crate::store::{NewAnswer, StoreError, StoredAnswer, Tx};
+use crate::store::{ANSWER_GONE, NewAnswer, StoreError, StoredAnswer, Tx};
 
 /// What makes two POSTs the same: whose key it is, and what was asked under it.
 #[derive(Debug, Clone)]
@@ -58,7 +59,7 @@ impl Mark {
     /// The answer given before to this very request, if there is one.
     ///
     /// # Errors
-    /// The key was used for something else, or the database.
+    /// The key was used for something else, its answer is no longer kept, or the database.
     pub async fn answered(&self, app: &App) -> Result<Option<Response>, Problem> {
         if self.0.is_none() {
             return Ok(None);
@@ -69,7 +70,7 @@ impl Mark {
     /// Like [`Mark::answered`], within a transaction.
     ///
     /// # Errors
-    /// The key was used for something else, or the database.
+    /// The key was used for something else, its answer is no longer kept, or the database.
     pub async fn answered_in(&self, app: &App, tx: &mut Tx) -> Result<Option<Response>, Problem> {
         let Some(claim) = &self.0 else { return Ok(None) };
         let stored = tx.stored_answer(&claim.merchant, &claim.key).await?;
@@ -77,6 +78,13 @@ impl Mark {
         if fingerprint != claim.fingerprint {
             let detail = "this Idempotency-Key was used with another method, address, body or mode; use a new one";
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch").detail(detail));
+        }
+        if status == ANSWER_GONE {
+            let made = if body.is_empty() { "something" } else { &body };
+            let detail = format!(
+                "this request made {made} long ago; its answer is no longer kept, and nothing was made anew; for a new one use a new Idempotency-Key"
+            );
+            return Err(Problem::new(StatusCode::CONFLICT, "idempotency_answer_gone").detail(detail));
         }
         let status = u16::try_from(status).ok().and_then(|s| StatusCode::from_u16(s).ok());
         let body = if body.starts_with('{') { body } else { claim.open(app, &body)? };

@@ -30,7 +30,8 @@ people, cases, alerts, endpoints and messages belong to the merchant in both mod
 
 **Idempotency.** Send `Idempotency-Key` with every POST. The same request again gets the same answer with the header \
 `Idempotent-Replayed: true`; another request under the same key is refused (422, `idempotency_mismatch`). Keys belong to \
-the merchant and are kept for three months at least, unless the operator says otherwise. Refusals are not kept.
+the merchant and are kept for ever, their answers for thirteen months, unless the operator says otherwise; a repeat \
+after that is refused (409, `idempotency_answer_gone`) and makes nothing anew. Refusals are not kept.
 
 **Errors** are `application/problem+json` (RFC 9457) with a stable `code`, the refused fields in `errors`, and a \
 `request_id` that is also in the header `X-Request-Id`. 503 comes with `Retry-After`: nothing was changed, send the same \

@@ -4,6 +4,7 @@
 //! writing transaction does nothing but that, and nobody waits for it for long. No row with an old id is ever added.
 
 use super::dialect::{StoreError, Tx, args};
+use super::idempotency::ANSWER_GONE;
 
 /// A table whose old rows are let go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub enum Growing {
     Messages,
     /// Tellings: deleted.
     Tellings,
-    /// Stored answers: deleted.
+    /// Stored answers: emptied; the key stays for ever, with the id of what it made.
     IdempotencyKeys,
     /// Mails: emptied of address and text; the key stays for ever.
     Notices,
@@ -185,25 +186,34 @@ impl Tx {
         Ok(())
     }
 
-    /// The instants of the oldest stored answers of a merchant before `before`, at most `limit` of them.
+    /// The instants of the oldest stored answers of a merchant after `after` and before `before`, at most `limit` of them.
     pub async fn oldest_answers(
         &mut self,
         merchant: &str,
+        after: i64,
         before: i64,
         limit: i64,
     ) -> Result<Option<(i64, i64)>, StoreError> {
         let sql = "SELECT MIN(o.created_at) AS first, MAX(o.created_at) AS last FROM
-                   (SELECT created_at FROM idempotency_keys WHERE merchant_id = $1 AND created_at < $2 ORDER BY created_at LIMIT $3) AS o";
-        let Some(r) = self.row(sql, args![merchant, before, limit]).await? else { return Ok(None) };
+                   (SELECT created_at FROM idempotency_keys WHERE merchant_id = $1 AND created_at > $2 AND created_at < $3
+                    ORDER BY created_at LIMIT $4) AS o";
+        let Some(r) = self.row(sql, args![merchant, after, before, limit]).await? else { return Ok(None) };
         Ok(r.maybe_int("first")?.zip(r.maybe_int("last")?))
     }
 
-    /// Deletes the stored answers of a merchant between two instants, both included.
+    /// Empties the stored answers of a merchant between two instants, both included. What is left is the id of what was
+    /// made, and a status that no answer has; an answer that was sealed leaves no id.
     pub async fn forget_answers(&mut self, merchant: &str, first: i64, last: i64) -> Result<u64, StoreError> {
-        self.run(
-            "DELETE FROM idempotency_keys WHERE merchant_id = $1 AND created_at >= $2 AND created_at <= $3",
-            args![merchant, first, last],
-        )
-        .await
+        let sql = self.pick(
+            "UPDATE idempotency_keys SET status = $4,
+                 body = CASE WHEN json_valid(body) THEN COALESCE(json_extract(body, '$.id'), '') ELSE '' END
+             WHERE merchant_id = $1 AND created_at >= $2 AND created_at <= $3 AND status <> $4",
+            "UPDATE idempotency_keys SET status = $4,
+                 body = CASE WHEN body LIKE '_\"%' THEN COALESCE(CAST(body AS json) ->> 'id', '') ELSE '' END
+             WHERE merchant_id = $1 AND created_at >= $2 AND created_at <= $3 AND status <> $4",
+        );
+        let touched = self.run(sql, args![merchant, first, last, ANSWER_GONE]).await?;
+        self.put_house_mark(merchant, Growing::IdempotencyKeys, &last.to_string()).await?;
+        Ok(touched)
     }
 }

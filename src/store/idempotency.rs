@@ -5,14 +5,17 @@ use super::dialect::{Arg, StoreError, Tx, args};
 use super::rows::Row;
 use super::set::{Question, Set, row};
 
+/// The status of an answer that is no longer kept.
+pub const ANSWER_GONE: i64 = 410;
+
 /// An answer given before.
 #[derive(Debug, Clone)]
 pub struct StoredAnswer {
     /// SHA-256 over method, path and parameters of the first call.
     pub fingerprint: String,
-    /// HTTP status.
+    /// HTTP status; [`ANSWER_GONE`] when the answer is no longer kept.
     pub status: i64,
-    /// JSON body.
+    /// JSON body; of an answer that is no longer kept the id of what was made, where that is known.
     pub body: String,
 }
 

@@ -35,7 +35,7 @@ pub use deliveries::{DeliveryFilter, EventRow, RecordedDelivery, StoredDelivery}
 pub use dialect::{Cause, Pool, Store, StoreError, StoreSettings, Tx};
 pub use glance::{AttemptGlance, Flags, Glance, ListedPayment, Listing, Members};
 pub use house::{Batch, Growing};
-pub use idempotency::{NewAnswer, StoredAnswer};
+pub use idempotency::{ANSWER_GONE, NewAnswer, StoredAnswer};
 pub use invoices::{Attachment, InvoiceGlance, InvoiceRow};
 pub use jobs::{Job, JobEnd, JobKind, Lane, NewJob, NextDue, QueueDepth};
 pub use messages::{Endpoint, Message, Telling};

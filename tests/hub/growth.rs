@@ -78,26 +78,60 @@ on_both!(rows_of_this_retention_stay, async |engine: Engine| {
     let matter = matter(&hub).await;
     let (_, attempt) = matter.payment(&hub, "1/2026").await;
     matter.receive(&hub, event(&attempt, "evt_paid", EventKind::Paid, "r1")).await;
-    let tables = ["deliveries", "messages", "idempotency_keys"];
-    hub.post("/v1/payers", serde_json::json!({"name": "K", "email": "k@example.com"})).await;
-    let key = [("idempotency-key", "k1")];
-    let body = serde_json::json!({"name": "K", "email": "k@example.com"});
-    hub.call("POST", "/v1/payers", Some(crate::harness::KEY), Some(body), &key).await.expect(201);
+    let tables = ["deliveries", "messages"];
     let before = counts(&raw, &tables).await;
     assert!(before.iter().all(|n| *n > 0), "{before:?}");
     // A month is let go when all of it is older than the retention: 21 November goes on 1 March of three months later.
-    hub.advance(99 * DAY);
+    hub.advance(191 * DAY);
     keep(&hub.app).await.unwrap();
     assert_eq!(counts(&raw, &tables).await, before);
     hub.advance(2 * DAY);
     keep(&hub.app).await.unwrap();
-    assert_eq!(counts(&raw, &tables).await, [before[0], before[1], 0], "keys after three months");
-    hub.advance(100 * DAY);
+    assert_eq!(counts(&raw, &tables).await, [before[0], 0], "messages after six months");
+    hub.advance(212 * DAY);
     keep(&hub.app).await.unwrap();
-    assert_eq!(counts(&raw, &tables).await, [before[0], 0, 0], "messages after six");
-    hub.advance(230 * DAY);
+    assert_eq!(counts(&raw, &tables).await, [before[0], 0]);
+    hub.advance(2 * DAY);
     keep(&hub.app).await.unwrap();
-    assert_eq!(counts(&raw, &tables).await, [0, 0, 0], "deliveries after thirteen");
+    assert_eq!(counts(&raw, &tables).await, [0, 0], "deliveries after thirteen");
+});
+
+// F56: a key is kept for ever. When its answer is gone a repeat is told what was made, and makes nothing anew.
+on_both!(a_key_outlives_its_answer, async |engine: Engine| {
+    let hub = Hub::start_with(engine, |c| c.keep_answers_months = 3).await;
+    let raw = Raw::of(&hub.app).await;
+    let call = async |address: &str, key: &str, body: serde_json::Value| {
+        hub.call("POST", address, Some(crate::harness::KEY), Some(body), &[("idempotency-key", key)]).await
+    };
+    let payer = serde_json::json!({"name": "K", "email": "k@example.com"});
+    let endpoint = serde_json::json!({"url": "https://client.example/hook"});
+    let made = call("/v1/payers", "k1", payer.clone()).await.expect(201).json();
+    call("/v1/webhook-endpoints", "k2", endpoint.clone()).await.expect(201);
+    let (payers, endpoints) = ("SELECT COUNT(*) FROM payers", "SELECT COUNT(*) FROM endpoints");
+    let before = [raw.number(payers).await, raw.number(endpoints).await];
+    // A month is let go when all of it is older than the term: 21 November goes on 1 March of three months later.
+    hub.advance(99 * DAY);
+    assert_eq!(keep(&hub.app).await.unwrap().rows, 0);
+    assert_eq!(call("/v1/payers", "k1", payer.clone()).await.expect(201).json(), made);
+    hub.advance(2 * DAY);
+    assert_eq!(keep(&hub.app).await.unwrap().rows, 2);
+    hub.advance(3600);
+    assert_eq!(keep(&hub.app).await.unwrap().rows, 0, "what was emptied is not looked at again");
+    assert!(raw.column("SELECT body FROM idempotency_keys").await.iter().all(|left| !left.contains("example")));
+    let id = made["id"].as_str().unwrap();
+    for (address, key, body, named) in
+        [("/v1/payers", "k1", &payer, id), ("/v1/webhook-endpoints", "k2", &endpoint, "something")]
+    {
+        let refused = call(address, key, body.clone()).await.expect(409).json();
+        assert_eq!(refused["code"], "idempotency_answer_gone");
+        assert!(refused["detail"].as_str().unwrap().contains(named), "{refused}");
+    }
+    let other = serde_json::json!({"name": "L", "email": "l@example.com"});
+    assert_eq!(call("/v1/payers", "k1", other.clone()).await.expect(422).json()["code"], "idempotency_mismatch");
+    assert_eq!([raw.number(payers).await, raw.number(endpoints).await], before, "nothing was made twice");
+    call("/v1/payers", "k3", other).await.expect(201);
+    hub.advance(130 * DAY);
+    assert_eq!(keep(&hub.app).await.unwrap().rows, 1, "the next one goes in its turn");
 });
 
 on_both!(nothing_goes_where_everything_is_kept_for_ever, async |engine: Engine| {
@@ -105,7 +139,7 @@ on_both!(nothing_goes_where_everything_is_kept_for_ever, async |engine: Engine| 
         c.keep_deliveries_months = 0;
         c.keep_events_months = 0;
         c.keep_messages_months = 0;
-        c.keep_idempotency_keys_months = 0;
+        c.keep_answers_months = 0;
         c.keep_notices_months = 0;
     })
     .await;
