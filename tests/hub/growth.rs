@@ -153,6 +153,48 @@ on_both!(nothing_goes_where_everything_is_kept_for_ever, async |engine: Engine| 
     assert!(raw.column("SELECT body FROM events").await[0].contains("told by the story"));
 });
 
+// F56: whenever the housekeeping dies, a key has its answer or names what was made, a repeat makes nothing, and the next turn
+// does the rest.
+on_both!(a_death_anywhere_while_answers_go, async |engine: Engine| {
+    let hub = Hub::start_with(engine, |c| c.keep_answers_months = 3).await;
+    let raw = Raw::of(&hub.app).await;
+    let repeat = async |n: usize| {
+        let (key, name) = (format!("k{n}"), format!("K{n}"));
+        let body = serde_json::json!({"name": name, "email": "k@example.com"});
+        hub.call("POST", "/v1/payers", Some(crate::harness::KEY), Some(body), &[("idempotency-key", &key)]).await
+    };
+    let (mut made, mut deaths, mut polls) = (vec![], 0, 0);
+    loop {
+        made.push(repeat(made.len()).await.expect(201).json());
+        hub.advance(130 * DAY);
+        let survived = mortal(polls, keep_house(&hub.app, &watch::channel(false).1)).await.is_some();
+        let left = raw.column("SELECT status || ' ' || body FROM idempotency_keys ORDER BY created_at").await;
+        assert_eq!(left.len(), made.len(), "no key goes");
+        for (left, made) in left.iter().zip(&made) {
+            let id = made["id"].as_str().unwrap();
+            assert!(*left == format!("410 {id}") || (left.starts_with("201 {") && left.contains(id)), "{left}");
+        }
+        let newest = made.len() - 1;
+        let again = repeat(newest).await;
+        if left[newest].starts_with("410") {
+            let refused = again.expect(409).json();
+            assert!(refused["detail"].as_str().unwrap().contains(made[newest]["id"].as_str().unwrap()), "{refused}");
+        } else {
+            assert_eq!(again.expect(201).json(), made[newest]);
+        }
+        assert_eq!(raw.column("SELECT id FROM payers").await.len(), made.len(), "a repeat makes nothing");
+        if survived {
+            assert!(left.iter().all(|left| left.starts_with("410 ")), "the next turn does the rest: {left:?}");
+        }
+        deaths += usize::from(!survived);
+        // A run that came to its end has shown all its places this time; the next may wait at others.
+        polls = if survived { 0 } else { polls + 1 };
+        if survived && deaths > 12 {
+            return;
+        }
+    }
+});
+
 // F55: no leader; the key of the turn decides.
 on_both!(a_turn_is_run_once_and_a_missed_one_is_made_good_once, async |engine: Engine| {
     let hub = Hub::start(engine).await;
