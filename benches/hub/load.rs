@@ -80,6 +80,10 @@ pub struct Outcome {
     pub latencies: Vec<u32>,
     /// The slowest answer of the whole run from its sending, in microseconds.
     pub slowest: u32,
+    /// When it came, since the beginning of the run, in microseconds.
+    pub slowest_at: u32,
+    /// Answers of the whole run that came later than a second after the sending.
+    pub late: u64,
     /// Requests that were answered 2xx in the whole run, warm-up included.
     pub accepted: Vec<u64>,
 }
@@ -89,6 +93,12 @@ impl Outcome {
     pub fn rate(&self) -> f64 {
         let good: u64 = self.statuses.range(200..300).map(|(_, n)| n).sum();
         good as f64 / self.seconds.max(1e-9)
+    }
+
+    /// The slowest answer in words.
+    pub fn tail(&self) -> String {
+        let [took, at] = [self.slowest, self.slowest_at].map(|us| f64::from(us) / 1000.0);
+        format!("slowest answer {took:.0} ms, {at:.0} ms after the beginning; {} took over a second", self.late)
     }
 
     /// All answers.
@@ -234,7 +244,11 @@ impl Shared {
         if (200..300).contains(&status) {
             outcome.accepted.push(n);
         }
-        outcome.slowest = outcome.slowest.max(micros(now - sent));
+        let took = micros(now - sent);
+        if took > outcome.slowest {
+            (outcome.slowest, outcome.slowest_at) = (took, micros(now - self.began));
+        }
+        outcome.late += u64::from(took > 1_000_000);
         let since = now - self.began;
         if since >= self.load.warm_up && since <= self.load.warm_up + self.load.time {
             *outcome.statuses.entry(status).or_default() += 1;

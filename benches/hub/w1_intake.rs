@@ -147,7 +147,8 @@ pub async fn hold(stage: &mut Stage<'_>, seconds: u64) {
     println!("  perf record -g -p {pid} -- sleep {}\n  perf report --no-children\n", seconds.saturating_sub(2).max(1));
     let target = stage.target(&process);
     let load = load(target, pace, stage.options.connections, seconds);
-    let (figure, _) = stage.measure_load(target, requests, load).await;
+    let (mut figure, outcome) = stage.measure_load(target, requests, load).await;
+    figure.note = format!("{}; {}", outcome.tail(), figure.note);
     stage.figure("W1", "hub, Stripe body, held", figure);
 }
 
@@ -292,7 +293,7 @@ async fn overload(stage: &mut Stage<'_>, process: &Process, templates: &Template
     check_effects(stage, &batch, outcome.accepted.len()).await;
     let strange = outcome.statuses.iter().filter(|(s, _)| !matches!(s, 200 | 503)).map(|(_, n)| n).sum::<u64>();
     let slowest_ms = f64::from(outcome.slowest) / 1000.0;
-    figure.note = format!("slowest answer {slowest_ms:.0} ms; {}", figure.note);
+    figure.note = format!("{}; {}", outcome.tail(), figure.note);
     stage.figure("W1", "hub, twice the saturated rate", figure);
     stage.judge("W1 overload: answers other than 200 and 503", (strange + outcome.broken) as f64, Floor::Most(0.0));
     stage.judge("W1 overload: slowest answer, ms", slowest_ms, Floor::Most(1000.0));

@@ -1,26 +1,15 @@
 //! Who calls: bearer keys, looked up by their hash.
 //!
-//! A small cache spares the database the same look-up at every call; its rows live for two seconds, so a revoked key
-//! is dead within seconds in every process.
-
-use std::collections::HashMap;
-use std::sync::Mutex;
+//! A key is believed for two seconds ([`super::believed`]), so one that was revoked is dead within seconds in every process.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
 
 use super::Web;
-use crate::clock::seconds;
 use crate::flows::add_key::{has_key_form, key_hash};
 use crate::problem::Problem;
 use crate::store::ApiKey;
-
-/// How long a key is believed without asking the database, in microseconds.
-const BELIEVED: i64 = seconds(2);
-
-/// Keys in the cache at most; beyond that it is emptied.
-const MAX_CACHED: usize = 10_000;
 
 /// The owner of a valid key that may make this request.
 #[derive(Debug, Clone)]
@@ -29,27 +18,6 @@ pub struct Caller {
     pub merchant: String,
     /// Whether these are live accounts and payments or those of the test mode.
     pub live: bool,
-}
-
-/// Keys seen a moment ago.
-#[derive(Default)]
-pub struct KeyCache(Mutex<HashMap<String, (ApiKey, i64)>>);
-
-impl KeyCache {
-    /// A clock that was set back ends the belief too.
-    fn get(&self, hash: &str, now: i64) -> Option<ApiKey> {
-        let map = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        map.get(hash).filter(|(_, at)| (0..BELIEVED).contains(&(now - at))).map(|(key, _)| key.clone())
-    }
-
-    /// Only keys that exist are kept, so a flood of bad ones cannot push the good ones out.
-    fn put(&self, key: ApiKey, now: i64) {
-        let mut map = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if map.len() >= MAX_CACHED {
-            map.clear();
-        }
-        map.insert(key.hash.clone(), (key, now));
-    }
 }
 
 impl FromRequestParts<Web> for Caller {
@@ -75,12 +43,8 @@ async fn find_key(parts: &Parts, web: &Web) -> Result<ApiKey, Problem> {
         return Err(Problem::unauthorized());
     }
     let hash = key_hash(text);
-    if let Some(known) = web.keys.get(&hash, web.app.now()) {
-        return Ok(known);
-    }
-    let found = web.app.store.read().await?.api_key_by_hash(&hash).await?.ok_or_else(Problem::unauthorized)?;
-    web.keys.put(found.clone(), web.app.now());
-    Ok(found)
+    let ask = async { Ok::<_, Problem>(web.app.store.read().await?.api_key_by_hash(&hash).await?) };
+    web.keys.find(&web.app.clock, &hash, ask).await?.ok_or_else(Problem::unauthorized)
 }
 
 /// The credentials after the scheme, whose spelling is free (RFC 9110).

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod auth;
+mod believed;
 mod docs;
 mod framing;
 mod guests;
@@ -36,7 +37,7 @@ pub struct Web {
     /// Samples refused webhook calls.
     pub refusals: std::sync::Arc<webhooks::Refusals>,
     /// API keys seen a moment ago.
-    pub keys: std::sync::Arc<auth::KeyCache>,
+    pub keys: std::sync::Arc<believed::Believed<crate::store::ApiKey>>,
     /// Counts what pages may be asked for too often.
     pub guards: std::sync::Arc<crate::web::Guards>,
     /// The simulated gateways and invoicing APIs, when the settings ask for them.

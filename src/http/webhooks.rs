@@ -1,7 +1,6 @@
 //! Where gateways report: raw bytes in, verified, committed, acknowledged in the gateway's own words.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -16,8 +15,8 @@ use grosz_providers::{Delivery, Outcome, Provider, ReadError, Reference, Reply, 
 use tokio::time::timeout;
 
 use super::Web;
+use super::believed::Believed;
 use crate::app::App;
-use crate::clock::seconds;
 use crate::flows::FlowError;
 use crate::flows::receive_webhook::{self, Inbound};
 use crate::intake::Sliced;
@@ -154,13 +153,6 @@ impl Sliced for Webhooks {
     }
 }
 
-/// How long an account is believed without asking the database, in microseconds: a change made by another process is
-/// seen within two seconds.
-const BELIEVED: i64 = seconds(2);
-
-/// Accounts in the cache at most; beyond that it is emptied.
-const MAX_CACHED: usize = 10_000;
-
 /// An account with its settings opened.
 struct Known {
     account: Arc<ProviderAccount>,
@@ -170,37 +162,24 @@ struct Known {
 
 /// Accounts that webhook addresses named a moment ago.
 #[derive(Default)]
-pub struct Accounts(Mutex<HashMap<String, (Arc<Known>, i64)>>);
+pub struct Accounts(Believed<Arc<Known>>);
 
 impl Accounts {
     /// The account of an address; `None` when there is none, or its provider is not one of ours.
     async fn find(&self, app: &App, id: &str) -> Result<Option<Arc<Known>>, FlowError> {
-        let now = app.now();
-        // A clock that was set back ends the belief too.
-        let fresh = |(known, at): &(Arc<Known>, i64)| (0..BELIEVED).contains(&(now - at)).then(|| Arc::clone(known));
-        if let Some(known) = self.map().get(id).and_then(fresh) {
-            return Ok(Some(known));
-        }
-        let Some(account) = app.store.read_reserved().await?.provider_account_by_id(id).await? else { return Ok(None) };
-        let Some(gateway) = registry::provider(&account.provider) else { return Ok(None) };
-        let settings = app.provider_settings(&account)?;
-        let known = Arc::new(Known { account: Arc::new(account), gateway, settings });
-        let mut map = self.map();
-        // Only accounts that exist are kept, so a flood of wrong addresses cannot push them out.
-        if map.len() >= MAX_CACHED {
-            map.clear();
-        }
-        map.insert(id.to_owned(), (Arc::clone(&known), now));
-        Ok(Some(known))
+        let ask = async {
+            let account = app.store.read_reserved().await?.provider_account_by_id(id).await?;
+            let Some(account) = account else { return Ok(None) };
+            let Some(gateway) = registry::provider(&account.provider) else { return Ok(None) };
+            let settings = app.provider_settings(&account)?;
+            Ok(Some(Arc::new(Known { account: Arc::new(account), gateway, settings })))
+        };
+        self.0.find(&app.clock, id, ask).await
     }
 
     /// After a change in this process, which is seen at once.
     pub fn forget(&self, id: &str) {
-        self.map().remove(id);
-    }
-
-    fn map(&self) -> MutexGuard<'_, HashMap<String, (Arc<Known>, i64)>> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0.forget(id);
     }
 }
 

@@ -77,6 +77,9 @@ pub enum Cause {
     /// SQLite.
     #[error(transparent)]
     File(#[from] rusqlite::Error),
+    /// Somebody else asked the same and was not answered.
+    #[error("the same question was not answered a moment ago")]
+    AskedInVain,
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -131,6 +134,7 @@ fn what_is_missing(cause: &Cause) -> &'static str {
             Some(Code::SystemIoFailure | Code::CannotOpen) => "its file cannot be read or written",
             _ => "it does not answer",
         },
+        Cause::AskedInVain => "it does not answer",
         Cause::Server(sqlx::Error::PoolTimedOut) => "no connection was free in time",
         Cause::Server(sqlx::Error::PoolClosed) => "the hub is stopping",
         Cause::Server(error) => match sql_state(error).as_str() {
