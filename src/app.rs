@@ -15,6 +15,7 @@ use crate::config::{Config, ConfigError};
 use crate::descriptors::Shares;
 use crate::flows::FlowError;
 use crate::ids::Ids;
+use crate::intake::KINDS;
 use crate::jobs::Settling;
 use crate::mail::Mailer;
 use crate::metrics::Metrics;
@@ -189,8 +190,7 @@ impl App {
         let ways = Ways::of(&config)?;
         let settings = StoreSettings {
             connections: config.db_connections,
-            // For webhooks and for orders.
-            committers: 2 * config.intake_committers,
+            committers: KINDS * config.intake_committers,
             wait_s: config.db_wait_s,
             answer_s: config.db_answer_s,
             pooler: config.db_pooler,

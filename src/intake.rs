@@ -26,6 +26,8 @@ pub trait Sliced: 'static {
     type Answer: Send + 'static;
     /// The word in metrics and logs.
     const NAME: &'static str;
+    /// Its number among the kinds of work, below [`KINDS`]: each kind has committers with connections of their own.
+    const KIND: usize;
 
     /// What the call is about; calls about the same keep their order.
     fn about(call: &Self::Call) -> &str;
@@ -46,6 +48,9 @@ pub trait Sliced: 'static {
         slice: &[Self::Call],
     ) -> impl Future<Output = Result<Vec<Self::Answer>, FlowError>> + Send;
 }
+
+/// How many kinds of work are done in slices.
+pub const KINDS: usize = 2;
 
 /// Bytes that may wait, in all queues together: as many calls as a queue takes, all of the largest size, would be
 /// gigabytes.
@@ -116,9 +121,10 @@ impl<S: Sliced> Clone for Intake<S> {
 }
 
 impl<S: Sliced> Intake<S> {
-    /// Starts the committers, each on a thread and with connections of its own; `group` is the number of this intake among
-    /// those of the process. Their tasks end when all handles are gone and the queues are empty.
-    pub fn start(app: &SharedApp, group: usize) -> (Intake<S>, JoinSet<()>) {
+    /// Starts the committers, each on a thread and with connections of its own. Their tasks end when all handles are gone and
+    /// the queues are empty.
+    pub fn start(app: &SharedApp) -> (Intake<S>, JoinSet<()>) {
+        const { assert!(S::KIND < KINDS) };
         let is_sqlite = app.store.engine_name() == "sqlite";
         // One writer is all that SQLite has.
         let count = if is_sqlite { 1 } else { app.config.intake_committers };
@@ -127,7 +133,7 @@ impl<S: Sliced> Intake<S> {
             let (sender, receiver) = mpsc::channel(app.config.intake_queue.div_ceil(count));
             let waited_ms = Arc::new(AtomicU64::new(0));
             let work =
-                commit_slices(Arc::clone(app), Pool::Committer(group * count + n), receiver, Arc::clone(&waited_ms));
+                commit_slices(Arc::clone(app), Pool::Committer(S::KIND * count + n), receiver, Arc::clone(&waited_ms));
             let ended = on_a_thread(work, !is_sqlite);
             tasks.spawn(async { drop(ended.await) });
             Queue { sender, waited_ms }
@@ -297,6 +303,7 @@ mod tests {
         type Call = ();
         type Answer = ();
         const NAME: &'static str = "nothing";
+        const KIND: usize = 0;
         fn about((): &()) -> &str {
             ""
         }

@@ -15,8 +15,8 @@ const CLOCK_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Runs the hub until `stop` says true. `listener` is used by the roles `all` and `web`.
 pub async fn run(app: SharedApp, listener: Option<TcpListener>, stop: watch::Receiver<bool>) {
-    let (intake, committers) = Intake::start(&app, 0);
-    let (orders, more_committers) = Intake::start(&app, 1);
+    let (intake, committers) = Intake::start(&app);
+    let (orders, more_committers) = Intake::start(&app);
     let web = Web::new(app.clone(), intake, orders);
     let works = app.config.role != "web";
     let workers = works.then(|| tokio::spawn(worker::work(app.clone(), stop.clone())));

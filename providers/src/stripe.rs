@@ -166,7 +166,7 @@ impl Provider for Stripe {
         if session["object"] != "checkout.session" {
             return Err(CallError::Unknown("the answer is not a session".into()));
         }
-        let (events, standing) = events::standing(&session);
+        let (events, standing) = events::standing(&(&session).into());
         Ok(StatusReport { events, standing })
     }
 

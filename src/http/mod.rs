@@ -13,6 +13,9 @@ pub mod openapi;
 pub mod server;
 pub mod webhooks;
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -23,9 +26,12 @@ use crate::app::SharedApp;
 use crate::intake::Intake;
 use crate::sandbox::host::Host;
 
-/// What handlers are given.
+/// What handlers are given. Each request takes a few clones of it, on several threads at once, so it is one thing.
 #[derive(Clone)]
-pub struct Web {
+pub struct Web(Arc<Given>);
+
+/// What is in it.
+pub struct Given {
     /// The hub.
     pub app: SharedApp,
     /// The way in for webhooks.
@@ -33,31 +39,32 @@ pub struct Web {
     /// The way in for orders of payments.
     pub orders: Intake<api::Orders>,
     /// Accounts that webhook addresses named a moment ago.
-    pub accounts: std::sync::Arc<webhooks::Accounts>,
+    pub accounts: webhooks::Accounts,
     /// Samples refused webhook calls.
-    pub refusals: std::sync::Arc<webhooks::Refusals>,
+    pub refusals: webhooks::Refusals,
     /// API keys seen a moment ago.
-    pub keys: std::sync::Arc<believed::Believed<crate::store::ApiKey>>,
+    pub keys: believed::Believed<crate::store::ApiKey>,
     /// Counts what pages may be asked for too often.
-    pub guards: std::sync::Arc<crate::web::Guards>,
+    pub guards: crate::web::Guards,
     /// The simulated gateways and invoicing APIs, when the settings ask for them.
-    pub sandbox: Option<std::sync::Arc<Host>>,
+    pub sandbox: Option<Arc<Host>>,
+}
+
+impl Deref for Web {
+    type Target = Given;
+
+    fn deref(&self) -> &Given {
+        &self.0
+    }
 }
 
 impl Web {
     /// The handlers' side of a hub.
     pub fn new(app: SharedApp, intake: Intake<webhooks::Webhooks>, orders: Intake<api::Orders>) -> Self {
-        let sandbox = app.config.sandbox.then(|| std::sync::Arc::new(Host::of_hub(app.clone())));
-        Web {
-            app,
-            intake,
-            orders,
-            accounts: std::sync::Arc::default(),
-            refusals: std::sync::Arc::default(),
-            keys: std::sync::Arc::default(),
-            guards: std::sync::Arc::default(),
-            sandbox,
-        }
+        let sandbox = app.config.sandbox.then(|| Arc::new(Host::of_hub(app.clone())));
+        let (accounts, refusals) = Default::default();
+        let (keys, guards) = Default::default();
+        Web(Arc::new(Given { app, intake, orders, accounts, refusals, keys, guards, sandbox }))
     }
 }
 

@@ -132,6 +132,7 @@ impl Sliced for Webhooks {
     type Call = Inbound;
     type Answer = Vec<Outcome>;
     const NAME: &'static str = "intake";
+    const KIND: usize = 0;
 
     fn about(call: &Inbound) -> &str {
         call.reading.events.first().map_or(&call.delivery.id, |event| match &event.reference {

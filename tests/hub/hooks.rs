@@ -170,7 +170,7 @@ on_both!(a_thousand_copies_are_one_event, async |engine: Engine| {
     let hub = Hub::start(engine).await;
     let matter = matter(&hub).await;
     let (payment, attempt) = matter.payment(&hub, "1/2026").await;
-    let (intake, _committers) = grosz::intake::Intake::<grosz::http::webhooks::Webhooks>::start(&hub.app, 0);
+    let (intake, _committers) = grosz::intake::Intake::<grosz::http::webhooks::Webhooks>::start(&hub.app);
     let told = event(&attempt, "paid", EventKind::Paid, "r1");
     let mut copies = tokio::task::JoinSet::new();
     for _ in 0..1000 {

@@ -104,7 +104,7 @@ on_both!(a_poisoned_call_does_not_fail_its_neighbours, async |engine: Engine| {
         }
     })
     .await;
-    let (intake, _committers) = Intake::<Webhooks>::start(&hub.app, 0);
+    let (intake, _committers) = Intake::<Webhooks>::start(&hub.app);
     let mut calls = JoinSet::new();
     for n in 0..40 {
         let (_, attempt) = matter.payment(&hub, &format!("{n}/2026")).await;
@@ -133,7 +133,7 @@ on_both!(a_full_queue_answers_at_once, async |engine: Engine| {
     // Somebody holds the payment, so nothing can be committed meanwhile.
     let mut holder = hub.app.store.begin().await.unwrap();
     holder.payment_for_update(&hub.merchant.id, &payment.id).await.unwrap();
-    let (intake, _committers) = Intake::<Webhooks>::start(&hub.app, 0);
+    let (intake, _committers) = Intake::<Webhooks>::start(&hub.app);
     let mut calls = JoinSet::new();
     for n in 0..20 {
         let call = matter.delivery(&hub, event(&attempt, &format!("k{n}"), EventKind::Pending, &format!("r{n}")));

@@ -6,9 +6,9 @@
 //! with Checkout".)
 
 use jiff::Timestamp;
-use serde_json::Value;
 
-use super::{amount, picked};
+use super::amount;
+use super::picked::Tree;
 use crate::gateway::{Event, EventKind, FailReason, Reference, RefundState, Standing};
 use crate::sign;
 
@@ -23,11 +23,11 @@ const NAME_LIMIT: usize = 255;
 /// The events of a verified body. What is signed and yet not understood is kept for a person, for a repeat would not
 /// be any clearer. Of members that come twice the last counts, as in the vendor's own libraries.
 pub(super) fn read(body: &[u8]) -> Vec<Event> {
-    read_tree(&picked::tree(body), body)
+    read_tree(&Tree::of(body), body)
 }
 
 /// The events of a tree, which has at least the members that are looked for here.
-pub(super) fn read_tree(event: &Value, body: &[u8]) -> Vec<Event> {
+pub(super) fn read_tree(event: &Tree<'_>, body: &[u8]) -> Vec<Event> {
     let Some(frame) = Frame::read(event) else { return vec![undecodable(body)] };
     if event["object"].as_str().is_some_and(|o| o.starts_with("v2.")) {
         // A thin event tells that something happened, not what it was; the status query brings that.
@@ -40,7 +40,7 @@ pub(super) fn read_tree(event: &Value, body: &[u8]) -> Vec<Event> {
     }
 }
 
-fn snapshot(frame: &Frame, object: &Value) -> Vec<Event> {
+fn snapshot(frame: &Frame, object: &Tree<'_>) -> Vec<Event> {
     match frame.kind {
         "checkout.session.completed"
         | "checkout.session.async_payment_succeeded"
@@ -59,7 +59,7 @@ fn snapshot(frame: &Frame, object: &Value) -> Vec<Event> {
     }
 }
 
-fn session(frame: &Frame, session: &Value) -> Event {
+fn session(frame: &Frame, session: &Tree<'_>) -> Event {
     let paid = session["payment_status"].as_str().unwrap_or_default();
     let kind = match (frame.kind, paid) {
         // A page that saves a card or begins a subscription takes no payment of ours.
@@ -80,7 +80,7 @@ fn session(frame: &Frame, session: &Value) -> Event {
     }
 }
 
-fn intent(frame: &Frame, intent: &Value) -> Event {
+fn intent(frame: &Frame, intent: &Tree<'_>) -> Event {
     let status = intent["status"].as_str().unwrap_or_default();
     let kind = match (frame.kind, status) {
         ("payment_intent.succeeded", "succeeded") => EventKind::Paid,
@@ -98,7 +98,7 @@ fn intent(frame: &Frame, intent: &Value) -> Event {
     }
 }
 
-fn refund(frame: &Frame, refund: &Value) -> Event {
+fn refund(frame: &Frame, refund: &Tree<'_>) -> Event {
     let status = refund["status"].as_str().unwrap_or_default();
     let kind = match (refund_state(status), some_name(&refund["id"])) {
         (Some(state), Some(gateway_ref)) => {
@@ -117,13 +117,13 @@ fn refund(frame: &Frame, refund: &Value) -> Event {
 
 /// `charge.refunded` tells a sum over all refunds of a charge. Older API versions list them; newer ones do not, and
 /// the sum alone would count a refund twice beside its own `refund.*` events.
-fn refunded(frame: &Frame, charge: &Value) -> Vec<Event> {
-    let listed = charge["refunds"]["data"].as_array().filter(|list| !list.is_empty());
-    let Some(list) = listed else {
+fn refunded(frame: &Frame, charge: &Tree<'_>) -> Vec<Event> {
+    let list = charge["refunds"]["data"].as_list();
+    if list.is_empty() {
         let note = frame.event(EventKind::Note, reference(charge));
         return vec![Event { amount: money(charge, "amount_refunded"), gateway_ref: payment_of(charge), ..note }];
-    };
-    let one = |each: &Value| {
+    }
+    let one = |each: &Tree<'_>| {
         let event = refund(frame, each);
         let reference = if some_name(&each["metadata"][OURS]).is_some() { event.reference } else { reference(charge) };
         Event { key: format!("{}:{}", frame.id, name(&each["id"])), reference, ..event }
@@ -141,7 +141,7 @@ pub(super) fn refund_state(status: &str) -> Option<RefundState> {
     }
 }
 
-fn dispute(frame: &Frame, dispute: &Value) -> Event {
+fn dispute(frame: &Frame, dispute: &Tree<'_>) -> Event {
     let status = name(&dispute["status"]);
     let over = matches!(&*status, "won" | "lost" | "warning_closed" | "prevented");
     let due_by = dispute["evidence_details"]["due_by"].as_i64().filter(|s| *s > 0);
@@ -164,7 +164,7 @@ fn dispute(frame: &Frame, dispute: &Value) -> Event {
 
 /// What a session says when asked: its events, in the words of the webhook, and whether it can still be paid.
 /// `payment_intent.latest_charge` is to be expanded.
-pub(super) fn standing(session_now: &Value) -> (Vec<Event>, Standing) {
+pub(super) fn standing(session_now: &Tree<'_>) -> (Vec<Event>, Standing) {
     let (status, paid) = (session_now["status"].as_str(), session_now["payment_status"].as_str());
     let under_way = session_now["payment_intent"]["status"].as_str().unwrap_or_default();
     let (kind, standing) = match (status, paid) {
@@ -201,7 +201,7 @@ struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    fn read(event: &'a Value) -> Option<Self> {
+    fn read(event: &'a Tree<'_>) -> Option<Self> {
         Some(Frame {
             id: some_name(&event["id"])?,
             kind: event["type"].as_str().filter(|t| t.len() <= NAME_LIMIT)?,
@@ -241,7 +241,7 @@ fn undecodable(body: &[u8]) -> Event {
 }
 
 /// Metadata first: a payer can choose `client_reference_id` on a Payment Link, metadata nobody but the merchant.
-fn reference(object: &Value) -> Reference {
+fn reference(object: &Tree<'_>) -> Reference {
     let ours = some_name(&object["metadata"][OURS]).or_else(|| some_name(&object["client_reference_id"]));
     match ours {
         Some(ours) => Reference::Ours(ours),
@@ -250,12 +250,12 @@ fn reference(object: &Value) -> Reference {
 }
 
 /// The PaymentIntent an object belongs to, by name or expanded; the charge for what has none.
-fn payment_of(object: &Value) -> Option<String> {
+fn payment_of(object: &Tree<'_>) -> Option<String> {
     let by = |member: &str| some_name(&object[member]).or_else(|| some_name(&object[member]["id"]));
     by("payment_intent").or_else(|| by("charge"))
 }
 
-fn money(object: &Value, member: &str) -> Option<crate::Money> {
+fn money(object: &Tree<'_>, member: &str) -> Option<crate::Money> {
     amount::from_wire(object[member].as_i64()?, object["currency"].as_str()?)
 }
 
@@ -263,22 +263,26 @@ fn failed(reason: FailReason) -> EventKind {
     EventKind::Failed { reason }
 }
 
-fn refusal(kind: &str, object: &Value) -> String {
+fn refusal(kind: &str, object: &Tree<'_>) -> String {
     let error = &object["last_payment_error"];
     let word = |name: &str| error[name].as_str().or(object[&format!("failure_{name}")].as_str()).unwrap_or_default();
     detail(&[kind, word("code"), word("decline_code")])
 }
 
 fn detail(words: &[&str]) -> String {
-    let short = |word: &&str| word.chars().filter(|c| !c.is_control()).take(80).collect::<String>();
-    words.iter().filter(|w| !w.is_empty()).map(short).collect::<Vec<_>>().join("/")
+    let mut all = String::new();
+    for (n, word) in words.iter().filter(|w| !w.is_empty()).enumerate() {
+        all.extend((n > 0).then_some('/'));
+        all.extend(word.chars().filter(|c| !c.is_control()).take(80));
+    }
+    all
 }
 
-fn name(value: &Value) -> String {
+fn name(value: &Tree<'_>) -> String {
     some_name(value).unwrap_or_default()
 }
 
 /// Text that can serve as a name: not empty, not endless.
-fn some_name(value: &Value) -> Option<String> {
+fn some_name(value: &Tree<'_>) -> Option<String> {
     value.as_str().filter(|t| !t.is_empty() && t.len() <= NAME_LIMIT).map(str::to_owned)
 }

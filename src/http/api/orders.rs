@@ -30,6 +30,7 @@ impl Sliced for Orders {
     type Call = Called;
     type Answer = Result<Response, Problem>;
     const NAME: &'static str = "orders";
+    const KIND: usize = 1;
 
     fn about(call: &Called) -> &str {
         // One case, or one key, one committer.
