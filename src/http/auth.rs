@@ -1,6 +1,6 @@
 //! Who calls: bearer keys, looked up by their hash.
 //!
-//! A key is believed for two seconds ([`super::believed`]), so one that was revoked is dead within seconds in every process.
+//! A key is believed for two seconds (`believed.rs`), so one that was revoked is dead within seconds in every process.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
