@@ -54,6 +54,13 @@ impl Ids {
     }
 }
 
+/// The id of another kind with the number of `id`: what always comes with something else is found by its number, without
+/// an index of its own (ADR 0039).
+pub fn with_number_of(id: &str, kind: &str) -> String {
+    let number = id.rsplit_once('_').map_or(id, |(_, number)| number);
+    format!("{kind}_{number}")
+}
+
 /// Microseconds at which an id of ours was made, to the millisecond; `None` when it is not one of ours.
 pub fn made_at(id: &str) -> Option<i64> {
     let (_, bare) = id.rsplit_once('_')?;
@@ -79,6 +86,7 @@ mod tests {
         assert!(made.windows(2).all(|w| w[0] < w[1]));
         assert_eq!(made_at(&made[0]).unwrap() / 1000, clock.micros() / 1000);
         assert_eq!(made_at("pay_zzz"), None);
+        assert_eq!(with_number_of("dlv_01JD4Q2X7W8Z9A0B1C2D3E4F5G", "evt"), "evt_01JD4Q2X7W8Z9A0B1C2D3E4F5G");
     }
 
     #[test]

@@ -144,7 +144,7 @@ impl About<'_> {
         tx.flag_payment(&p.merchant_id, &p.id, false, true, self.app.now()).await?;
         let key = format!("{code}:{}:{}", p.id, self.event.key);
         raise(self.app, tx, Raise::about_payment(code, key, p, why)).await?;
-        tell_payment(self.app, tx, p, "payment.mismatch", Some(p.status.word())).await
+        tell_payment(self.app, tx, p, "payment.mismatch", Some(p.status.word()), None).await
     }
 
     async fn paid(&self, tx: &mut Tx, amount: Money, event_id: &str) -> Result<(), FlowError> {
@@ -184,10 +184,8 @@ impl About<'_> {
             return Ok(());
         }
         // An older link that is still open could be paid too: close what can be closed.
-        for other in tx.attempts(&p.merchant_id, &p.id).await? {
-            if other.id != self.attempt.id && matches!(other.state.as_str(), "created" | "open") {
-                enqueue_cancel(app, tx, &other).await?;
-            }
+        for other in tx.open_attempts_beside(&p.merchant_id, &p.id, &self.attempt.id).await? {
+            enqueue_cancel(app, tx, &other).await?;
         }
         Ok(())
     }
@@ -201,7 +199,7 @@ impl About<'_> {
         event_id: &str,
     ) -> Result<(), FlowError> {
         let (app, p) = (self.app, self.payment);
-        self.move_to(tx, to, None, late, event_id).await?;
+        let moved = self.move_to(tx, to, None, late, event_id).await?;
         if late {
             let why = "a success came after the payment was in error; the money is there, the payment is completed";
             let key = format!("payment.late_success:{}", p.id);
@@ -213,7 +211,7 @@ impl About<'_> {
             order_invoice(app, tx, p).await?;
             self.case_prepares(tx).await?;
         }
-        tell_payment(app, tx, p, "payment.completed", Some(p.status.word())).await
+        tell_payment(app, tx, p, "payment.completed", Some(p.status.word()), Some(&moved)).await
     }
 
     /// The case's status as the client sees it, exactly once (R-5W-19).
@@ -259,7 +257,7 @@ impl About<'_> {
             format!("the payer paid twice: {amount} came on top; a refund is prepared and waits for confirmation");
         let key = format!("payment.double:{}:{gateway_ref}", p.id);
         raise(app, tx, Raise::about_payment("payment.double", key, p, why)).await?;
-        tell_payment(app, tx, p, "payment.double_payment", Some(p.status.word())).await
+        tell_payment(app, tx, p, "payment.double_payment", Some(p.status.word()), None).await
     }
 
     async fn pending(&self, tx: &mut Tx) -> Result<(), FlowError> {
@@ -300,8 +298,9 @@ impl About<'_> {
         match payment::apply(self.payment.status, signal) {
             Step::Stay | Step::Surplus => Ok(()),
             Step::Move(to) | Step::MoveLate(to) => {
-                self.move_to(tx, to, Some(reason), false, event_id).await?;
-                tell_payment(self.app, tx, self.payment, "payment.error", Some(self.payment.status.word())).await
+                let moved = self.move_to(tx, to, Some(reason), false, event_id).await?;
+                let previous = Some(self.payment.status.word());
+                tell_payment(self.app, tx, self.payment, "payment.error", previous, Some(&moved)).await
             }
         }
     }
@@ -313,7 +312,7 @@ impl About<'_> {
         reason: Option<Reason>,
         late: bool,
         event_id: &str,
-    ) -> Result<(), FlowError> {
+    ) -> Result<String, FlowError> {
         let cause = self.origin.as_str();
         move_status(self.app, tx, self.payment, to, reason, late, cause, Some(event_id)).await
     }
@@ -431,7 +430,7 @@ impl About<'_> {
     }
 }
 
-/// Moves a payment's status by compare-and-set and records the move with its cause.
+/// Moves a payment's status by compare-and-set and records the move with its cause; answers the transition's id.
 ///
 /// # Errors
 /// The database, or somebody moved the status although the row was locked (never seen).
@@ -445,7 +444,7 @@ pub async fn move_status(
     late: bool,
     cause: &str,
     cause_id: Option<&str>,
-) -> Result<(), FlowError> {
+) -> Result<String, FlowError> {
     let now = app.now();
     if !tx.move_payment(p, to, reason, late, now).await? {
         return Err(crate::store::StoreError::Conflict.into());
@@ -459,10 +458,11 @@ pub async fn move_status(
         cause_id: cause_id.map(str::to_owned),
         at: now,
     };
-    tx.add_transition(&p.merchant_id, &p.id, &transition).await?;
+    let id = transition.id.clone();
+    tx.add_transition(&p.merchant_id, &p.id, transition).await?;
     app.metrics.count(&app.metrics.transitions, to.word(), cause);
     tracing::info!(payment.id = %p.id, from = %p.status, to = %to, cause, "Moved payment {} to {to}", p.id);
-    Ok(())
+    Ok(id)
 }
 
 /// Moves a refund's state, whoever told of it, and sums up what was given back.

@@ -36,8 +36,8 @@ pub async fn change_quote(
     let Some(running) = tx.payment_for_update(&case.merchant_id, &running.id).await? else { return Ok(()) };
     if let Step::Move(to) = payment::apply(running.status, Signal::Withdrawn) {
         let reason = Some(Reason::QuoteChanged);
-        move_status(app, tx, &running, to, reason, false, "quote", Some(&case.id)).await?;
-        tell_payment(app, tx, &running, "payment.error", Some(running.status.word())).await?;
+        let moved = move_status(app, tx, &running, to, reason, false, "quote", Some(&case.id)).await?;
+        tell_payment(app, tx, &running, "payment.error", Some(running.status.word()), Some(&moved)).await?;
     }
     for attempt in tx.attempts(&case.merchant_id, &running.id).await? {
         if matches!(attempt.state.as_str(), "created" | "open") {

@@ -158,8 +158,8 @@ async fn expire(app: &App, tx: &mut Tx, attempt: &Attempt, job: &Job) -> Result<
     let signal = if newer { Signal::FailedBeside } else { Signal::Expired };
     if let Step::Move(to) = payment::apply(payment.status, signal) {
         let reason = Some(Reason::Expired);
-        move_status(app, tx, &payment, to, reason, false, "poll", Some(&job.id)).await?;
-        tell_payment(app, tx, &payment, "payment.error", Some(payment.status.word())).await?;
+        let moved = move_status(app, tx, &payment, to, reason, false, "poll", Some(&job.id)).await?;
+        tell_payment(app, tx, &payment, "payment.error", Some(payment.status.word()), Some(&moved)).await?;
     }
     Ok(())
 }

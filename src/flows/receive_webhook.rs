@@ -10,6 +10,7 @@ use grosz_providers::{Outcome, Reading, Reference};
 use super::FlowError;
 use super::apply_event::apply_event;
 use crate::app::App;
+use crate::ids::with_number_of;
 use crate::store::{EventRow, ProviderAccount, RecordedDelivery, Sought, StoreError, Tx};
 
 /// A verified webhook call.
@@ -55,6 +56,7 @@ async fn receive_one(app: &App, tx: &mut Tx, inbound: &Inbound) -> Result<Vec<Ou
     let (delivery, account) = (&inbound.delivery, &inbound.account);
     let mut outcomes = vec![];
     let mut kept_as: Option<String> = None;
+    let mut has_events = false;
     for event in &inbound.reading.events {
         if let Some(earlier) = tx.event_by_key(&account.merchant_id, &account.id, &event.key).await? {
             outcomes.push(earlier.outcome());
@@ -67,9 +69,12 @@ async fn receive_one(app: &App, tx: &mut Tx, inbound: &Inbound) -> Result<Vec<Ou
             tx.add_delivery(delivery).await?;
             kept_as = Some(delivery.id.clone());
         }
+        // The first event of a call bears its number, and is found by it.
+        let id = if has_events { app.ids.make("evt") } else { with_number_of(&delivery.id, "evt") };
+        has_events = true;
         let mut row = EventRow {
             merchant_id: account.merchant_id.clone(),
-            id: app.ids.make("evt"),
+            id,
             account_id: account.id.clone(),
             origin: "webhook".into(),
             delivery_id: Some(delivery.id.clone()),

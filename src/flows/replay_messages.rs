@@ -6,6 +6,7 @@ use ulid::Ulid;
 use super::FlowError;
 use super::tell_client::queue_telling;
 use crate::app::App;
+use crate::ids::made_at;
 use crate::store::{Endpoint, JobKind, Tx};
 
 /// Messages looked at in one call.
@@ -33,7 +34,7 @@ pub async fn replay_messages(app: &App, tx: &mut Tx, endpoint: &Endpoint, since:
     let after = format!("msg_{}", Ulid::from_parts(ms, 0));
     let messages = tx.feed(&endpoint.merchant_id, Some(&after), app.now(), MOST).await?;
     let is_full = i64::try_from(messages.len()).unwrap_or(MOST) == MOST;
-    let more_after = messages.last().filter(|_| is_full).map(|m| m.created_at);
+    let more_after = messages.last().filter(|_| is_full).and_then(|m| made_at(&m.id));
     let mut queued = 0;
     for message in messages {
         let wanted = endpoint.types.is_empty() || endpoint.types.contains(&message.kind);
@@ -47,7 +48,9 @@ pub async fn replay_messages(app: &App, tx: &mut Tx, endpoint: &Endpoint, since:
                 tx.enqueue(&message.merchant_id, &job, JobKind::TellClient, &telling, now, now).await?;
                 queued += 1;
             }
-            None => queued += i64::from(queue_telling(app, tx, &message, &endpoint.id, 0).await?),
+            None => {
+                queued += i64::from(queue_telling(app, tx, (&message.merchant_id, &message.id), &endpoint.id, 0).await?)
+            }
         }
     }
     Ok(Queued { messages: queued, more_after })

@@ -140,9 +140,10 @@ pub async fn create_payment(
         cause_id: None,
         at: now,
     };
-    tx.add_transition(&payment.merchant_id, &payment.id, &begun).await?;
+    let moved = begun.id.clone();
+    tx.add_transition(&payment.merchant_id, &payment.id, begun).await?;
     add_attempt(app, tx, &payment, &account, 1).await?;
-    tell_payment(app, tx, &payment, "payment.started", None).await?;
+    tell_payment(app, tx, &payment, "payment.started", None, Some(&moved)).await?;
     Ok(payment)
 }
 

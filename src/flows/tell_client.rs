@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::clock::{rfc3339, seconds};
 use crate::config::wait_s;
 use crate::domain::payment::Reason;
+use crate::ids::with_number_of;
 use crate::standard_webhooks::{HeldKey, SigningKey};
 use crate::store::{Endpoint, JobKind, Message, Payment, Telling, Tx};
 
@@ -35,7 +36,8 @@ pub const TYPES: [&str; 15] = [
 const API_VERSION: &str = "2026-11-01";
 
 /// Writes a message about a payment. `payment` is as it was before the change when `previous` names its old status; the
-/// row is read again, so the message shows what the transaction will commit.
+/// row is read again, so the message shows what the transaction will commit. A message that tells of a `transition` (its
+/// id) bears the number of that.
 ///
 /// # Errors
 /// The database.
@@ -45,22 +47,14 @@ pub async fn tell_payment(
     payment: &Payment,
     kind: &str,
     previous: Option<&str>,
+    transition: Option<&str>,
 ) -> Result<(), FlowError> {
-    let now = tx.payment(&payment.merchant_id, &payment.id).await?.unwrap_or_else(|| payment.clone());
-    let data = PaymentNow {
-        id: &now.id,
-        version: now.version,
-        status: now.status.word(),
-        previous_status: previous,
-        status_reason: now.reason.map(Reason::word),
-        case: now.case_id.as_deref(),
-        payer: &now.payer_id,
-        amount: now.amount.minor(),
-        currency: now.amount.currency().code(),
-        amount_refunded: now.amount_refunded,
-        flags: Flags { late_success: now.late_success, double_payment: now.double_payment, mismatch: now.mismatch },
+    let text = |now: &Payment| text_of(app, kind, now.live, PaymentNow::of(now, previous));
+    let body = match tx.payment_in_book(&payment.merchant_id, &payment.id) {
+        Some(now) => text(now)?,
+        None => text(tx.payment(&payment.merchant_id, &payment.id).await?.as_ref().unwrap_or(payment))?,
     };
-    tell(app, tx, &now.merchant_id, kind, &now.id, now.live, data).await
+    tell_about(app, tx, Subject { merchant: &payment.merchant_id, id: &payment.id, transition }, kind, body).await
 }
 
 /// A payment as messages show it.
@@ -77,6 +71,24 @@ struct PaymentNow<'a> {
     currency: &'static str,
     amount_refunded: i64,
     flags: Flags,
+}
+
+impl<'a> PaymentNow<'a> {
+    fn of(now: &'a Payment, previous_status: Option<&'a str>) -> Self {
+        PaymentNow {
+            id: &now.id,
+            version: now.version,
+            status: now.status.word(),
+            previous_status,
+            status_reason: now.reason.map(Reason::word),
+            case: now.case_id.as_deref(),
+            payer: &now.payer_id,
+            amount: now.amount.minor(),
+            currency: now.amount.currency().code(),
+            amount_refunded: now.amount_refunded,
+            flags: Flags { late_success: now.late_success, double_payment: now.double_payment, mismatch: now.mismatch },
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -96,6 +108,13 @@ struct Body<'a, D> {
     api_version: &'static str,
 }
 
+/// The text of a message.
+fn text_of(app: &App, kind: &str, live: bool, data: impl Serialize) -> Result<String, FlowError> {
+    let mode = if live { "live" } else { "test" };
+    let body = Body { r#type: kind, timestamp: rfc3339(app.now()), data, mode, api_version: API_VERSION };
+    serde_json::to_string(&body).map_err(|e| FlowError::Internal(e.to_string()))
+}
+
 /// Writes a message and its tellings.
 ///
 /// # Errors
@@ -109,11 +128,26 @@ pub async fn tell(
     live: bool,
     data: impl Serialize + Send,
 ) -> Result<(), FlowError> {
-    let message = add_message(app, tx, merchant, kind, subject, live, data).await?;
-    for endpoint in tx.endpoints(merchant).await? {
+    let body = text_of(app, kind, live, data)?;
+    tell_about(app, tx, Subject { merchant, id: subject, transition: None }, kind, body).await
+}
+
+/// What a message is about.
+#[derive(Clone, Copy)]
+struct Subject<'a> {
+    merchant: &'a str,
+    id: &'a str,
+    /// The move of its status that the message tells of.
+    transition: Option<&'a str>,
+}
+
+async fn tell_about(app: &App, tx: &mut Tx, subject: Subject<'_>, kind: &str, body: String) -> Result<(), FlowError> {
+    let message = add_message(app, tx, subject, kind, body).await?;
+    for endpoint in tx.endpoints(subject.merchant).await? {
         let wanted = endpoint.types.is_empty() || endpoint.types.iter().any(|t| t == kind);
         if endpoint.state == "enabled" && wanted {
-            queue_telling(app, tx, &message, &endpoint.id, seconds(wait_s(&app.config.tell_waits_s, 0))).await?;
+            let after = seconds(wait_s(&app.config.tell_waits_s, 0));
+            queue_telling(app, tx, (subject.merchant, &message), &endpoint.id, after).await?;
         }
     }
     Ok(())
@@ -131,54 +165,52 @@ pub async fn tell_endpoint(
     live: bool,
     data: impl Serialize + Send,
 ) -> Result<Telling, FlowError> {
-    let message = add_message(app, tx, &endpoint.merchant_id, kind, &endpoint.id, live, data).await?;
-    queue_telling(app, tx, &message, &endpoint.id, 0).await?;
-    let telling = tx.tellings_of(&message.merchant_id, &message.id).await?.into_iter().next();
+    let subject = Subject { merchant: &endpoint.merchant_id, id: &endpoint.id, transition: None };
+    let message = add_message(app, tx, subject, kind, text_of(app, kind, live, data)?).await?;
+    queue_telling(app, tx, (subject.merchant, &message), &endpoint.id, 0).await?;
+    let telling = tx.tellings_of(subject.merchant, &message).await?.into_iter().next();
     telling.ok_or_else(|| FlowError::Internal("a message without its way".into()))
 }
 
+/// Answers the message's id.
 async fn add_message(
     app: &App,
     tx: &mut Tx,
-    merchant: &str,
+    subject: Subject<'_>,
     kind: &str,
-    subject: &str,
-    live: bool,
-    data: impl Serialize + Send,
-) -> Result<Message, FlowError> {
+    body: String,
+) -> Result<String, FlowError> {
     debug_assert!(TYPES.contains(&kind), "{kind} is missing from the list of types");
-    let now = app.now();
-    let mode = if live { "live" } else { "test" };
-    let body = Body { r#type: kind, timestamp: rfc3339(now), data, mode, api_version: API_VERSION };
-    let body = serde_json::to_string(&body).map_err(|e| FlowError::Internal(e.to_string()))?;
+    let id = subject.transition.map_or_else(|| app.ids.make("msg"), |id| with_number_of(id, "msg"));
     let message = Message {
-        merchant_id: merchant.to_owned(),
-        id: app.ids.make("msg"),
+        merchant_id: subject.merchant.to_owned(),
+        id: id.clone(),
         kind: kind.to_owned(),
-        subject: subject.to_owned(),
+        subject: subject.id.to_owned(),
+        of_transition: subject.transition.is_some(),
         body,
-        created_at: now,
+        created_at: app.now(),
     };
-    tx.add_message(&message).await?;
-    Ok(message)
+    tx.add_message(message).await?;
+    Ok(id)
 }
 
-/// Queues one message for one endpoint; `false` when it is on its way, was delivered, or failed for good.
+/// Queues one message (merchant, id) for one endpoint; `false` when it is on its way, was delivered, or failed for good.
 ///
 /// # Errors
 /// The database.
 pub async fn queue_telling(
     app: &App,
     tx: &mut Tx,
-    message: &Message,
+    (merchant, message): (&str, &str),
     endpoint: &str,
     after: i64,
 ) -> Result<bool, FlowError> {
     let now = app.now();
     let telling = Telling {
-        merchant_id: message.merchant_id.clone(),
+        merchant_id: merchant.to_owned(),
         id: app.ids.make("tel"),
-        message_id: message.id.clone(),
+        message_id: message.to_owned(),
         endpoint_id: endpoint.to_owned(),
         state: "pending".into(),
         attempts: 0,
@@ -189,7 +221,7 @@ pub async fn queue_telling(
     let is_new = tx.add_telling(&telling).await?;
     if is_new {
         let job = app.ids.make("job");
-        tx.enqueue(&message.merchant_id, &job, JobKind::TellClient, &telling.id, now + after, now).await?;
+        tx.enqueue(merchant, &job, JobKind::TellClient, &telling.id, now + after, now).await?;
     }
     Ok(is_new)
 }

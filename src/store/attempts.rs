@@ -3,7 +3,7 @@
 use grosz_providers::{Money, Redirect};
 
 use super::dialect::{Arg, StoreError, Tx, args};
-use super::rows::{Row, maybe_json, to_json};
+use super::rows::{Row, to_json};
 use super::set::{Question, Set, row};
 
 /// One try of a payment at one gateway.
@@ -99,6 +99,22 @@ impl Tx {
             " FROM attempts WHERE merchant_id = $1 AND payment_id = $2 ORDER BY no LIMIT 1000"
         );
         self.rows(sql, args![merchant, payment]).await?.iter().map(attempt).collect()
+    }
+
+    /// The attempts of a payment, but for one, that can still be paid; the first first.
+    pub async fn open_attempts_beside(
+        &mut self,
+        merchant: &str,
+        payment: &str,
+        attempt: &str,
+    ) -> Result<Vec<Attempt>, StoreError> {
+        let is_wanted = |a: &Attempt| a.id != attempt && matches!(a.state.as_str(), "created" | "open");
+        if let Some(folder) = self.folder(merchant, payment) {
+            return Ok(folder.attempts.iter().map(|(a, _)| a).filter(|a| is_wanted(a)).cloned().collect());
+        }
+        let mut all = self.attempts(merchant, payment).await?;
+        all.retain(is_wanted);
+        Ok(all)
     }
 
     /// One attempt.
@@ -402,19 +418,21 @@ pub(super) fn capture(r: &Row) -> Result<Capture, StoreError> {
 }
 
 pub(super) fn attempt(r: &Row) -> Result<Attempt, StoreError> {
+    // In the order of `attempt_columns`.
+    let mut c = r.cells();
     Ok(Attempt {
-        merchant_id: r.text("merchant_id")?,
-        id: r.text("id")?,
-        payment_id: r.text("payment_id")?,
-        no: r.int("no")?,
-        provider_account_id: r.text("provider_account_id")?,
-        reference: r.text("reference")?,
-        gateway_ref: r.maybe_text("gateway_ref")?,
-        state: r.text("state")?,
-        redirect: maybe_json(r, "redirect")?,
-        amount: r.money()?,
-        start_lease: r.maybe_int("start_lease")?,
-        expires_at: r.int("expires_at")?,
-        created_at: r.int("created_at")?,
+        merchant_id: c.own_text()?,
+        id: c.own_text()?,
+        payment_id: c.own_text()?,
+        no: c.int()?,
+        provider_account_id: c.own_text()?,
+        reference: c.own_text()?,
+        gateway_ref: c.maybe_own_text()?,
+        state: c.own_text()?,
+        redirect: c.maybe_json()?,
+        amount: c.money()?,
+        start_lease: c.maybe_int()?,
+        expires_at: c.int()?,
+        created_at: c.int()?,
     })
 }

@@ -16,7 +16,7 @@ use grosz_providers::Reference;
 
 use super::attempts::{self, Attempt, Capture, PutCapture};
 use super::cases::{self, Case, ChangedCase};
-use super::deliveries::{self, EventRow, NewDelivery};
+use super::deliveries::{self, EventRow, NewDelivery, NewEvent};
 use super::dialect::{Arg, StoreError, Tx};
 use super::glance::Glance;
 use super::idempotency::{self, NewAnswer};
@@ -33,7 +33,7 @@ use super::{Endpoint, InvoicingAccount, Merchant, ProviderAccount, StoredAnswer,
 #[derive(Default)]
 pub(super) struct Book {
     /// Payments by id, locked, with what hangs on them.
-    payments: HashMap<String, Folder>,
+    pub(super) payments: HashMap<String, Folder>,
     /// Our references at gateways that were looked for, with payment and attempt.
     references: HashMap<String, Option<(String, String)>>,
     /// Cases by id, locked.
@@ -427,8 +427,9 @@ impl Tx {
         let new = std::mem::take(&mut book.new);
         book.payments.values_mut().for_each(Folder::settle);
         let payments = NewPayments::of(&new.payments, &new.attempts)?;
-        let events: Vec<String> =
-            new.events.iter().map(|e| super::rows::to_json(&*e.event)).collect::<Result<_, _>>()?;
+        let causes: HashSet<&str> = new.transitions.iter().filter_map(|(_, _, t)| t.cause_id.as_deref()).collect();
+        let events = new.events.iter().map(|e| NewEvent::of(e, causes.contains(e.id.as_str())));
+        let events: Vec<NewEvent<'_>> = events.collect::<Result<_, _>>()?;
         let invoices = NewInvoices::of(&new.invoices)?;
         let mut folders: Vec<&Folder> = book.payments.values().collect();
         // Whoever writes several takes them in the same order.
@@ -458,7 +459,7 @@ impl Tx {
             attempts::new_set(&new.attempts),
             deliveries::new_set(&new.deliveries),
             deliveries::repeats_set(&new.repeats),
-            deliveries::events_set(&new.events, &events, deliveries::ADD_EVENTS),
+            deliveries::events_set(&events, deliveries::ADD_EVENTS),
             attempts::captures_set(&added, attempts::ADD_CAPTURES),
             attempts::captures_set(&changed_captures, attempts::PUT_CAPTURES),
             attempts::states_set(&attempts),
@@ -475,6 +476,7 @@ impl Tx {
             other => other,
         })?;
         drop(sets);
+        drop((events, causes));
         Ok(Some((book, new)))
     }
 }

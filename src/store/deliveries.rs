@@ -10,6 +10,7 @@ use super::book::{Seen, name};
 use super::dialect::{Arg, StoreError, Tx, args};
 use super::rows::{Row, to_json};
 use super::set::{Question, Set, row};
+use crate::ids::with_number_of;
 
 /// A webhook call to be kept.
 #[derive(Debug, Clone)]
@@ -104,10 +105,32 @@ macro_rules! delivery_columns {
     };
 }
 
+/// Columns of the events about a payment: those that moved it are named by its transitions, the others are in an index.
+macro_rules! events_of_payment {
+    ($columns:expr, $payment:literal) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM events WHERE merchant_id = $1 AND payment_id = ",
+            $payment,
+            " AND has_moved IS NULL
+             UNION ALL
+             SELECT ",
+            $columns,
+            " FROM events WHERE merchant_id = $1 AND payment_id = ",
+            $payment,
+            " AND has_moved = 1 AND id IN (
+                 SELECT cause_id FROM transitions WHERE merchant_id = $1 AND payment_id = ",
+            $payment,
+            ")"
+        )
+    };
+}
+
 /// The deliveries with an event about the payment `$3`.
 macro_rules! delivery_ids_of_payment {
     () => {
-        "SELECT e.delivery_id FROM events e WHERE e.merchant_id = $1 AND e.payment_id = $3"
+        events_of_payment!("delivery_id", "$3")
     };
 }
 
@@ -201,8 +224,8 @@ impl Tx {
             book.new.events.push(e.clone());
             return Ok(true);
         }
-        let bodies = [to_json(&*e.event)?];
-        let touched = self.run_sets(&[events_set(std::slice::from_ref(e), &bodies, ADD_EVENTS_UNLESS_TAKEN)]).await?;
+        let new = [NewEvent::of(e, false)?];
+        let touched = self.run_sets(&[events_set(&new, ADD_EVENTS_UNLESS_TAKEN)]).await?;
         Ok(touched == [1])
     }
 
@@ -243,18 +266,19 @@ impl Tx {
         let sql = concat!(
             "SELECT ",
             event_columns!(),
-            " FROM events WHERE merchant_id = $1 AND delivery_id = $2 ORDER BY id LIMIT 1000"
+            " FROM events WHERE merchant_id = $1 AND id = $3 AND delivery_id = $2
+             UNION ALL SELECT ",
+            event_columns!(),
+            " FROM events WHERE merchant_id = $1 AND delivery_id = $2 AND substr(id, 5) <> substr(delivery_id, 5)
+             ORDER BY id LIMIT 1000"
         );
-        self.rows(sql, args![merchant, delivery]).await?.iter().map(event).collect()
+        let first = with_number_of(delivery, "evt");
+        self.rows(sql, args![merchant, delivery, &first]).await?.iter().map(event).collect()
     }
 
     /// Events about a payment, oldest first.
     pub async fn events_of_payment(&mut self, merchant: &str, payment: &str) -> Result<Vec<EventRow>, StoreError> {
-        let sql = concat!(
-            "SELECT ",
-            event_columns!(),
-            " FROM events WHERE merchant_id = $1 AND payment_id = $2 ORDER BY id LIMIT 1000"
-        );
+        let sql = concat!(events_of_payment!(event_columns!(), "$2"), " ORDER BY id LIMIT 1000");
         self.rows(sql, args![merchant, payment]).await?.iter().map(event).collect()
     }
 
@@ -264,7 +288,11 @@ impl Tx {
             && let Some(Seen::Now(place)) = book.events.get(&name(&e.account_id, &e.event.key))
             && let Some(new) = book.new.events.get_mut(*place)
         {
-            *new = e.clone();
+            // What it is stays; what became of it is written.
+            new.state.clone_from(&e.state);
+            new.attempt_id.clone_from(&e.attempt_id);
+            new.payment_id.clone_from(&e.payment_id);
+            new.tries = e.tries;
             return Ok(());
         }
         self.run(
@@ -365,9 +393,9 @@ macro_rules! add_events {
     ($otherwise:literal) => {
         concat!(
             "INSERT INTO events (merchant_id, id, account_id, event_key, origin, delivery_id, body_sha256, kind, body, state, attempt_id,
-                 payment_id, tries, created_at)
-             SELECT merchant_id, id, account_id, event_key, origin, delivery_id, body_sha256, kind, body, state, attempt_id, payment_id, tries,
-                 created_at FROM r", $otherwise
+                 payment_id, has_moved, tries, created_at)
+             SELECT merchant_id, id, account_id, event_key, origin, delivery_id, body_sha256, kind, body, state, attempt_id, payment_id,
+                 has_moved, tries, created_at FROM r", $otherwise
         )
     };
 }
@@ -379,9 +407,24 @@ pub(super) const ADD_EVENTS: &str = add_events!("");
 const ADD_EVENTS_UNLESS_TAKEN: &str =
     add_events!(" WHERE true ON CONFLICT (merchant_id, account_id, event_key) DO NOTHING");
 
-/// Events to be kept, with what they say as JSON.
-pub(super) fn events_set<'a>(new: &'a [EventRow], bodies: &'a [String], add: &'static str) -> Set<'a> {
-    let rows = new.iter().zip(bodies).map(|(e, body)| {
+/// An event to be kept.
+pub(super) struct NewEvent<'a> {
+    event: &'a EventRow,
+    /// What it says, as JSON.
+    body: String,
+    /// A transition names it that is added with it.
+    has_moved: bool,
+}
+
+impl<'a> NewEvent<'a> {
+    pub(super) fn of(event: &'a EventRow, has_moved: bool) -> Result<Self, StoreError> {
+        Ok(NewEvent { event, body: to_json(&*event.event)?, has_moved })
+    }
+}
+
+/// Events to be kept.
+pub(super) fn events_set<'a>(new: &'a [NewEvent<'a>], add: &'static str) -> Set<'a> {
+    let rows = new.iter().map(|NewEvent { event: e, body, has_moved }| {
         row![
             &e.merchant_id,
             &e.id,
@@ -395,6 +438,7 @@ pub(super) fn events_set<'a>(new: &'a [EventRow], bodies: &'a [String], add: &'s
             &e.state,
             &e.attempt_id,
             &e.payment_id,
+            has_moved.then_some(1),
             e.tries,
             e.created_at
         ]
@@ -413,6 +457,7 @@ pub(super) fn events_set<'a>(new: &'a [EventRow], bodies: &'a [String], add: &'s
             "state",
             "attempt_id",
             "payment_id",
+            "has_moved",
             "tries",
             "created_at",
         ],

@@ -5,6 +5,7 @@ use super::book::booked;
 use super::dialect::{Arg, StoreError, Tx, args};
 use super::rows::{Row, to_json};
 use super::set::{Question, Set, row};
+use crate::ids::first_of;
 
 /// One message of the feed.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub struct Message {
     pub kind: String,
     /// The object it is about.
     pub subject: String,
+    /// It tells of a move of the subject's status, and its id bears the number of that transition: it is found by it.
+    pub of_transition: bool,
     /// The bytes that are signed and sent.
     pub body: String,
     /// Microseconds.
@@ -71,6 +74,12 @@ pub struct Telling {
     pub created_at: i64,
 }
 
+macro_rules! message_columns {
+    () => {
+        "merchant_id, id, type, subject, of_transition, body, created_at"
+    };
+}
+
 macro_rules! endpoint_columns {
     () => {
         "merchant_id, id, url, types, sealed, state, state_reason, first_failure_at, failed_messages, created_at"
@@ -79,39 +88,37 @@ macro_rules! endpoint_columns {
 
 impl Tx {
     /// Writes a message to the feed.
-    pub async fn add_message(&mut self, m: &Message) -> Result<(), StoreError> {
+    pub async fn add_message(&mut self, m: Message) -> Result<(), StoreError> {
         match &mut self.book {
-            Some(book) => book.new.messages.push(m.clone()),
-            None => drop(self.run_sets(&[new_set(std::slice::from_ref(m))]).await?),
+            Some(book) => book.new.messages.push(m),
+            None => drop(self.run_sets(&[new_set(&[m])]).await?),
         }
         Ok(())
     }
 
     /// One message.
     pub async fn message(&mut self, merchant: &str, id: &str) -> Result<Option<Message>, StoreError> {
-        self.row(
-            "SELECT merchant_id, id, type, subject, body, created_at FROM messages WHERE merchant_id = $1 AND id = $2",
-            args![merchant, id],
-        )
-        .await?
-        .map(|r| message(&r))
-        .transpose()
+        let sql = concat!("SELECT ", message_columns!(), " FROM messages WHERE merchant_id = $1 AND id = $2");
+        self.row(sql, args![merchant, id]).await?.map(|r| message(&r)).transpose()
     }
 
     /// Messages about an object, oldest first.
     pub async fn messages_about(&mut self, merchant: &str, subject: &str) -> Result<Vec<Message>, StoreError> {
-        let rows = self
-            .rows(
-                "SELECT merchant_id, id, type, subject, body, created_at FROM messages
-                 WHERE merchant_id = $1 AND subject = $2 ORDER BY id LIMIT 1000",
-                args![merchant, subject],
-            )
-            .await?;
-        rows.iter().map(message).collect()
+        let sql = concat!(
+            "SELECT ",
+            message_columns!(),
+            " FROM messages WHERE merchant_id = $1 AND subject = $2 AND of_transition IS NULL
+             UNION ALL SELECT ",
+            message_columns!(),
+            " FROM messages WHERE merchant_id = $1 AND of_transition = 1 AND id IN (
+                 SELECT 'msg_' || substr(id, 5) FROM transitions WHERE merchant_id = $1 AND payment_id = $2)
+             ORDER BY id LIMIT 1000"
+        );
+        self.rows(sql, args![merchant, subject]).await?.iter().map(message).collect()
     }
 
-    /// Messages after a cursor, oldest first: the pull feed. Younger ones than `settled_before` are held back, so that a
-    /// message whose transaction commits late is not skipped.
+    /// Messages after a cursor, oldest first: the pull feed. Those whose ids are younger than `settled_before` (to the
+    /// millisecond) are held back, so that a message whose transaction commits late is not skipped.
     pub async fn feed(
         &mut self,
         merchant: &str,
@@ -119,14 +126,13 @@ impl Tx {
         settled_before: i64,
         limit: i64,
     ) -> Result<Vec<Message>, StoreError> {
-        let rows = self
-            .rows(
-                "SELECT merchant_id, id, type, subject, body, created_at FROM messages
-                 WHERE merchant_id = $1 AND ($2 IS NULL OR id > $2) AND created_at <= $3 ORDER BY id LIMIT $4",
-                args![merchant, after, settled_before, limit],
-            )
-            .await?;
-        rows.iter().map(message).collect()
+        let sql = concat!(
+            "SELECT ",
+            message_columns!(),
+            " FROM messages WHERE merchant_id = $1 AND ($2 IS NULL OR id > $2) AND id < $3 ORDER BY id LIMIT $4"
+        );
+        let end = first_of("msg", settled_before.saturating_add(1000));
+        self.rows(sql, args![merchant, after, &end, limit]).await?.iter().map(message).collect()
     }
 
     /// Adds an endpoint.
@@ -305,10 +311,13 @@ impl Tx {
 /// Messages to be added.
 pub(super) fn new_set(new: &[Message]) -> Set<'_> {
     Set::new(
-        &["merchant_id", "id", "type", "subject", "body", "created_at"],
-        new.iter().map(|m| row![&m.merchant_id, &m.id, &m.kind, &m.subject, &m.body, m.created_at]),
-        "INSERT INTO messages (merchant_id, id, type, subject, body, created_at)
-         SELECT merchant_id, id, type, subject, body, created_at FROM r",
+        &["merchant_id", "id", "type", "subject", "of_transition", "body", "created_at"],
+        new.iter().map(|m| {
+            let of_transition = m.of_transition.then_some(1);
+            row![&m.merchant_id, &m.id, &m.kind, &m.subject, of_transition, &m.body, m.created_at]
+        }),
+        "INSERT INTO messages (merchant_id, id, type, subject, of_transition, body, created_at)
+         SELECT merchant_id, id, type, subject, of_transition, body, created_at FROM r",
     )
 }
 
@@ -335,6 +344,7 @@ fn message(r: &Row) -> Result<Message, StoreError> {
         id: r.text("id")?,
         kind: r.text("type")?,
         subject: r.text("subject")?,
+        of_transition: r.maybe_int("of_transition")?.is_some(),
         body: r.text("body")?,
         created_at: r.int("created_at")?,
     })

@@ -23,6 +23,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (7, include_str!("migrations/0007_fewer_keys.sql")),
     (8, include_str!("migrations/0008_glances.sql")),
     (9, include_str!("migrations/0009_room.sql")),
+    (10, include_str!("migrations/0010_numbers.sql")),
 ];
 
 impl Store {

@@ -9,7 +9,7 @@ use super::Page;
 use super::attempts::Attempt;
 use super::dialect::{Arg, StoreError, Tx, args};
 use super::glance::Glance;
-use super::rows::{Row, maybe_json, to_json};
+use super::rows::{Row, to_json};
 use super::set::{Question, Set, row};
 use crate::domain::payment::{Reason, Status};
 
@@ -166,12 +166,16 @@ impl Tx {
         self.row(sql, args![merchant, id]).await?.map(|r| payment(&r)).transpose()
     }
 
-    fn booked_payment(&mut self, merchant: &str, id: &str) -> Option<Payment> {
-        if let Some(folder) = self.folder(merchant, id) {
-            return Some(folder.payment.clone());
-        }
-        let new = &self.book.as_ref()?.new.payments;
-        new.iter().rev().find(|p| p.merchant_id == merchant && p.id == id).cloned()
+    fn booked_payment(&self, merchant: &str, id: &str) -> Option<Payment> {
+        self.payment_in_book(merchant, id).cloned()
+    }
+
+    /// A payment as the transaction will write it, where it was read ahead or is new.
+    pub fn payment_in_book(&self, merchant: &str, id: &str) -> Option<&Payment> {
+        let book = self.book.as_ref()?;
+        let its_own = |p: &&Payment| p.merchant_id == merchant && p.id == id;
+        let known = book.payments.get(id).map(|folder| &folder.payment).filter(its_own);
+        known.or_else(|| book.new.payments.iter().rev().find(its_own))
     }
 
     /// The payments that our references name at accounts, where rows are locked in one order until the end of the
@@ -371,8 +375,8 @@ impl Tx {
     }
 
     /// Records a move of a payment's status.
-    pub async fn add_transition(&mut self, merchant: &str, payment: &str, t: &Transition) -> Result<(), StoreError> {
-        let new = (merchant.to_owned(), payment.to_owned(), t.clone());
+    pub async fn add_transition(&mut self, merchant: &str, payment: &str, t: Transition) -> Result<(), StoreError> {
+        let new = (merchant.to_owned(), payment.to_owned(), t);
         match &mut self.book {
             Some(book) => book.new.transitions.push(new),
             None => drop(self.run_sets(&[transitions_set(&[new])]).await?),
@@ -554,32 +558,33 @@ pub(super) fn transitions_set(new: &[(String, String, Transition)]) -> Set<'_> {
 }
 
 pub(super) fn payment(r: &Row) -> Result<Payment, StoreError> {
-    let reason = r.maybe_text("status_reason")?;
+    // In the order of `payment_columns`.
+    let mut c = r.cells();
     Ok(Payment {
-        merchant_id: r.text("merchant_id")?,
-        id: r.text("id")?,
-        case_id: r.maybe_text("case_id")?,
-        quote_version: r.int("quote_version")?,
-        payer_id: r.text("payer_id")?,
-        buyer: maybe_json(r, "buyer")?,
-        profile_id: r.maybe_text("profile_id")?,
-        profile_version: r.int("profile_version")?,
-        provider_account_id: r.text("provider_account_id")?,
-        amount: r.money()?,
-        lines: maybe_json(r, "lines")?,
-        description: r.text("description")?,
-        return_url: r.text("return_url")?,
-        token: r.text("token")?,
-        live: r.flag("live")?,
-        status: r.word("status")?,
-        reason: reason.and_then(|text| text.parse().ok()),
-        late_success: r.flag("late_success")?,
-        double_payment: r.flag("double_payment")?,
-        mismatch: r.flag("mismatch")?,
-        amount_refunded: r.int("amount_refunded")?,
-        version: r.int("version")?,
-        created_at: r.int("created_at")?,
-        updated_at: r.int("updated_at")?,
-        completed_at: r.maybe_int("completed_at")?,
+        merchant_id: c.own_text()?,
+        id: c.own_text()?,
+        case_id: c.maybe_own_text()?,
+        quote_version: c.int()?,
+        payer_id: c.own_text()?,
+        buyer: c.maybe_json()?,
+        profile_id: c.maybe_own_text()?,
+        profile_version: c.int()?,
+        provider_account_id: c.own_text()?,
+        amount: c.money()?,
+        lines: c.maybe_json()?,
+        description: c.own_text()?,
+        return_url: c.own_text()?,
+        token: c.own_text()?,
+        live: c.flag()?,
+        status: c.word()?,
+        reason: c.maybe_text()?.and_then(|text| text.parse().ok()),
+        late_success: c.flag()?,
+        double_payment: c.flag()?,
+        mismatch: c.flag()?,
+        amount_refunded: c.int()?,
+        version: c.int()?,
+        created_at: c.int()?,
+        updated_at: c.int()?,
+        completed_at: c.maybe_int()?,
     })
 }

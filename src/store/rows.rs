@@ -188,9 +188,48 @@ impl<'r> Cells<'r> {
         }
     }
 
+    pub(super) fn int(&mut self) -> Result<i64, StoreError> {
+        self.maybe_int()?.ok_or_else(|| self.unreadable("NULL"))
+    }
+
+    pub(super) fn flag(&mut self) -> Result<bool, StoreError> {
+        Ok(self.int()? != 0)
+    }
+
+    pub(super) fn own_text(&mut self) -> Result<String, StoreError> {
+        self.text().map(str::to_owned)
+    }
+
+    pub(super) fn maybe_own_text(&mut self) -> Result<Option<String>, StoreError> {
+        Ok(self.maybe_text()?.map(str::to_owned))
+    }
+
+    /// JSON of ours, or nothing.
+    pub(super) fn maybe_json<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
+        let Some(text) = self.maybe_text()? else { return Ok(None) };
+        serde_json::from_str(text).map(Some).map_err(|e| self.unreadable(&e.to_string()))
+    }
+
+    /// One of our words.
+    pub(super) fn word<T: std::str::FromStr>(&mut self) -> Result<T, StoreError> {
+        let text = self.text()?;
+        text.parse().map_err(|_| self.unreadable(&format!("unknown word {text:?}")))
+    }
+
+    /// An amount and behind it its currency.
+    pub(super) fn money(&mut self) -> Result<grosz_providers::Money, StoreError> {
+        let amount = self.int()?;
+        Ok(grosz_providers::Money::new(amount, self.word()?))
+    }
+
     fn next(&mut self) -> usize {
         self.at += 1;
         self.at - 1
+    }
+
+    /// About the value that was read last.
+    fn unreadable(&self, why: &str) -> StoreError {
+        unreadable(format_args!("column {}", self.at), why)
     }
 }
 
@@ -270,14 +309,6 @@ impl Row {
 /// JSON text of a value of ours.
 pub(super) fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|e| StoreError::Unreadable(e.to_string()))
-}
-
-/// A column that holds JSON of ours, or nothing.
-pub(super) fn maybe_json<T: serde::de::DeserializeOwned>(r: &Row, name: &str) -> Result<Option<T>, StoreError> {
-    match r.maybe_text(name)? {
-        None => Ok(None),
-        Some(text) => serde_json::from_str(&text).map(Some).map_err(|e| unreadable(name, &e.to_string())),
-    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod keys;
 mod kill;
 mod many;
 mod matter;
+mod numbers;
 mod outage;
 mod plans;
 mod pooler;

@@ -41,6 +41,8 @@ const WORDS: &[(&str, &str, &str)] = &[
     ("payments", "status", "CASE n % 20 WHEN 0 THEN 'started' WHEN 1 THEN 'error' ELSE 'completed' END"),
     ("jobs", "state", "CASE n % 4 WHEN 0 THEN 'running' WHEN 1 THEN 'failed' ELSE 'ready' END"),
     ("events", "state", "CASE n % 50 WHEN 0 THEN 'parked' ELSE 'applied' END"),
+    ("events", "has_moved", "CASE n % 10 WHEN 0 THEN NULL ELSE 1 END"),
+    ("messages", "of_transition", "CASE n % 3 WHEN 0 THEN NULL ELSE 1 END"),
     ("invoices", "kind", "'sales'"),
     ("idempotency_keys", "status", "200"),
     ("", "state", "CASE n % 10 WHEN 0 THEN 'pending' ELSE 'settled' END"),

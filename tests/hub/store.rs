@@ -287,7 +287,7 @@ on_both!(a_status_moves_by_compare_and_set, async |engine: Engine| {
         cause_id: None,
         at: 42,
     };
-    tx.add_transition(&p.merchant_id, &p.id, &t).await.unwrap();
+    tx.add_transition(&p.merchant_id, &p.id, t).await.unwrap();
     tx.commit().await.unwrap();
     let mut tx = hub.app.store.read().await.unwrap();
     let read = tx.payment(&p.merchant_id, &p.id).await.unwrap().unwrap();
