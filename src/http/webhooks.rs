@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequest, Path, RawQuery, Request, State};
+use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -36,11 +36,12 @@ pub fn router(_: &Web) -> Router<Web> {
 async fn receive(
     State(web): State<Web>,
     path: Result<Path<(String, String)>, PathRejection>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    request: Request,
+    mut request: Request,
 ) -> Response {
     let Ok(Path((provider, account))) = path else { return StatusCode::NOT_FOUND.into_response() };
+    // Taken, not copied: reading the body needs neither.
+    let headers = std::mem::take(request.headers_mut());
+    let query = request.uri().query().unwrap_or_default().to_owned();
     let limit = Duration::from_secs(web.app.config.webhook_read_s);
     let body = match timeout(limit, Bytes::from_request(request, &())).await {
         Ok(Ok(body)) => body,
@@ -56,7 +57,7 @@ async fn receive(
     if headers.get(header::CONTENT_ENCODING).is_some_and(|e| e != "identity") {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
-    match read_and_record(&web, &provider, &account, query.unwrap_or_default(), &headers, body).await {
+    match read_and_record(&web, &provider, &account, query, &headers, body).await {
         Ok(response) => response,
         // Whoever looks after the database says once that it is away, not each call.
         Err(FlowError::Store(error)) if error.is_passing() => {
