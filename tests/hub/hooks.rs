@@ -5,8 +5,9 @@ use std::time::Duration;
 use grosz_providers::{Event, EventKind, Reference};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
 
-use crate::harness::{Engine, Hub};
+use crate::harness::{Engine, Hub, client};
 use crate::matter::{event, matter};
 use crate::on_both;
 
@@ -50,6 +51,27 @@ on_both!(what_is_refused_leaves_no_trace, async |engine: Engine| {
     let metrics = hub.raw("GET", "/metrics", &[], vec![]).await.text();
     let counted = metrics.lines().filter(|l| l.starts_with("grosz_deliveries_total")).count();
     assert!(counted > 0, "{metrics}");
+});
+
+// F48: a crowd at one address asks for its account once, and again, once, when it is believed no longer.
+on_both!(a_crowd_asks_for_its_account_once, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let matter = matter(&hub).await;
+    // Another gateway's address: nothing but the account is looked for.
+    let to = format!("{}/webhooks/elsewhere/{}", hub.url, matter.account.id);
+    let client = client();
+    for crowd in [1, 2] {
+        let before = hub.app.store.statements();
+        let mut calls = JoinSet::new();
+        for _ in 0..64 {
+            calls.spawn(client.post(&to).body("x").send());
+        }
+        while let Some(answer) = calls.join_next().await {
+            assert_eq!(answer.unwrap().expect("the hub answers").status(), 404);
+        }
+        assert_eq!(hub.app.store.statements() - before, 1, "crowd {crowd}");
+        hub.advance(2);
+    }
 });
 
 // Signed and unreadable: no repeat and no waiting helps, so a person is told at once, once for an account.
