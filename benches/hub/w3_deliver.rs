@@ -75,8 +75,10 @@ async fn drain(stage: &mut Stage<'_>, sink: &Sink, count: u64) -> (Figure, u64) 
     let merchant = stage.hub.merchant.clone();
     let batch = stage.seeder.reserve(count / ENDPOINTS as u64);
     let of_merchant = format!("t.merchant_id = '{merchant}'");
-    let message = format!("(SELECT id FROM messages WHERE merchant_id = '{merchant}' AND subject = '{payment}')");
-    let itself = format!("{of_merchant} AND t.subject = '{payment}'");
+    // Looked up once: its subject may be in no index, and the copies would be looked through for each of them.
+    let message = format!("SELECT id FROM messages WHERE merchant_id = '{merchant}' AND subject = '{payment}'");
+    let message = stage.db.text(&message).await;
+    let itself = format!("{of_merchant} AND t.id = '{message}'");
     // Each endpoint's rows get numbers of their own. The jobs are due message by message, to all endpoints in turn.
     let mut total = ENDPOINTS as u64;
     let messages = batch.clone();
@@ -86,7 +88,7 @@ async fn drain(stage: &mut Stage<'_>, sink: &Sink, count: u64) -> (Figure, u64) 
         let number = format!("({} + s.n - {})", to.first, batch.first);
         let digits = stage.db.pick("printf('%016X', {n})", "upper(lpad(to_hex({n}), 16, '0'))").replace("{n}", &number);
         let message_id = format!("'msg_{}' || {digits}", &to.name(0)[..10]);
-        let telling = format!("{of_merchant} AND t.endpoint_id = '{endpoint}' AND t.message_id = {message}");
+        let telling = format!("{of_merchant} AND t.endpoint_id = '{endpoint}' AND t.message_id = '{message}'");
         let job = format!("{of_merchant} AND t.subject = (SELECT t.id FROM tellings t WHERE {telling})");
         copy(&mut stage.db, &batch, "tellings", &telling, &[("id", "{tel}"), ("message_id", &message_id)]).await;
         let due = format!("t.run_at + s.n - {}", batch.first);
