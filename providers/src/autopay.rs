@@ -91,7 +91,17 @@ static FACTS: ProviderFacts = ProviderFacts {
             "Number of the one payment channel to offer (GatewayID, such as 509 for BLIK); all when left out.",
         ),
     ],
-    can: Capabilities { push: true, poll: true, refund: true, cancel: true, saved_instrument: false },
+    can: Capabilities {
+        push: true,
+        poll: true,
+        refund: true,
+        cancel: true,
+        saved_instrument: false,
+        // A settlement names the order that was paid and a transfer of the gateway's, and a transfer that failed may be
+        // made all the same (documentation, ISTN).
+        names_refunds: false,
+        refunds_recover: true,
+    },
     method: crate::invoicer::PaymentMethod::Transfer,
     lifetime_s: 24 * 60 * 60,
 };

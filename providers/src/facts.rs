@@ -187,6 +187,23 @@ pub struct Capabilities {
     pub cancel: bool,
     /// Can charge a saved instrument without the payer.
     pub saved_instrument: bool,
+    /// News of a refund that we ordered carry our id; news without it are of one made at the gateway itself.
+    pub names_refunds: bool,
+    /// A refund that failed may be told of as done later.
+    pub refunds_recover: bool,
+}
+
+impl Capabilities {
+    /// Nothing at all, to build on.
+    pub const NONE: Capabilities = Capabilities {
+        push: false,
+        poll: false,
+        refund: false,
+        cancel: false,
+        saved_instrument: false,
+        names_refunds: false,
+        refunds_recover: false,
+    };
 }
 
 /// Facts of a gateway.

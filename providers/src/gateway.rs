@@ -37,6 +37,15 @@ pub trait Provider: Send + Sync {
         Ok(())
     }
 
+    /// Whether a checkout of this amount can be begun at all, where the limits of the facts do not say it.
+    ///
+    /// # Errors
+    /// [`CallError::Invalid`] with the reason.
+    fn check_amount(&self, amount: crate::Money) -> Result<(), CallError> {
+        let _ = amount;
+        Ok(())
+    }
+
     /// Begins one checkout; answers where to send the payer. Repeating it with the same
     /// [`Checkout::reference`] must not create a second thing to pay, or must end in [`CallError::Unknown`].
     async fn start(&self, cx: &Cx<'_>, checkout: &Checkout) -> Result<Redirect, CallError>;

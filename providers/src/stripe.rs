@@ -21,7 +21,7 @@ use crate::gateway::{
     AttemptRef, CallError, Checkout, Cx, Delivery, Provider, ReadError, Reading, Redirect, RefundOrder, RefundReport,
     RefundState, Reply, Standing, StatusReport, Verdict,
 };
-use crate::money::Currency;
+use crate::money::{Currency, Money};
 use crate::twin::GatewayTwin;
 use crate::{Timestamp, wire::RepeatedHeader};
 
@@ -75,7 +75,15 @@ static FACTS: ProviderFacts = ProviderFacts {
             "API version of the calls; create the webhook endpoint with the same",
         ),
     ],
-    can: Capabilities { push: true, poll: true, refund: true, cancel: true, saved_instrument: false },
+    can: Capabilities {
+        push: true,
+        poll: true,
+        refund: true,
+        cancel: true,
+        saved_instrument: false,
+        names_refunds: true,
+        refunds_recover: false,
+    },
     method: crate::invoicer::PaymentMethod::Card,
     lifetime_s: 23 * 3600,
 };
@@ -117,6 +125,10 @@ impl Provider for Stripe {
             true => Ok(()),
             false => bad("payment_methods", "must be names such as card,blik with commas between"),
         }
+    }
+
+    fn check_amount(&self, amount: Money) -> Result<(), CallError> {
+        amount::to_wire(amount).map(|_| ())
     }
 
     /// Within a day a repeat gets the first session again; with other parameters it ends in [`CallError::Unknown`].

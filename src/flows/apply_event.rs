@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use grosz_providers::{Event, EventKind, Money, Reference, RefundState, registry};
+use grosz_providers::facts::Capabilities;
+use grosz_providers::{Event, EventKind, Money, Reference, RefundReport, RefundState, registry};
 use serde_json::json;
 
 use super::FlowError;
@@ -174,8 +175,9 @@ impl About<'_> {
             Step::Stay => Ok(()),
             Step::Move(to) => self.complete(tx, to, false, case_paid, event_id).await,
             Step::MoveLate(to) => {
-                // A new attempt after an error is not late; money on an attempt that was given up is.
-                let late = !matches!(self.attempt.state.as_str(), "created" | "open");
+                // A new attempt after an error is not late; money on one that failed or was given up is.
+                let has_failed = known.iter().any(|c| c.attempt_id == self.attempt.id && c.state == "failed");
+                let late = has_failed || !matches!(self.attempt.state.as_str(), "created" | "open");
                 self.complete(tx, to, late, case_paid, event_id).await
             }
             Step::Surplus => self.double(tx, amount).await,
@@ -255,15 +257,25 @@ impl About<'_> {
         }
         let why =
             format!("the payer paid twice: {amount} came on top; a refund is prepared and waits for confirmation");
-        let key = format!("payment.double:{}:{gateway_ref}", p.id);
+        let key = double_key(p, &gateway_ref);
         raise(app, tx, Raise::about_payment("payment.double", key, p, why)).await?;
         tell_payment(app, tx, p, "payment.double_payment", Some(p.status.word()), None).await
     }
 
     async fn pending(&self, tx: &mut Tx) -> Result<(), FlowError> {
-        if self.event.gateway_ref.is_some() {
-            let amount = self.event.amount.unwrap_or(self.attempt.amount);
-            self.put_capture(tx, "pending", amount, false).await?;
+        let Some(gateway_ref) = &self.event.gateway_ref else { return Ok(()) };
+        let (app, p, attempt) = (self.app, self.payment, self.attempt);
+        let known = tx.captures(&p.merchant_id, &p.id).await?;
+        // Of the very try that failed it is old news, or the gateway's own second thoughts: asking tells.
+        let is_another = !known.iter().any(|c| c.attempt_id == attempt.id && c.gateway_ref == *gateway_ref);
+        let amount = self.event.amount.unwrap_or(attempt.amount);
+        self.put_capture(tx, "pending", amount, false).await?;
+        if is_another && p.status != Status::Completed && matches!(attempt.state.as_str(), "failed" | "closed") {
+            // The payer began another try on the same link: money is under way again, and is asked about.
+            tx.set_attempt_state(&p.merchant_id, &p.id, &attempt.id, "open").await?;
+            let (job, now) = (app.ids.make("job"), app.now());
+            let at = now + seconds(wait_s(&app.config.poll_waits_s, 0));
+            tx.enqueue(&p.merchant_id, &job, JobKind::PollStatus, &attempt.id, at, now).await?;
         }
         Ok(())
     }
@@ -342,24 +354,41 @@ impl About<'_> {
         let (app, p) = (self.app, self.payment);
         let now = app.now();
         let known = tx.refunds(&p.merchant_id, &p.id).await?;
-        let found =
-            known.iter().find(|r| Some(r.id.as_str()) == order || r.gateway_ref.as_deref() == Some(gateway_ref));
+        let captures = tx.captures(&p.merchant_id, &p.id).await?;
+        let its_own = |c: &&Capture| self.event.gateway_ref.as_ref() == Some(&c.gateway_ref);
+        let paid = || captures.iter().filter(|c| c.state == "paid");
+        let candidates: Vec<&Capture> = match paid().find(its_own) {
+            Some(capture) => vec![capture],
+            None => paid().collect(),
+        };
+        let can = registry::provider(&self.account.provider).map(|p| p.facts().can).unwrap_or_default();
+        let found = known
+            .iter()
+            .find(|r| Some(r.id.as_str()) == order || r.gateway_ref.as_deref() == Some(gateway_ref))
+            .or_else(|| self.meant(can, &known, &candidates, state));
+        let mut recovers = false;
         let refund = match (found, self.event.amount) {
             (Some(refund), Some(reported)) if reported != refund.amount => {
                 let why = format!("the gateway reports a refund of {reported}, on record is one of {}", refund.amount);
                 return Ok(Some(why));
             }
+            (Some(refund), _) if refund.state == "failed" && state == RefundState::Succeeded && can.refunds_recover => {
+                let capture = captures.iter().find(|c| c.id == refund.capture_id);
+                if capture.is_none_or(|c| refund.amount.minor() > left_of(c, &known)) {
+                    let why = format!(
+                        "a refund of {} that had failed was made all the same, beside another one: too much is given \
+                         back",
+                        refund.amount
+                    );
+                    return Ok(Some(why));
+                }
+                recovers = true;
+                refund.clone()
+            }
             (Some(refund), _) => refund.clone(),
             (None, None) => return Ok(Some("the gateway reports a refund without saying how much".into())),
             (None, Some(amount)) => {
                 // Made at the gateway's own panel, not by us.
-                let captures = tx.captures(&p.merchant_id, &p.id).await?;
-                let its_own = |c: &&Capture| self.event.gateway_ref.as_ref() == Some(&c.gateway_ref);
-                let paid = || captures.iter().filter(|c| c.state == "paid");
-                let candidates: Vec<&Capture> = match paid().find(its_own) {
-                    Some(capture) => vec![capture],
-                    None => paid().collect(),
-                };
                 // What did not happen holds nothing, and may be told of beside the one that did.
                 let fits = |c: &&Capture| {
                     let has_room = state == RefundState::Failed || amount.minor() <= left_of(c, &known);
@@ -392,8 +421,29 @@ impl About<'_> {
                 refund
             }
         };
-        move_refund(app, tx, p, &refund, state, Some(gateway_ref), &self.event.detail).await?;
+        let news = RefundReport { state, gateway_ref: Some(gateway_ref.to_owned()), detail: self.event.detail.clone() };
+        move_refund(app, tx, p, &refund, &news, recovers).await?;
         Ok(None)
+    }
+
+    /// The refund on record that news without a name we know are about: one of the same sum that we ordered, where the
+    /// gateway never repeats our name; or the prepared one that somebody made at the gateway instead of confirming it.
+    fn meant<'r>(
+        &self,
+        can: Capabilities,
+        known: &'r [Refund],
+        of: &[&Capture],
+        state: RefundState,
+    ) -> Option<&'r Refund> {
+        let fits = |r: &&Refund| {
+            r.gateway_ref.is_none()
+                && Some(r.amount) == self.event.amount
+                && of.iter().any(|capture| capture.id == r.capture_id)
+        };
+        let ordered = |r: &&Refund| !can.names_refunds && matches!(r.state.as_str(), "requested" | "pending");
+        let prepared = |r: &&Refund| r.state == "proposed" && state != RefundState::Failed;
+        let of_state = |wanted: &dyn Fn(&&Refund) -> bool| known.iter().find(|r| fits(r) && wanted(r));
+        of_state(&ordered).or_else(|| of_state(&prepared))
     }
 
     async fn disputed(
@@ -467,7 +517,8 @@ pub async fn move_status(
 
 /// Moves a refund's state, whoever told of it, and sums up what was given back.
 ///
-/// A refund that succeeded can still fail later: the sum is open again and a person is told (F77).
+/// A refund that succeeded can still fail later: the sum is open again and a person is told (F77). Failed is final, unless
+/// the gateway `recovers` what had failed.
 ///
 /// # Errors
 /// The database.
@@ -476,14 +527,14 @@ pub async fn move_refund(
     tx: &mut Tx,
     p: &Payment,
     refund: &Refund,
-    state: RefundState,
-    gateway_ref: Option<&str>,
-    detail: &str,
+    news: &RefundReport,
+    recovers: bool,
 ) -> Result<(), FlowError> {
+    let (state, gateway_ref, detail) = (news.state, news.gateway_ref.as_deref(), news.detail.as_str());
     let word = refund_word(state);
-    let late_pending = state == RefundState::Pending && refund.state != "requested" && refund.state != "pending";
-    // Failed is final, and news that is older than what we know changes nothing.
-    if refund.state == "failed" || late_pending {
+    let is_over = matches!(refund.state.as_str(), "succeeded" | "failed");
+    // News that is older than what we know changes nothing.
+    if refund.state == "failed" && !recovers || state == RefundState::Pending && is_over {
         return Ok(());
     }
     let unchanged = refund.state == word;
@@ -500,7 +551,8 @@ pub async fn move_refund(
         tx.resolve_alert_by_key(&p.merchant_id, &correction_key(refund), app.now()).await?;
     }
     if state == RefundState::Succeeded {
-        ask_for_correction(app, tx, p, refund).await?;
+        tx.resolve_alert_by_key(&p.merchant_id, &format!("refund.failed:{}", refund.id), app.now()).await?;
+        after_giving_back(app, tx, p, refund).await?;
     }
     let data = json!({
         "id": refund.id, "payment": p.id, "amount": refund.amount.minor(), "currency": refund.amount.currency().code(),
@@ -510,17 +562,24 @@ pub async fn move_refund(
 }
 
 /// Money of an invoiced sale went back: no invoicing API is asked for a correcting invoice, so it is a person's task
-/// (R-5W-54).
-async fn ask_for_correction(app: &App, tx: &mut Tx, p: &Payment, refund: &Refund) -> Result<(), FlowError> {
+/// (R-5W-54). What came on top was never invoiced: with it gone, its own task is done.
+async fn after_giving_back(app: &App, tx: &mut Tx, p: &Payment, refund: &Refund) -> Result<(), FlowError> {
     let captures = tx.captures(&p.merchant_id, &p.id).await?;
-    if captures.iter().any(|c| c.id == refund.capture_id && c.surplus) {
-        // What came on top was never invoiced.
+    if let Some(capture) = captures.iter().find(|c| c.id == refund.capture_id && c.surplus) {
+        let refunds = tx.refunds(&p.merchant_id, &p.id).await?;
+        if left_of(capture, &refunds) <= 0 {
+            tx.resolve_alert_by_key(&p.merchant_id, &double_key(p, &capture.gateway_ref), app.now()).await?;
+        }
         return Ok(());
     }
     let Some(invoice) = tx.invoice_of_payment(&p.merchant_id, &p.id).await? else { return Ok(()) };
     let named = invoice.number.as_deref().unwrap_or("that is being issued");
     let why = format!("{} of the payment was given back: the invoice {named} has to be corrected", refund.amount);
     raise(app, tx, Raise::about_payment("invoice.to_correct", correction_key(refund), p, why)).await
+}
+
+fn double_key(p: &Payment, gateway_ref: &str) -> String {
+    format!("payment.double:{}:{gateway_ref}", p.id)
 }
 
 fn correction_key(refund: &Refund) -> String {

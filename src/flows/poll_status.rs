@@ -10,7 +10,7 @@ use grosz_providers::{CallError, Event, Outcome, Standing};
 use super::FlowError;
 use super::apply_event::{apply_event, move_status};
 use super::notify::{Raise, raise};
-use super::start_checkout::{attempt_ref, provider_of};
+use super::start_checkout::{attempt_ref, provider_of, raise_config};
 use super::tell_client::tell_payment;
 use crate::app::App;
 use crate::clock::seconds;
@@ -45,9 +45,7 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
         Err(CallError::Unsupported) => after_silence(app, &mut tx, job, &attempt).await?,
         Err(e) => {
             if matches!(e, CallError::Config(_)) {
-                let key = format!("provider.config:{}", account.id);
-                let why = format!("the gateway refuses this account's credentials: {e}");
-                raise(app, &mut tx, Raise::about_account("provider.config", key, &account.merchant_id, why)).await?;
+                raise_config(app, &mut tx, &account, &e).await?;
             }
             later(app, &mut tx, job, &attempt, Some(e.to_string())).await?
         }

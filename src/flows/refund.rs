@@ -5,12 +5,15 @@ use grosz_providers::{CallError, Money, RefundOrder, RefundReport, RefundState};
 use super::FlowError;
 use super::apply_event::move_refund;
 use super::notify::{Raise, raise};
-use super::start_checkout::provider_of;
+use super::start_checkout::{provider_of, raise_config};
 use crate::app::App;
 use crate::clock::seconds;
 use crate::config::wait_s;
 use crate::jobs::{self, End};
-use crate::store::{Capture, Job, JobKind, Payment, Refund, Tx};
+use crate::store::{Capture, Job, JobKind, Payment, ProviderAccount, Refund, Tx};
+
+/// A refund is ordered without asking first only within this time of its request, in seconds.
+const FRESH_S: i64 = 60;
 
 /// Records a refund and has it ordered. The sum of all refunds that are not failed never exceeds what came (I6), at
 /// every moment: the payment's row is locked.
@@ -36,6 +39,12 @@ pub async fn request_refund(
     let mut room: Vec<(&Capture, i64)> = captures.iter().map(|c| (c, left_of(c, &refunds))).collect();
     room.sort_by_key(|(c, _)| !c.surplus);
     let most = room.iter().map(|(_, left)| *left).max().unwrap_or(0);
+    let surplus_left = room.iter().filter(|(c, _)| c.surplus).map(|(_, left)| *left).max();
+    if amount.is_none() && most > 0 && surplus_left == Some(0) {
+        // Who names no sum confirms the prepared refund: a second time it would be the payment itself.
+        let detail = "what came on top is refunded or being refunded; to refund the payment itself, name the amount";
+        return Err(FlowError::conflict("surplus_refunded", detail));
+    }
     let wanted = amount.unwrap_or_else(|| room.iter().find(|(_, left)| *left > 0).map_or(0, |(_, left)| *left));
     if wanted <= 0 && amount.is_some() {
         return Err(FlowError::invalid("amount", "must be above zero"));
@@ -143,8 +152,9 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     let ordered = refund.state == "pending";
     let result = if ordered {
         provider.refund_status(&cx, &order).await
-    } else if job.attempts > 1 {
-        // The first order may have arrived: ask before ordering again, and order again under the same id.
+    } else if job.attempts > 1 || app.now() - refund.created_at > seconds(FRESH_S) {
+        // The first order may have arrived: ask before ordering again, and order again under the same id. So may one
+        // that this database does not know of: it may have been restored from a backup (F58).
         match provider.refund_status(&cx, &order).await {
             Err(CallError::Refused { .. } | CallError::Unsupported) => provider.refund(&cx, &order).await,
             other => other,
@@ -152,13 +162,18 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     } else {
         provider.refund(&cx, &order).await
     };
-    record(app, job, &payment, &refund, result).await
+    record(app, job, &payment, &account, &refund, result).await
+}
+
+fn failure(detail: String) -> RefundReport {
+    RefundReport { state: RefundState::Failed, gateway_ref: None, detail }
 }
 
 async fn record(
     app: &App,
     job: &Job,
     payment: &Payment,
+    account: &ProviderAccount,
     refund: &Refund,
     result: Result<RefundReport, CallError>,
 ) -> Result<(), FlowError> {
@@ -169,28 +184,32 @@ async fn record(
     let refund = tx.refund(&payment.merchant_id, &refund.id).await?.unwrap_or_else(|| refund.clone());
     let error = match result {
         Ok(report) => {
-            let gateway_ref = report.gateway_ref.as_deref();
-            move_refund(app, &mut tx, &payment, &refund, report.state, gateway_ref, &report.detail).await?;
+            move_refund(app, &mut tx, &payment, &refund, &report, false).await?;
             if report.state != RefundState::Pending {
                 return jobs::settle(app, tx, job, End::Done).await;
             }
             None
         }
         Err(CallError::Refused { code, message }) if refund.state == "requested" => {
-            let detail = format!("{code} {message}");
-            move_refund(app, &mut tx, &payment, &refund, RefundState::Failed, None, &detail).await?;
+            let news = failure(format!("{code} {message}"));
+            move_refund(app, &mut tx, &payment, &refund, &news, false).await?;
             return jobs::settle(app, tx, job, End::Done).await;
         }
         Err(CallError::Unsupported) => {
-            let detail = "this gateway does not refund by its interface; pay it back by hand";
-            move_refund(app, &mut tx, &payment, &refund, RefundState::Failed, None, detail).await?;
+            let news = failure("this gateway does not refund by its interface; pay it back by hand".into());
+            move_refund(app, &mut tx, &payment, &refund, &news, false).await?;
             return jobs::settle(app, tx, job, End::Done).await;
         }
         Err(e @ CallError::Invalid { .. }) => {
-            move_refund(app, &mut tx, &payment, &refund, RefundState::Failed, None, &e.to_string()).await?;
+            move_refund(app, &mut tx, &payment, &refund, &failure(e.to_string()), false).await?;
             return jobs::settle(app, tx, job, End::Done).await;
         }
-        Err(e) => Some(e.to_string()),
+        Err(e) => {
+            if matches!(e, CallError::Config(_)) {
+                raise_config(app, &mut tx, account, &e).await?;
+            }
+            Some(e.to_string())
+        }
     };
     if now - refund.created_at > seconds(app.config.refund_limit_s) {
         let why = format!("what became of a refund of {} cannot be found out", refund.amount);

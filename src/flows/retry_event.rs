@@ -1,5 +1,7 @@
 //! Tries a parked event again: its attempt, or its payment's success, may be there by now (R-HUB-10, F07, F16).
 
+use grosz_providers::Reference;
+
 use super::FlowError;
 use super::apply_event::apply_event;
 use super::notify::{Raise, raise};
@@ -39,7 +41,13 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
         row.event.kind.word(),
         row.event.detail
     );
-    let key = format!("event.unknown_attempt:{}", row.id);
+    // What does not name a checkout of ours may be other business of the same account at the gateway, which can be any
+    // number of events: one alert stands for them all.
+    let about = match row.event.reference {
+        Reference::Ours(_) => &row.id,
+        Reference::Gateway(_) => &row.account_id,
+    };
+    let key = format!("event.unknown_attempt:{about}");
     raise(app, &mut tx, Raise::about_account("event.unknown_attempt", key, &row.merchant_id, why)).await?;
     jobs::settle(app, tx, job, End::Done).await
 }

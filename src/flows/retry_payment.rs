@@ -53,7 +53,7 @@ pub async fn ask_first(app: &App, payment: &Payment) -> Result<Asked, FlowError>
 /// Tries again, within the caller's transaction.
 ///
 /// # Errors
-/// The payment is completed, its quote changed, or no account takes it.
+/// The payment is completed, its quote changed, money for it is under way, or no account takes it.
 pub async fn retry_payment(
     app: &App,
     tx: &mut crate::store::Tx,
@@ -81,6 +81,14 @@ pub async fn retry_payment(
         // A gateway may keep its first answer, a failure, under the attempt's key: only a new attempt gets past it.
         if fresh && same_account && !closed && !last.start_failed() {
             return Ok(current);
+        }
+        let captures = tx.captures(&current.merchant_id, &current.id).await?;
+        let is_pending = captures.iter().any(|c| c.attempt_id == last.id && c.state == "pending");
+        let still = asked.attempt.as_ref().is_some_and(|a| a.id == last.id) && asked.standing == Some(Standing::Open);
+        if is_pending && still {
+            let detail = "money for this payment is under way; it can be tried again when the gateway says that it \
+                          did not come";
+            return Err(FlowError::conflict("payment_pending", detail));
         }
     }
     let wanted = account.unwrap_or(&current.provider_account_id);

@@ -5,9 +5,10 @@
 //! page when the payer comes, once: two tabs and two devices get the same link (R-5W-16).
 
 use grosz_providers::invoicer::{Buyer, InvoiceLine, Vat};
-use grosz_providers::{AttemptRef, Checkout, Money, Provider, Redirect, registry};
+use grosz_providers::{AttemptRef, CallError, Checkout, Money, Provider, Redirect, registry};
 
 use super::FlowError;
+use super::notify::{Raise, raise};
 use super::tell_client::tell_payment;
 use crate::app::App;
 use crate::clock::{at, seconds};
@@ -249,7 +250,11 @@ fn check_limits(account: &ProviderAccount, amount: Money) -> Result<(), FlowErro
         let why = format!("must be from {least} to {most} minor units at this gateway");
         return Err(FlowError::invalid("amount", why));
     }
-    Ok(())
+    match provider.check_amount(amount) {
+        Ok(()) => Ok(()),
+        Err(CallError::Invalid { why, .. }) => Err(FlowError::invalid("amount", why)),
+        Err(e) => Err(FlowError::invalid("amount", e.to_string())),
+    }
 }
 
 /// A payment without a case is one line; its VAT is the standard rate of the seller's integration.
@@ -295,6 +300,8 @@ pub enum Opened {
     NeedsBuyer,
     /// Nowhere: paid, or no longer payable here.
     Closed,
+    /// Nowhere: the link's time is over while money is under way on this attempt.
+    Pending(String),
     /// The quote was changed after this link was made (R-5W-08).
     QuoteChanged,
     /// Somebody else is asking the gateway this very moment, or its answer is not known: look again soon.
@@ -313,8 +320,13 @@ pub async fn open_checkout(app: &App, payment: &Payment, ip: Option<&str>) -> Re
         return Ok(Opened::QuoteChanged);
     }
     let live_attempt = matches!(attempt.state.as_str(), "created" | "open") && attempt.expires_at > app.now();
-    if payment.status == Status::Completed || !live_attempt {
+    if payment.status == Status::Completed {
         return Ok(Opened::Closed);
+    }
+    if !live_attempt {
+        let captures = tx.captures(&payment.merchant_id, &payment.id).await?;
+        let is_pending = captures.iter().any(|c| c.attempt_id == attempt.id && c.state == "pending");
+        return Ok(if is_pending { Opened::Pending(attempt.id) } else { Opened::Closed });
     }
     if payment.case_id.is_some() && payment.buyer.is_none() {
         return Ok(Opened::NeedsBuyer);
@@ -380,10 +392,23 @@ pub async fn open_checkout(app: &App, payment: &Payment, ip: Option<&str>) -> Re
         Err(e) => {
             // Starting again with the same reference is the gateway's own idempotency: the link may be tried again.
             tx.release_start(&payment.merchant_id, &attempt.id).await?;
+            if matches!(e, CallError::Config(_)) {
+                raise_config(app, &mut tx, &account, &e).await?;
+            }
             tx.commit().await?;
             Err(e.into())
         }
     }
+}
+
+/// Tells a person, once, that a gateway takes none of this account's calls.
+///
+/// # Errors
+/// The database.
+pub async fn raise_config(app: &App, tx: &mut Tx, account: &ProviderAccount, e: &CallError) -> Result<(), FlowError> {
+    let key = format!("provider.config:{}", account.id);
+    let why = format!("the gateway refuses this account's credentials: {e}");
+    raise(app, tx, Raise::about_account("provider.config", key, &account.merchant_id, why)).await
 }
 
 /// The gateway of an account.

@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use grosz_providers::Redirect;
+use grosz_providers::{CallError, Redirect};
 
 use super::buyer::{BuyerForm, summary};
 use super::format;
@@ -111,7 +111,10 @@ pub(crate) async fn go(web: &Web, look: &Look, bill: &Bill, ip: Option<String>) 
         Ok(opened) => opened,
         Err(FlowError::Gateway(cause)) => {
             tracing::warn!(payment.id = %bill.payment.id, error = %cause, "A checkout could not be started");
-            return standing(web, look, bill, Standing::GatewayError);
+            // A gateway may keep its first answer, a failure, under the attempt's key: only a new attempt gets past it.
+            // Where nothing was sent, or it was too busy, the same link does.
+            let same = matches!(cause, CallError::NotSent(_) | CallError::Busy { .. });
+            return standing(web, look, bill, Standing::GatewayError { anew: !same });
         }
         Err(e) => return Err(e.into()),
     };
@@ -122,6 +125,7 @@ pub(crate) async fn go(web: &Web, look: &Look, bill: &Bill, ip: Option<String>) 
         Opened::Busy => standing(web, look, bill, Standing::Busy),
         Opened::Closed if bill.payment.status == Status::Completed => standing(web, look, bill, Standing::Paid),
         Opened::Closed => standing(web, look, bill, Standing::Closed),
+        Opened::Pending(attempt) => see_other(&look.at(&format!("/return/{attempt}"))),
     }
 }
 
@@ -170,7 +174,10 @@ enum Standing {
     Closed,
     QuoteChanged,
     Busy,
-    GatewayError,
+    /// The gateway gave no page; `anew` when it will not for this attempt.
+    GatewayError {
+        anew: bool,
+    },
 }
 
 #[derive(Template)]
@@ -200,7 +207,7 @@ fn standing(web: &Web, look: &Look, bill: &Bill, standing: Standing) -> Result<R
         Standing::Closed => (StatusCode::OK, t.closed_title, t.closed_text, "stop"),
         Standing::QuoteChanged => (StatusCode::OK, t.quote_title, t.quote_text, "stop"),
         Standing::Busy => (StatusCode::ACCEPTED, t.busy_title, t.busy_text, "wait"),
-        Standing::GatewayError => (StatusCode::SERVICE_UNAVAILABLE, t.gateway_title, t.gateway_text, "stop"),
+        Standing::GatewayError { .. } => (StatusCode::SERVICE_UNAVAILABLE, t.gateway_title, t.gateway_text, "stop"),
     };
     let link = match standing {
         Standing::Paid => {
@@ -208,10 +215,10 @@ fn standing(web: &Web, look: &Look, bill: &Bill, standing: Standing) -> Result<R
             Some(bill.return_url(web).map_or_else(portal, |url| (url, t.back_to_shop)))
         }
         Standing::QuoteChanged => Some((look.at(&bill.case_address()), t.quote_button)),
-        Standing::GatewayError => Some((here, t.cell_try_again)),
-        Standing::Closed | Standing::Busy => None,
+        Standing::GatewayError { anew: false } => Some((here, t.cell_try_again)),
+        Standing::GatewayError { anew: true } | Standing::Closed | Standing::Busy => None,
     };
-    let button = matches!(standing, Standing::Closed)
+    let button = matches!(standing, Standing::Closed | Standing::GatewayError { anew: true })
         .then(|| (look.at(&format!("/pay/{}/retry", payment.token)), again_label(look, payment)));
     let why = if matches!(standing, Standing::Closed) { why(look, payment) } else { "" };
     let template = StandingPage {
@@ -421,7 +428,9 @@ pub(crate) async fn try_again(web: &Web, bill: &Bill, account: Option<&str>) -> 
             app.job_bell.notify_one();
             Ok(())
         }
-        Err(FlowError::Conflict { code: "payment_completed" | "quote_changed", .. }) => Ok(tx.rollback().await?),
+        Err(FlowError::Conflict { code: "payment_completed" | "quote_changed" | "payment_pending", .. }) => {
+            Ok(tx.rollback().await?)
+        }
         Err(e) => {
             tx.rollback().await?;
             Err(e.into())

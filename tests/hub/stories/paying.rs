@@ -4,15 +4,17 @@ use grosz::domain::invoice::Cell;
 use grosz::domain::payment::{Reason, Status};
 use grosz::flows::FlowError;
 use grosz::flows::change_quote::change_quote;
-use grosz::flows::start_checkout::{Opened, open_checkout};
+use grosz::flows::retry_payment::{Asked, ask_first, retry_payment};
+use grosz::flows::start_checkout::{NewPayment, Opened, create_payment, open_checkout};
 use grosz::store::Attempt;
 use grosz_providers::invoicer::PaymentMethod;
-use grosz_providers::{CallError, Currency, Money};
+use grosz_providers::{CallError, Currency, EventKind, FailReason, Money};
 use serde_json::json;
 
 use super::stage::{Stage, line};
 use crate::crash::mortal;
-use crate::harness::Engine;
+use crate::harness::{Engine, Hub};
+use crate::matter::{event, matter};
 use crate::on_both;
 
 /// Every gateway: what holds for one holds for all.
@@ -640,5 +642,81 @@ on_both!(a_death_anywhere_in_opening_a_link, async |engine: Engine| {
             }
         }
         assert!(deaths > 4, "{gateway}: the run was stopped at {deaths} places only");
+    }
+});
+
+// F04, F08: on one link a try fails and the payer begins another: whichever is told of first, money is under way, and
+// trying again neither opens a second checkout beside it nor closes the first.
+on_both!(money_under_way_after_a_failure_is_waited_for, async |engine: Engine| {
+    for pending_first in [true, false] {
+        let hub = Hub::start(engine).await;
+        let matter = matter(&hub).await;
+        let (payment, attempt) = matter.lone_payment(&hub).await;
+        let failed = event(&attempt, "r1 failed", EventKind::Failed { reason: FailReason::Declined }, "r1");
+        let pending = event(&attempt, "r2 pending", EventKind::Pending, "r2");
+        let (first, second) = if pending_first { (pending, failed) } else { (failed, pending) };
+        matter.receive(&hub, first).await;
+        matter.receive(&hub, second).await;
+        let state = async || {
+            let mut tx = hub.tx().await;
+            let attempts = tx.attempts(&payment.merchant_id, &payment.id).await.unwrap();
+            attempts.into_iter().map(|a| a.state).collect::<Vec<_>>()
+        };
+        assert_eq!(state().await.len(), 1);
+        assert!(matches!(state().await[0].as_str(), "created" | "open"), "{:?}", state().await);
+        let mut tx = hub.tx().await;
+        let merchant = tx.merchant(&payment.merchant_id).await.unwrap().unwrap();
+        retry_payment(&hub.app, &mut tx, &merchant, &payment, None, &Asked::default()).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(state().await.len(), 1, "no second checkout (pending first: {pending_first})");
+        matter.receive(&hub, event(&attempt, "r2 paid", EventKind::Paid, "r2")).await;
+        let now = hub.tx().await.payment(&payment.merchant_id, &payment.id).await.unwrap().unwrap();
+        assert_eq!((now.status, now.late_success), (Status::Completed, !pending_first));
+    }
+});
+
+// F08: the link's time is over and the gateway says that money is under way: nobody pays a second time beside it.
+on_both!(a_retry_waits_for_money_that_is_under_way, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let case = stage.case("1/2026").await;
+    let payment = stage.start(&case, "stripe").await;
+    let page = stage.open(&payment).await;
+    stage.press(&page, "pay_later").await.expect(303);
+    stage.carry().await;
+    let asked = ask_first(&stage.hub.app, &payment).await.unwrap();
+    let again = async |account: Option<&str>| {
+        let mut tx = stage.hub.tx().await;
+        let account = account.map(|provider| stage.account(provider).id.as_str());
+        let again = retry_payment(&stage.hub.app, &mut tx, &stage.hub.merchant, &payment, account, &asked).await;
+        tx.rollback().await.unwrap();
+        again.map(|_| ())
+    };
+    let pending = |answer| matches!(answer, Err(FlowError::Conflict { code: "payment_pending", .. }));
+    assert!(again(None).await.is_ok(), "the link can still be used");
+    assert!(pending(again(Some("autopay")).await));
+    stage.hub.advance(24 * 3600);
+    assert!(pending(again(None).await));
+});
+
+// F51: what a gateway cannot be asked for is said when the payment is made, not when the payer stands at the door.
+on_both!(an_amount_that_no_checkout_can_have_is_refused_at_once, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let dinar = "KWD".parse::<Currency>().unwrap();
+    for (minor, fits) in [(1_235, false), (1_230, true)] {
+        let order = NewPayment {
+            payer: Some(stage.payer.id.clone()),
+            amount: Some(Money::new(minor, dinar)),
+            description: Some("Porada".into()),
+            provider_account: Some(stage.account("stripe").id.clone()),
+            ..NewPayment::default()
+        };
+        let mut tx = stage.hub.tx().await;
+        let made = create_payment(&stage.hub.app, &mut tx, &stage.hub.merchant, false, order).await;
+        tx.rollback().await.unwrap();
+        match made {
+            Ok(_) => assert!(fits),
+            Err(FlowError::Invalid { field, why }) => assert!(!fits && field == "amount" && why.contains("end in 0")),
+            Err(other) => panic!("{other:?}"),
+        }
     }
 });
