@@ -139,16 +139,18 @@ impl Provider for Autopay {
         notification::read(settings, delivery)
     }
 
-    /// A signed confirmation. What is refused is answered 400, with a signed NOTCONFIRMED where the order could be
-    /// read; both make the gateway come again.
+    /// A signed confirmation. What is refused is answered 400, with a signed NOTCONFIRMED where the order (or the
+    /// recurring payment) could be read; both make the gateway come again.
     fn reply(&self, settings: &Settings, verdict: &Verdict<'_>) -> Reply {
         let (status, echo, agreed) = match verdict {
             Verdict::Committed { echo, outcomes } => {
                 let recorded = outcomes.iter().all(|o| *o == Outcome::Recorded);
                 (200, *echo, recorded || notification::always_confirmed(echo))
             }
-            Verdict::Refused(ReadError::Forged { echo, .. }) => (400, echo.as_str(), false),
-            Verdict::Refused(ReadError::Malformed(_)) => return Reply::status(400),
+            Verdict::Refused(ReadError::Forged { echo, .. }) if notification::refusal_is_signed(echo) => {
+                (400, echo.as_str(), false)
+            }
+            Verdict::Refused(ReadError::Forged { .. } | ReadError::Malformed(_)) => return Reply::status(400),
         };
         match notification::confirm(settings, echo, agreed) {
             Some(body) => Reply { status, content_type: "text/xml", body },

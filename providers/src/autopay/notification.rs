@@ -104,8 +104,9 @@ impl<'n> Message<'n> {
             return None;
         }
         match self {
-            Message::Transaction(node) => transaction_event(settings, node),
-            Message::Transfer(node) => transfer_event(settings, node),
+            Message::Transaction(node) if framed(root) => transaction_event(settings, node),
+            Message::Transfer(node) if framed(root) => transfer_event(settings, node),
+            Message::Transaction(_) | Message::Transfer(_) => None,
             Message::Recurring { data, active } => recurring_event(settings, root, data, *active),
         }
     }
@@ -144,24 +145,26 @@ pub(super) fn transaction_event(settings: &Settings, node: &Node) -> Option<Even
 }
 
 /// An event out of an ISTN: a refund that left, or a settlement that means nothing for a payment.
+///
+/// It need not name an order or a payment, so its shape is all that tells it from another message with the same
+/// values: money that can be read, a status that is documented, and no unknown node among the documented ones.
 fn transfer_event(settings: &Settings, node: &Node) -> Option<Event> {
-    if !in_order(TRANSFER, node) {
+    if !in_order(TRANSFER, node) || !new_nodes_last(TRANSFER, node) {
         return None;
     }
+    let amount = money(node.text("amount"), node.text("currency"))?;
     let (status, out) = (node.text("transferStatus"), node.text("remoteOutID"));
     let (order, remote) = (node.text("orderID"), node.text("remoteID"));
     let state = match status {
-        "SUCCESS" => Some(RefundState::Succeeded),
-        "PENDING" => Some(RefundState::Pending),
-        "FAILURE" => Some(RefundState::Failed),
-        _ => None,
+        "SUCCESS" => RefundState::Succeeded,
+        "PENDING" => RefundState::Pending,
+        "FAILURE" => RefundState::Failed,
+        _ => return None,
     };
-    let kind = match state {
-        None => EventKind::Unknown,
-        Some(state) if is_refund(node) && handle(out) => {
-            EventKind::Refund { order: None, gateway_ref: out.to_owned(), state }
-        }
-        Some(_) => EventKind::Note,
+    let kind = if is_refund(node) && handle(out) {
+        EventKind::Refund { order: None, gateway_ref: out.to_owned(), state }
+    } else {
+        EventKind::Note
     };
     let key = format!("transfer-{}", identity(settings, node));
     let reference = if start::order_id(order) {
@@ -176,7 +179,7 @@ fn transfer_event(settings: &Settings, node: &Node) -> Option<Event> {
         reference,
         account: Some(settings.text("service_id").to_owned()),
         live: None,
-        amount: money(node.text("amount"), node.text("currency")),
+        amount: Some(amount),
         gateway_ref: Some(remote.to_owned()).filter(|r| remote_id(r)),
         detail: detail(status, node.text("transferStatusDetails")),
         at: time::read_notification_form(node.text("transferDate")),
@@ -186,7 +189,9 @@ fn transfer_event(settings: &Settings, node: &Node) -> Option<Event> {
 /// An event out of an RPAN or an RPDN. The client hash charges a card, so it stands in no key and no reference.
 fn recurring_event(settings: &Settings, root: &Node, data: &Node, active: bool) -> Option<Event> {
     let (client, action) = (data.text("clientHash"), data.text("recurringAction"));
-    if !handle(client) || data.once("clientHash").is_err() || data.once("recurringAction").is_err() {
+    // An answer of ours ends with such a word; a forger can make us sign one about an order named DEACTIVATE.
+    let is_answer = client.ends_with("CONFIRMED");
+    if !handle(client) || is_answer || data.once("clientHash").is_err() || data.once("recurringAction").is_err() {
         return None;
     }
     let transaction = root.once("transaction").ok()?;
@@ -236,50 +241,94 @@ pub(super) fn confirm(settings: &Settings, echo: &str, agreed: bool) -> Option<S
     Some(document.sign(&Key::of(settings)))
 }
 
+/// Whether a message that was refused is answered with a signature.
+///
+/// Who forges a message chooses what we sign. An order's id is of a narrow form, and a settlement, whose ids are not,
+/// goes without.
+pub(super) fn refusal_is_signed(echo: &str) -> bool {
+    match echo.split_once(' ') {
+        Some(("transaction", order)) => start::order_id(order),
+        Some(("recurring", client)) => client.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)),
+        _ => false,
+    }
+}
+
 /// True for messages that are confirmed whatever the hub knows of them.
 pub(super) fn always_confirmed(echo: &str) -> bool {
     echo.starts_with("settlement ") || echo.starts_with("recurring ")
 }
 
-/// The nodes of a transaction that are read, in the order of their numbers; true where they must be there.
-const TRANSACTION: &[(&str, bool)] = &[
-    ("orderID", true),
-    ("remoteID", true),
-    ("amount", true),
-    ("currency", true),
-    ("gatewayID", false),
-    ("paymentDate", false),
-    ("paymentStatus", false),
-    ("paymentStatusDetails", false),
+/// How a documented node stands in its message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// It is there, and read.
+    Required,
+    /// It is read where it is there.
+    Optional,
+    /// Nobody reads it.
+    Unread,
+}
+
+/// The nodes of a transaction that are read, in the order of their numbers.
+const TRANSACTION: &[(&str, Need)] = &[
+    ("orderID", Need::Required),
+    ("remoteID", Need::Required),
+    ("amount", Need::Required),
+    ("currency", Need::Required),
+    ("gatewayID", Need::Optional),
+    ("paymentDate", Need::Optional),
+    ("paymentStatus", Need::Optional),
+    ("paymentStatusDetails", Need::Optional),
+    ("startAmount", Need::Optional),
 ];
 
-/// The same of a transfer.
-const TRANSFER: &[(&str, bool)] = &[
-    ("isRefund", false),
-    ("productID", false),
-    ("orderID", false),
-    ("orderOutID", false),
-    ("remoteID", false),
-    ("remoteOutID", false),
-    ("amount", true),
-    ("currency", true),
-    ("transferDate", false),
-    ("transferStatus", true),
-    ("transferStatusDetails", false),
+/// All documented nodes of a transfer, in the order of their numbers.
+const TRANSFER: &[(&str, Need)] = &[
+    ("isRefund", Need::Optional),
+    ("productID", Need::Optional),
+    ("orderID", Need::Optional),
+    ("orderOutID", Need::Optional),
+    ("remoteID", Need::Optional),
+    ("remoteOutID", Need::Optional),
+    ("amount", Need::Required),
+    ("currency", Need::Required),
+    ("transferDate", Need::Optional),
+    ("transferStatus", Need::Required),
+    ("transferStatusDetails", Need::Optional),
+    ("title", Need::Unread),
+    ("receiverBank", Need::Unread),
+    ("receiverNRB", Need::Unread),
+    ("receiverName", Need::Unread),
+    ("receiverAddress", Need::Unread),
+    ("senderBank", Need::Unread),
+    ("senderNRB", Need::Unread),
 ];
 
-/// Checks that the known nodes are leaves, in their order, none twice, and that the required ones are there. Other
-/// nodes may stand anywhere: new ones come without notice, and the numbering has gaps.
-fn in_order(known: &[(&str, bool)], node: &Node) -> bool {
+/// Checks that the known nodes are leaves, in their order, none twice, that none that is read holds the separator, and
+/// that the required ones are there. Other nodes may stand anywhere: new ones come without notice, and the numbering
+/// has gaps.
+fn in_order(known: &[(&str, Need)], node: &Node) -> bool {
     let mut next = 0;
     for child in &node.children {
         let Some(place) = known.iter().position(|(name, _)| child.name == *name) else { continue };
-        if place < next || !child.children.is_empty() {
+        let is_read = known.get(place).is_some_and(|(_, need)| *need != Need::Unread);
+        if place < next || !child.children.is_empty() || (is_read && child.value.contains('|')) {
             return false;
         }
         next = place + 1;
     }
-    known.iter().all(|(name, required)| !required || node.children.iter().any(|c| c.name == *name))
+    let mut required = known.iter().filter(|(_, need)| *need == Need::Required);
+    required.all(|(name, _)| node.children.iter().any(|c| c.name == *name))
+}
+
+/// Nodes that nobody documents stand behind those that are documented, where new ones would be added.
+fn new_nodes_last(known: &[(&str, Need)], node: &Node) -> bool {
+    node.children.iter().is_sorted_by_key(|child| !known.iter().any(|(name, _)| child.name == *name))
+}
+
+/// A list of one transaction has nothing beside it under the root but the service before and the hash behind.
+fn framed(root: &Node) -> bool {
+    root.children.iter().map(|child| child.name.as_str()).eq(["serviceID", "transactions", "hash"])
 }
 
 /// The order's id and then the gateway's id come first. A start form, whose hash the payer sees, has the amount in

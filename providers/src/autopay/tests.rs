@@ -3,6 +3,7 @@
 
 mod calls;
 mod hostile;
+mod moved;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
