@@ -64,18 +64,10 @@ pub(super) fn read_status(
     let list = answer.once("transactions").map_err(|_| unknown("the answer repeats a node"))?;
     let (mut events, mut cancelled) = (Vec::new(), false);
     for transaction in list.map_or(&[][..], |l| l.children.as_slice()) {
-        let mut event = notification::transaction_event(settings, transaction)
+        let event = notification::transaction_event(settings, transaction, Some(attempt.amount))
             .ok_or_else(|| unknown("the answer holds a transaction of another shape"))?;
         if transaction.text("orderID") != attempt.reference {
             return Err(unknown("the answer is about another order"));
-        }
-        // The status answer has no startAmount. Where the payer pays the commission, the amount is what we started
-        // with and something on top.
-        let more = event
-            .amount
-            .is_some_and(|a| a.currency() == attempt.amount.currency() && a.minor() >= attempt.amount.minor());
-        if settings.flag("payer_commission") && more {
-            event.amount = Some(attempt.amount);
         }
         cancelled |= transaction.text("paymentStatusDetails") == "CANCELLED";
         events.push(event);

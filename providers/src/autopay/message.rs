@@ -123,8 +123,13 @@ impl Node {
 
     /// Values of all leaves in document order, without the document's own hash.
     pub(super) fn signed_values(&self) -> Vec<&str> {
+        self.values_without("hash")
+    }
+
+    /// Values of all leaves in document order, without the children of this name.
+    pub(super) fn values_without(&self, name: &str) -> Vec<&str> {
         let mut values = Vec::new();
-        for child in self.children.iter().filter(|c| c.name != "hash") {
+        for child in self.children.iter().filter(|c| c.name != name) {
             child.collect(&mut values);
         }
         values

@@ -104,7 +104,7 @@ impl<'n> Message<'n> {
             return None;
         }
         match self {
-            Message::Transaction(node) if framed(root) => transaction_event(settings, node),
+            Message::Transaction(node) if framed(root) => transaction_event(settings, node, None),
             Message::Transfer(node) if framed(root) => transfer_event(settings, node),
             Message::Transaction(_) | Message::Transfer(_) => None,
             Message::Recurring { data, active } => recurring_event(settings, root, data, *active),
@@ -112,19 +112,18 @@ impl<'n> Message<'n> {
     }
 }
 
-/// An event out of a `transaction` node of an ITN, an IPN or a status answer.
-pub(super) fn transaction_event(settings: &Settings, node: &Node) -> Option<Event> {
+/// An event out of a `transaction` node of an ITN, an IPN or a status answer; `asked` is what the attempt was started
+/// with, for who knows it.
+pub(super) fn transaction_event(settings: &Settings, node: &Node, asked: Option<Money>) -> Option<Event> {
     let (order, remote, status) = (node.text("orderID"), node.text("remoteID"), node.text("paymentStatus"));
     if !begins_with_ids(node) || !in_order(TRANSACTION, node) || status.is_empty() || status.len() > 64 {
         return None;
     }
-    let started = node.once("startAmount").ok()?.map(|n| n.value.as_str());
-    let amount = match started {
-        Some(started) if settings.flag("payer_commission") => started,
-        _ => node.text("amount"),
-    };
+    let said = Said::of(settings, node, asked);
     let details = node.text("paymentStatusDetails");
     let kind = match status {
+        // Money is there, and the answer to the status question will say whether it is what was started.
+        "SUCCESS" if said == Said::Open => EventKind::Pending,
         "SUCCESS" => EventKind::Paid,
         "PENDING" | "ON_HOLD" => EventKind::Pending,
         "FAILURE" => EventKind::Failed { reason: reason(details) },
@@ -132,16 +131,68 @@ pub(super) fn transaction_event(settings: &Settings, node: &Node) -> Option<Even
         _ => EventKind::Unknown,
     };
     Some(Event {
-        key: format!("{order}|{remote}|{status}|{}", identity(settings, node)),
+        key: transaction_key(settings, node, said),
         kind,
         reference: Reference::Ours(order.to_owned()),
         account: Some(settings.text("service_id").to_owned()),
         live: None,
-        amount: money(amount, node.text("currency")),
+        amount: said.amount(),
         gateway_ref: Some(remote.to_owned()),
         detail: detail(status, details),
         at: time::read_notification_form(node.text("paymentDate")),
     })
+}
+
+/// What a transaction says of the amount that was started.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// This; `None` when it cannot be read.
+    Amount(Option<Money>),
+    /// The payer's commission is in the amount, and how much of it cannot be told.
+    Open,
+}
+
+impl Said {
+    /// Where the payer pays the commission, `startAmount` is what counts. It comes on request only; without it an
+    /// amount not below `asked` is taken for `asked` and a commission on top.
+    fn of(settings: &Settings, node: &Node, asked: Option<Money>) -> Said {
+        let (started, currency) = (node.text("startAmount"), node.text("currency"));
+        let amount = money(node.text("amount"), currency);
+        if !settings.flag("payer_commission") {
+            return Said::Amount(amount);
+        }
+        if !started.is_empty() {
+            return Said::Amount(money(started, currency));
+        }
+        let Some(asked) = asked else { return Said::Open };
+        let is_enough = |a: &Money| a.currency() == asked.currency() && a.minor() >= asked.minor();
+        Said::Amount(if amount.as_ref().is_some_and(is_enough) { Some(asked) } else { amount })
+    }
+
+    fn amount(self) -> Option<Money> {
+        match self {
+            Said::Amount(amount) => amount,
+            Said::Open => None,
+        }
+    }
+
+    fn word(self) -> String {
+        match self {
+            Said::Amount(Some(amount)) => amount.to_decimal(),
+            Said::Amount(None) => "unreadable".into(),
+            Said::Open => "open".into(),
+        }
+    }
+}
+
+/// Names what a transaction became; equal for a notification and a status answer that say the same. A notification
+/// may have a `startAmount` and a status answer has none, so it is left out. Where the payer pays the commission, the
+/// amount as it was understood is part of the key: what was left open is another event than the answer that settles it.
+fn transaction_key(settings: &Settings, node: &Node, said: Said) -> String {
+    let values = [settings.text("service_id")].into_iter().chain(node.values_without("startAmount"));
+    let ids = [node.text("orderID"), node.text("remoteID"), node.text("paymentStatus")].join("|");
+    let key = format!("{ids}|{}", identity_of(values));
+    if settings.flag("payer_commission") { format!("{key}|{}", said.word()) } else { key }
 }
 
 /// An event out of an ISTN: a refund that left, or a settlement that means nothing for a payment.
@@ -364,8 +415,7 @@ fn money(amount: &str, currency: &str) -> Option<Money> {
     Money::from_decimal(amount, currency).ok()
 }
 
-/// Identity of a message: equal for repeats however they are written, and equal for a notification and a status
-/// answer that say the same.
+/// Identity of a message: equal for repeats however they are written.
 fn identity(settings: &Settings, node: &Node) -> String {
     identity_of([settings.text("service_id")].into_iter().chain(node.signed_values()))
 }

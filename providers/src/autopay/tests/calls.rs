@@ -247,6 +247,53 @@ async fn a_status_answer_without_the_commission_still_fits() {
     assert_eq!(report.events[1].amount, Some("80.00".parse_pln()), "without the setting the amount is the amount");
 }
 
+/// One transaction as the gateway tells of it, rightly signed; a status answer and a notification have one form.
+fn told(settings: &Settings, amount: &str, more: &str) -> String {
+    let fields = ["HUB-1", "9A1BX7R9", amount, "PLN", "509", "20261121101733", "SUCCESS", "AUTHORIZED"];
+    let names = ["orderID", "remoteID", "amount", "currency", "gatewayID", "paymentDate", "paymentStatus"];
+    let names = names.into_iter().chain(["paymentStatusDetails"]);
+    let leaves: String = names.zip(fields).map(|(n, v)| format!("<{n}>{v}</{n}>")).collect();
+    let xml = format!(
+        "<transactionList><serviceID>903117</serviceID><transactions><transaction>{leaves}{more}</transaction>\
+         </transactions><hash>HASH</hash></transactionList>"
+    );
+    let values = message::parse(xml.as_bytes()).unwrap().signed_values().join("|");
+    xml.replace("HASH", &crate::sign::sha256_hex(format!("{values}|{}", settings.text("shared_key")).as_bytes()))
+}
+
+async fn polled(settings: &Settings, answer: &str, started: &str) -> Event {
+    let http = Script::answering(200, answer);
+    Autopay.status(&cx(settings, &http), &attempt("HUB-1", started)).await.unwrap().events.remove(0)
+}
+
+/// The notification cannot say whether the amount is what was started and a commission; the status answer is read
+/// with what was started at hand, and completes the payment.
+#[tokio::test]
+async fn a_notification_without_the_started_amount_waits_for_the_status_answer() {
+    let settings = settings_with("A", json!({"payer_commission": true}));
+    let xml = told(&settings, "131.50", "");
+    let notified = read_body(&settings, &post(&xml)).unwrap().events.remove(0);
+    assert_eq!((notified.kind, notified.amount), (EventKind::Pending, None));
+    assert_eq!(notified.detail, "SUCCESS/AUTHORIZED");
+    let answered = polled(&settings, &xml, "129.90").await;
+    assert_eq!((answered.kind, answered.amount), (EventKind::Paid, Some("129.90".parse_pln())));
+    assert_ne!(notified.key, answered.key, "one of them would be taken for a repeat");
+    let less = polled(&settings, &told(&settings, "129.89", ""), "129.90").await;
+    assert_eq!((less.kind, less.amount), (EventKind::Paid, Some("129.89".parse_pln())));
+}
+
+#[tokio::test]
+async fn a_notification_with_the_started_amount_is_the_status_answers_event() {
+    let settings = settings_with("A", json!({"payer_commission": true}));
+    let notified = |more: &str| read_body(&settings, &post(&told(&settings, "131.50", more))).unwrap().events.remove(0);
+    let answered = polled(&settings, &told(&settings, "131.50", ""), "129.90").await;
+    assert_eq!(notified("<startAmount>129.90</startAmount>"), answered);
+    let other = notified("<startAmount>128.90</startAmount>");
+    assert_eq!((other.kind, other.amount), (EventKind::Paid, Some("128.90".parse_pln())));
+    assert_ne!(other.key, answered.key, "another amount is another event");
+    assert_eq!(notified("<startAmount/>").kind, EventKind::Pending, "an empty one says nothing");
+}
+
 #[tokio::test]
 async fn refusals_of_a_status_query() {
     let settings = settings("A");
