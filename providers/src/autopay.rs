@@ -106,13 +106,29 @@ static FACTS: ProviderFacts = ProviderFacts {
     lifetime_s: 24 * 60 * 60,
 };
 
+/// Hosts where no money moves, and hosts where it does (Autopay documentation, environments; the last of each is an
+/// older name). Any other host is a simulator's or was given by Autopay, and says nothing.
+const TEST_HOSTS: &[&str] = &["testpay.autopay.eu", "testcards.autopay.eu", "pay-accept.bm.pl"];
+const LIVE_HOSTS: &[&str] = &["pay.autopay.eu", "cards.autopay.eu", "pay.bm.pl"];
+
+/// An account with real money speaks to no host for tests, and the other way round: a payment would be taken for paid
+/// that nobody paid, or money would be taken for a test.
+fn mode_fits(gateway: &url::Url, live: bool) -> Result<(), &'static str> {
+    let host = gateway.host_str().unwrap_or_default().trim_end_matches('.');
+    match live {
+        true if TEST_HOSTS.contains(&host) => Err("is for tests; real money goes to https://pay.autopay.eu"),
+        false if LIVE_HOSTS.contains(&host) => Err("is for real money; tests go to https://testpay.autopay.eu"),
+        _ => Ok(()),
+    }
+}
+
 #[async_trait]
 impl Provider for Autopay {
     fn facts(&self) -> &'static ProviderFacts {
         &FACTS
     }
 
-    fn check(&self, settings: &Settings, _: Option<Currency>, _: bool) -> Result<(), SettingsError> {
+    fn check(&self, settings: &Settings, _: Option<Currency>, live: bool) -> Result<(), SettingsError> {
         let refuse = |name, why: &str| Err(SettingsError::new(name, why.to_owned()));
         let service = settings.text("service_id");
         if !(1..=10).contains(&service.len()) || !service.bytes().all(|b| b.is_ascii_digit()) {
@@ -126,7 +142,9 @@ impl Provider for Autopay {
             return refuse("start_path", "must begin with / and hold letters, digits, -, _ and . only");
         }
         match url::Url::parse(settings.text("gateway_url")) {
-            Ok(url) if url.query().is_none() && url.fragment().is_none() && url.username().is_empty() => Ok(()),
+            Ok(url) if url.query().is_none() && url.fragment().is_none() && url.username().is_empty() => {
+                mode_fits(&url, live).or_else(|why| refuse("gateway_url", why))
+            }
             _ => refuse("gateway_url", "must be an address without a query"),
         }
     }

@@ -106,6 +106,42 @@ fn check_confirmation(settings: &Settings, reply: &Reply, expect: &[String], has
     }
 }
 
+#[track_caller]
+fn check_gateway(url: Option<&str>, live: bool, good: bool) {
+    let mut given = json!({"service_id": "903117", "shared_key": "k"});
+    if let Some(url) = url {
+        given["gateway_url"] = url.into();
+    }
+    let settings = Settings::check(FACTS.settings, given.as_object().unwrap()).unwrap();
+    match Autopay.check(&settings, None, live) {
+        Ok(()) => assert!(good, "{url:?} live {live}"),
+        Err(e) => assert!(!good && e.name == "gateway_url", "{url:?} live {live}: {e}"),
+    }
+}
+
+#[test]
+fn real_money_does_not_go_to_a_gateway_for_tests() {
+    check_gateway(None, false, true);
+    check_gateway(None, true, false);
+    for test in
+        ["testpay.autopay.eu", "testcards.autopay.eu", "pay-accept.bm.pl", "TestPay.Autopay.eu", "testpay.autopay.eu."]
+    {
+        check_gateway(Some(&format!("https://{test}")), true, false);
+        check_gateway(Some(&format!("https://{test}:443/")), true, false);
+        check_gateway(Some(&format!("https://{test}")), false, true);
+    }
+    for real in ["pay.autopay.eu", "cards.autopay.eu", "pay.bm.pl", "PAY.autopay.eu", "pay.autopay.eu."] {
+        check_gateway(Some(&format!("https://{real}")), true, true);
+        check_gateway(Some(&format!("https://{real}")), false, false);
+    }
+    for other in
+        ["http://127.0.0.1:4000/sandbox/autopay", "http://localhost:1", "https://hub.example.test", "http://[::1]:9"]
+    {
+        check_gateway(Some(other), true, true);
+        check_gateway(Some(other), false, true);
+    }
+}
+
 #[test]
 fn start_hashes_agree() {
     for case in group("start_transaction", 25) {
