@@ -31,18 +31,19 @@ pub(super) async fn status(cx: &Cx<'_>, attempt: &AttemptRef) -> Result<StatusRe
     let key = Key::of(cx.settings);
     let fields = [("ServiceID", cx.settings.text("service_id")), ("OrderID", attempt.reference.as_str())];
     let request = signed_form(cx.settings, &key, "/webapi/transactionStatus", &fields)?;
-    let answer = match ask(cx, request).await {
+    let answer = ask(cx, request).await.and_then(document);
+    match answer.and_then(|answer| read_status(cx.settings, &key, &answer, attempt)) {
         Err(CallError::Refused { code, .. }) if not_found(&code) => {
-            return Ok(StatusReport { events: vec![], standing: Standing::Idle });
+            Ok(StatusReport { events: vec![], standing: Standing::Idle })
         }
-        answer => document(answer?)?,
-    };
-    read_status(cx.settings, &key, &answer, attempt)
+        report => report,
+    }
 }
 
-/// An error without a signature can say that there is nothing; it could never say that something was paid.
+/// An error without a signature can say that there is nothing; it could never say that something was paid. An error
+/// without a name has its number as its code.
 fn not_found(code: &str) -> bool {
-    matches!(code, "TRANSACTION_NOT_FOUND" | "ORDER_NOT_FOUND")
+    matches!(code, "TRANSACTION_NOT_FOUND" | "ORDER_NOT_FOUND" | "-10")
 }
 
 pub(super) fn read_status(

@@ -21,6 +21,25 @@ const MAX_DEPTH: usize = 16;
 const MAX_NODES: usize = 4096;
 const MAX_ATTRIBUTES: usize = 16;
 
+/// The documented elements that hold elements (Autopay documentation, itn, rpan-rpdn, pre-transaction).
+const CONTAINERS: &[&str] = &[
+    "transactions",
+    "transaction",
+    "customerData",
+    "verificationStatusReasons",
+    "recurringData",
+    "cardData",
+    "blikData",
+    "product",
+    "params",
+    "blikAMList",
+    "blikAM",
+    "transactionsConfirmations",
+    "transactionConfirmed",
+    "recurringConfirmations",
+    "recurringConfirmed",
+];
+
 /// The shared key of a service and its hash function (Autopay documentation, hashing).
 pub(super) struct Key<'a> {
     secret: &'a str,
@@ -258,10 +277,11 @@ impl Tree {
 
     fn close(&mut self) -> Result<(), &'static str> {
         let mut node = self.open.pop().ok_or("the document is not XML")?;
-        if !node.children.is_empty() {
-            if !blank(&node.value) {
-                return Err("the document holds text beside elements");
-            }
+        if !node.children.is_empty() && !blank(&node.value) {
+            return Err("the document holds text beside elements");
+        }
+        // White space in a value is the value; in an element for elements it is how the document is written.
+        if !node.children.is_empty() || (blank(&node.value) && CONTAINERS.contains(&node.name.as_str())) {
             node.value.clear();
         }
         match self.open.last_mut() {

@@ -301,6 +301,11 @@ async fn refusals_of_a_status_query() {
     for (status, body, expect) in [
         (403, format!("<transaction><reason>{limit}</reason><description/></transaction>"), "refused"),
         (200, "<error><name>TRANSACTION_NOT_FOUND</name></error>".into(), "idle"),
+        (200, "<error><statusCode>-10</statusCode></error>".into(), "idle"),
+        (404, "<error><statusCode>-10</statusCode><name/></error>".into(), "idle"),
+        (200, "<transaction><reason>TRANSACTION_NOT_FOUND</reason></transaction>".into(), "idle"),
+        (404, "<transaction><reason>TRANSACTION_NOT_FOUND</reason><description/></transaction>".into(), "idle"),
+        (200, "<error><statusCode>55</statusCode></error>".into(), "refused"),
         (200, "<error><name>INVALID_HASH</name></error>".into(), "config"),
         (200, "<transactionList/>".into(), "unknown"),
         (200, "ERROR".into(), "unknown"),
@@ -323,6 +328,38 @@ async fn refusals_of_a_status_query() {
         };
         assert_eq!(word, expect, "{status} {body}");
     }
+}
+
+/// White space in an element that holds elements is how the document is written; in a value it is the value.
+#[tokio::test]
+async fn an_empty_list_may_be_written_over_several_lines() {
+    let settings = settings("A");
+    let hash = |values: &str| crate::sign::sha256_hex(format!("{values}|{}", settings.text("shared_key")).as_bytes());
+    let answer = |list: &str, hash: &str| {
+        format!(
+            "<transactionList>\n  <serviceID>903117</serviceID>\n  {list}\n  <hash>{hash}</hash>\n</transactionList>"
+        )
+    };
+    for list in ["<transactions>\n  </transactions>", "<transactions> </transactions>", "<transactions/>", ""] {
+        let http = Script::answering(200, &answer(list, &hash("903117")));
+        let report = Autopay.status(&cx(&settings, &http), &attempt("HUB-1", "1.00")).await.unwrap();
+        assert!(report.events.is_empty() && report.standing == Standing::Idle, "{list}");
+    }
+    let http = Script::answering(200, &answer("<title> </title>", &hash("903117")));
+    let result = Autopay.status(&cx(&settings, &http), &attempt("HUB-1", "1.00")).await;
+    assert!(matches!(result, Err(CallError::Unknown(_))), "a value of white space is a value: {result:?}");
+}
+
+#[test]
+fn an_empty_group_of_nodes_may_be_written_over_several_lines() {
+    let settings = settings("A");
+    let plain = told(&settings, "129.90", "");
+    let event = |xml: &str| read_body(&settings, &post(xml)).map(|reading| reading.events);
+    for group in ["customerData", "recurringData", "cardData", "blikData", "verificationStatusReasons", "product"] {
+        let written = plain.replace("</transaction>", &format!("<{group}>\n\t\r\n </{group}></transaction>"));
+        assert_eq!(event(&written), event(&plain), "{group}");
+    }
+    assert!(event(&plain.replace("</transaction>", "<title>\n</title></transaction>")).is_err());
 }
 
 #[test]
