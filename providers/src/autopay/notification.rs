@@ -32,7 +32,8 @@ pub(super) fn read(settings: &Settings, delivery: &Delivery<'_>) -> Result<Readi
     Ok(Reading { events: vec![event], echo: message.echo() })
 }
 
-/// The one parameter that carries the message, decoded. Plus signs arrive unescaped at times.
+/// The one parameter that carries the message, decoded. Plus signs arrive unescaped at times, and an encoder for mails
+/// breaks its lines.
 fn parameter(body: &[u8]) -> Result<(Parameter, Vec<u8>), &'static str> {
     if body.len() > 2 * message::MAX_BYTES {
         return Err("the body is too long");
@@ -44,7 +45,8 @@ fn parameter(body: &[u8]) -> Result<(Parameter, Vec<u8>), &'static str> {
             "recurring" => Parameter::Recurring,
             _ => continue,
         };
-        if found.replace((parameter, value.replace(' ', "+"))).is_some() {
+        let value = value.replace(['\r', '\n', '\t'], "").replace(' ', "+");
+        if found.replace((parameter, value)).is_some() {
             return Err("the body holds more than one message");
         }
     }

@@ -432,6 +432,28 @@ fn failures_say_why() {
     }
 }
 
+#[test]
+fn base64_may_be_broken_into_lines() {
+    use base64::Engine;
+    let settings = settings("A");
+    let case = group("itn", 51).into_iter().find(|c| c["id"] == "I05").unwrap();
+    let whole = base64::engine::general_purpose::STANDARD.encode(text(&case, "xml"));
+    let broken = |with: &str| {
+        let lines: Vec<_> = whole.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        lines.join(with) + with
+    };
+    let event = |value: &str| read_body(&settings, &form_body("transactions", value)).map(|reading| reading.events);
+    for with in ["\r\n", "\n", "\r", "\t"] {
+        assert_eq!(event(&broken(with)), event(&whole), "{with:?}");
+    }
+    // The same, not percent-encoded, with bare plus signs.
+    let raw = format!("transactions={}", broken("\r\n"));
+    assert_eq!(read_body(&settings, raw.as_bytes()).map(|reading| reading.events), event(&whole));
+    for with in ["\u{b}", "\u{c}", "\0", "-", "_", "=", "\u{a0}"] {
+        assert!(matches!(event(&broken(with)), Err(ReadError::Malformed(_))), "{with:?}");
+    }
+}
+
 /// A rightly signed notification of a shape that no vector has. The hash is over the documented string.
 pub(super) fn itn(settings: &Settings, changes: &[(&str, &str)]) -> Vec<u8> {
     let mut fields = [
