@@ -125,12 +125,26 @@ pub(super) async fn refund(cx: &Cx<'_>, refund: &RefundOrder) -> Result<RefundRe
         ("Currency", refund.amount.currency().code()),
     ];
     let request = signed_form(cx.settings, &key, "/settlementapi/transactionRefund", &fields)?.once();
-    let answer = document(order(cx, request).await?)?;
+    let answer = match order(cx, request).await {
+        Err(CallError::Refused { code, .. }) if known_before(&code) => {
+            return Ok(accepted("MESSAGE_ID_NOT_UNIQUE: accepted before"));
+        }
+        answer => document(answer?)?,
+    };
     if answer.name != "transactionRefund" {
         return Err(CallError::Unknown("the answer is of another kind".into()));
     }
     addressed(cx.settings, &key, &answer, &id)?;
-    Ok(RefundReport { state: RefundState::Pending, gateway_ref: None, detail: "accepted".into() })
+    Ok(accepted("accepted"))
+}
+
+/// The message's id follows from our refund's id: who knows it took this very order, and its answer was lost.
+fn known_before(code: &str) -> bool {
+    matches!(code, "MESSAGE_ID_NOT_UNIQUE" | "76")
+}
+
+fn accepted(detail: &str) -> RefundReport {
+    RefundReport { state: RefundState::Pending, gateway_ref: None, detail: detail.to_owned() }
 }
 
 /// Asks what became of a refund (Autopay documentation, outDetails/v2).

@@ -362,16 +362,49 @@ fn an_empty_group_of_nodes_may_be_written_over_several_lines() {
     assert!(event(&plain.replace("</transaction>", "<title>\n</title></transaction>")).is_err());
 }
 
-#[test]
-fn message_ids_are_32_letters_and_digits_and_follow_from_the_refund() {
-    let order = RefundOrder {
+fn refund_order() -> RefundOrder {
+    RefundOrder {
         id: "ref_01J".into(),
         reference: "HUB-1".into(),
         gateway_ref: "9A1BX7R9".into(),
         amount: "29.90".parse_pln(),
         paid: "129.90".parse_pln(),
         refund_ref: None,
-    };
+    }
+}
+
+/// The answer to the first order was lost: the gateway knows the message's id, so it took the order.
+#[tokio::test]
+async fn a_refund_whose_id_is_known_to_the_gateway_was_accepted() {
+    let settings = settings("A");
+    for (status, error, accepted) in [
+        (200, "<name>MESSAGE_ID_NOT_UNIQUE</name>", true),
+        (200, "<statusCode>76</statusCode><name>MESSAGE_ID_NOT_UNIQUE</name>", true),
+        (400, "<statusCode>76</statusCode><name/>", true),
+        (200, "<statusCode>76</statusCode>", true),
+        (200, "<statusCode>156</statusCode><name>TRANSACTION_TOO_OLD_TO_REFUND</name>", false),
+        (200, "<statusCode>7</statusCode>", false),
+    ] {
+        let http = Script::answering(status, &format!("<error>{error}</error>"));
+        let result = Autopay.refund(&cx(&settings, &http), &refund_order()).await;
+        match result {
+            Ok(report) => {
+                assert!(accepted, "{error}");
+                assert_eq!((report.state, report.gateway_ref), (RefundState::Pending, None));
+                assert_eq!(report.detail, "MESSAGE_ID_NOT_UNIQUE: accepted before");
+            }
+            Err(CallError::Refused { .. }) => assert!(!accepted, "{error}"),
+            Err(other) => panic!("{error}: {other:?}"),
+        }
+    }
+    let http = Script::answering(500, "<error><name>MESSAGE_ID_NOT_UNIQUE</name></error>");
+    let result = Autopay.refund(&cx(&settings, &http), &refund_order()).await;
+    assert!(matches!(result, Err(CallError::Unknown(_))), "{result:?}");
+}
+
+#[test]
+fn message_ids_are_32_letters_and_digits_and_follow_from_the_refund() {
+    let order = refund_order();
     let id = super::super::calls::refund_message_id(&settings("A"), &order);
     assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_alphanumeric()), "{id}");
     assert_eq!(id, super::super::calls::refund_message_id(&settings("A"), &order));
