@@ -410,6 +410,20 @@ fn an_amount_that_cannot_be_read_is_no_amount() {
     assert_eq!(reading.events[0].amount, None);
 }
 
+/// What the hub compares with the start, whatever became of the payment.
+#[test]
+fn every_status_has_its_amount() {
+    let settings = settings("A");
+    let amount = |status: &str, amount: &str| {
+        let body = itn(&settings, &[("paymentStatus", status), ("amount", amount)]);
+        read_body(&settings, &body).unwrap().events.remove(0).amount.map(Money::to_decimal)
+    };
+    for status in ["SUCCESS", "PENDING", "ON_HOLD", "FAILURE", "CONFIRMED", "SOMETHING_NEW"] {
+        assert_eq!(amount(status, "128.90").as_deref(), Some("128.90"), "{status}");
+        assert_eq!(amount(status, "128,90"), None, "{status}");
+    }
+}
+
 #[test]
 fn failures_say_why() {
     let settings = settings("A");
