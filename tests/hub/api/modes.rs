@@ -43,7 +43,8 @@ async fn a_key_sees_payments_and_accounts_of_its_own_mode() {
     // No live payment at a test account, and a live account only by a live key.
     live.post("/v1/payments", payment_body(&stage)).await.expect(422);
     let settings = json!({"service_id": "123456", "shared_key": "key"});
-    let new = |live: bool| json!({"provider": "autopay", "settings": settings, "live": live});
+    let real = json!({"service_id": "123456", "shared_key": "key", "gateway_url": "https://pay.autopay.eu"});
+    let new = |live: bool| json!({"provider": "autopay", "settings": if live { &real } else { &settings }, "live": live});
     test.post("/v1/provider-accounts", new(true)).await.expect(422);
     live.post("/v1/provider-accounts", new(false)).await.expect(422);
     let made = live.post("/v1/provider-accounts", new(true)).await.expect(201);
@@ -62,7 +63,7 @@ async fn live_accounts_need_a_master_key() {
     let made = grosz::flows::add_key::make_key(&stage.hub.app, &mut tx, merchant, "live", true, &["write"]).await;
     let live_key = made.unwrap().1;
     tx.commit().await.unwrap();
-    let settings = json!({"service_id": "123456", "shared_key": "key"});
+    let settings = json!({"service_id": "123456", "shared_key": "key", "gateway_url": "https://pay.autopay.eu"});
     let live = Client::with(&stage.hub, &live_key);
     let answer =
         live.post("/v1/provider-accounts", json!({"provider": "autopay", "settings": settings})).await.expect(409);
