@@ -32,8 +32,15 @@ pub async fn change_quote(
     case.quote_version += 1;
     case.updated_at = app.now();
     tx.update_case(case).await?;
-    let Some(running) = tx.started_payment_of_case(&case.merchant_id, &case.id).await? else { return Ok(()) };
-    let Some(running) = tx.payment_for_update(&case.merchant_id, &running.id).await? else { return Ok(()) };
+    for payment in tx.unfinished_payments_of_case(&case.merchant_id, &case.id).await? {
+        withdraw(app, tx, case, &payment.id).await?;
+    }
+    Ok(())
+}
+
+/// Ends a payment of the old quote, also one that failed before and is tried again, and closes its links.
+async fn withdraw(app: &App, tx: &mut Tx, case: &Case, payment: &str) -> Result<(), FlowError> {
+    let Some(running) = tx.payment_for_update(&case.merchant_id, payment).await? else { return Ok(()) };
     if let Step::Move(to) = payment::apply(running.status, Signal::Withdrawn) {
         let reason = Some(Reason::QuoteChanged);
         let moved = move_status(app, tx, &running, to, reason, false, "quote", Some(&case.id)).await?;

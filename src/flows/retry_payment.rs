@@ -6,10 +6,10 @@ use grosz_providers::{CallError, Standing};
 use super::FlowError;
 use super::apply_event::enqueue_cancel;
 use super::poll_status::apply_answer;
-use super::start_checkout::{add_attempt, attempt_ref, choose_account, provider_of};
+use super::start_checkout::{add_attempt, attempt_ref, choose_account, has_old_quote, provider_of};
 use crate::app::App;
-use crate::domain::payment::{Reason, Status};
-use crate::store::{Attempt, Merchant, Payment};
+use crate::domain::payment::Status;
+use crate::store::{Attempt, Merchant, Payment, Tx};
 
 /// What the gateway said about the open attempt, asked before the transaction that retries.
 #[derive(Debug, Clone, Default)]
@@ -50,13 +50,29 @@ pub async fn ask_first(app: &App, payment: &Payment) -> Result<Asked, FlowError>
     }
 }
 
-/// Tries again, within the caller's transaction.
+/// Another payment of the case by which it is being paid already: one case, one link (R-5W-16).
+async fn other_of_case(app: &App, tx: &mut Tx, current: &Payment) -> Result<Option<Payment>, FlowError> {
+    let Some(case) = &current.case_id else { return Ok(None) };
+    let m = &current.merchant_id;
+    if tx.completed_payments_of_case(m, case).await? > 0 {
+        return Err(FlowError::conflict("case_already_paid", "the case is paid by another payment"));
+    }
+    let Some(running) = tx.started_payment_of_case(m, case).await?.filter(|p| p.id != current.id) else {
+        return Ok(None);
+    };
+    let attempts = tx.attempts(m, &running.id).await?;
+    let is_open = attempts.last().is_some_and(|a| a.expires_at > app.now());
+    Ok(Some(running).filter(|p| p.status == Status::Started || is_open))
+}
+
+/// Tries again, within the caller's transaction; answers the payment to go on with, which is another one where the case is
+/// being paid by that.
 ///
 /// # Errors
-/// The payment is completed, its quote changed, money for it is under way, or no account takes it.
+/// The payment or its case is completed, its quote changed, money for it is under way, or no account takes it.
 pub async fn retry_payment(
     app: &App,
-    tx: &mut crate::store::Tx,
+    tx: &mut Tx,
     merchant: &Merchant,
     payment: &Payment,
     account: Option<&str>,
@@ -64,12 +80,19 @@ pub async fn retry_payment(
 ) -> Result<Payment, FlowError> {
     let current = tx.payment_for_update(&payment.merchant_id, &payment.id).await?;
     let current = current.ok_or(FlowError::NotFound("payment"))?;
+    if let Some(case) = &current.case_id {
+        // Two payments of a case are not tried at the same time, and not while its quote is changed.
+        tx.case_for_update(&current.merchant_id, case).await?;
+    }
     if current.status == Status::Completed {
         return Err(FlowError::conflict("payment_completed", "the payment is completed"));
     }
-    if current.reason == Some(Reason::QuoteChanged) {
+    if has_old_quote(tx, &current).await? {
         let detail = "the quote was changed after this payment was started; start a new payment for the case";
         return Err(FlowError::conflict("quote_changed", detail));
+    }
+    if let Some(other) = other_of_case(app, tx, &current).await? {
+        return Ok(other);
     }
     let attempts = tx.attempts(&current.merchant_id, &current.id).await?;
     let last = attempts.last();

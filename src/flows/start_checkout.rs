@@ -13,7 +13,7 @@ use super::tell_client::tell_payment;
 use crate::app::App;
 use crate::clock::{at, seconds};
 use crate::domain::payment::Status;
-use crate::store::{Attempt, JobKind, Merchant, Payment, ProviderAccount, Transition, Tx};
+use crate::store::{Attempt, Case, JobKind, Merchant, Payment, ProviderAccount, Transition, Tx};
 
 /// What a client app asks for.
 #[derive(Debug, Clone, Default)]
@@ -88,7 +88,9 @@ pub async fn create_payment(
         if tx.completed_payments_of_case(&merchant.id, &case.id).await? > 0 {
             return Err(FlowError::conflict("case_already_paid", format!("case {} is paid", case.number)));
         }
-        if let Some(running) = tx.started_payment_of_case(&merchant.id, &case.id).await? {
+        if let Some(running) = tx.started_payment_of_case(&merchant.id, &case.id).await?
+            && is_for(app, tx, &running, case).await?
+        {
             return Ok(running);
         }
     }
@@ -146,6 +148,17 @@ pub async fn create_payment(
     add_attempt(app, tx, &payment, &account, 1).await?;
     tell_payment(app, tx, &payment, "payment.started", None, Some(&moved)).await?;
     Ok(payment)
+}
+
+/// Whether the payment that is under way is the one to pay the case by: one that failed and is tried again only while its
+/// link can be used and its quote holds.
+async fn is_for(app: &App, tx: &mut Tx, running: &Payment, case: &Case) -> Result<bool, FlowError> {
+    if running.status == Status::Started {
+        return Ok(true);
+    }
+    let attempts = tx.attempts(&running.merchant_id, &running.id).await?;
+    let is_open = |a: &Attempt| matches!(a.state.as_str(), "created" | "open") && a.expires_at > app.now();
+    Ok(running.quote_version == case.quote_version && attempts.last().is_some_and(is_open))
 }
 
 /// Adds an attempt at an account, with the job that will ask the gateway about it.
@@ -316,7 +329,7 @@ pub async fn open_checkout(app: &App, payment: &Payment, ip: Option<&str>) -> Re
     let mut tx = app.store.read().await?;
     let attempts = tx.attempts(&payment.merchant_id, &payment.id).await?;
     let Some(attempt) = attempts.into_iter().next_back() else { return Ok(Opened::Closed) };
-    if payment.reason == Some(crate::domain::payment::Reason::QuoteChanged) {
+    if payment.status != Status::Completed && has_old_quote(&mut tx, payment).await? {
         return Ok(Opened::QuoteChanged);
     }
     let live_attempt = matches!(attempt.state.as_str(), "created" | "open") && attempt.expires_at > app.now();
@@ -409,6 +422,16 @@ pub async fn raise_config(app: &App, tx: &mut Tx, account: &ProviderAccount, e: 
     let key = format!("provider.config:{}", account.id);
     let why = format!("the gateway refuses this account's credentials: {e}");
     raise(app, tx, Raise::about_account("provider.config", key, &account.merchant_id, why)).await
+}
+
+/// Whether the case has another quote than the one this payment was started with (R-5W-08).
+///
+/// # Errors
+/// The database.
+pub async fn has_old_quote(tx: &mut Tx, payment: &Payment) -> Result<bool, FlowError> {
+    let Some(case) = &payment.case_id else { return Ok(false) };
+    let case = tx.case(&payment.merchant_id, case).await?;
+    Ok(case.is_some_and(|case| case.quote_version != payment.quote_version))
 }
 
 /// The gateway of an account.

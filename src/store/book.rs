@@ -28,6 +28,7 @@ use super::people::{self, Payer, Profile};
 use super::rows::Row;
 use super::set::{Question, row};
 use super::{Endpoint, InvoicingAccount, Merchant, ProviderAccount, StoredAnswer, accounts};
+use crate::domain::payment::Status;
 
 /// What is read ahead and written behind.
 #[derive(Default)]
@@ -227,7 +228,11 @@ impl Tx {
         for row in started {
             let payment = payments::payment(&row)?;
             if let Some(folder) = payment.case_id.as_ref().and_then(|case| book.cases.get_mut(case)) {
-                folder.started = Some(Some(payment));
+                let known = folder.started.as_ref().and_then(Option::as_ref);
+                let is_first = |p: &Payment| (p.status != Status::Started, std::cmp::Reverse(p.id.clone()));
+                if known.is_none_or(|known| is_first(&payment) < is_first(known)) {
+                    folder.started = Some(Some(payment));
+                }
             }
         }
         book.put_people(&payers, &rows, &profiles)

@@ -132,6 +132,14 @@ macro_rules! from_payments {
 }
 pub(super) use from_payments;
 
+/// A condition on payments: started, or failed and tried again.
+macro_rules! is_under_way {
+    () => {
+        " AND (status = 'started' OR (status = 'error' AND EXISTS (SELECT 1 FROM attempts a
+          WHERE a.merchant_id = payments.merchant_id AND a.payment_id = payments.id AND a.state IN ('created', 'open'))))"
+    };
+}
+
 impl Tx {
     /// Adds a payment; `Taken` when its case has an unfinished one.
     pub async fn add_payment(&mut self, p: &Payment) -> Result<(), StoreError> {
@@ -232,7 +240,8 @@ impl Tx {
         self.rows(sql, args).await
     }
 
-    /// The unfinished payment of a case.
+    /// The payment of a case that is under way: the one that is started, else the youngest that failed and has an attempt
+    /// that is open again (whose time may be over).
     pub async fn started_payment_of_case(&mut self, merchant: &str, case: &str) -> Result<Option<Payment>, StoreError> {
         let mut new = self.book.iter().flat_map(|book| &book.new.payments);
         if let Some(new) = new.find(|p| p.merchant_id == merchant && p.case_id.as_deref() == Some(case)) {
@@ -244,9 +253,25 @@ impl Tx {
         let sql = concat!(
             "SELECT ",
             payment_columns!(),
-            " FROM payments WHERE merchant_id = $1 AND case_id = $2 AND status = 'started'"
+            " FROM payments WHERE merchant_id = $1 AND case_id = $2",
+            is_under_way!(),
+            " ORDER BY CASE status WHEN 'started' THEN 0 ELSE 1 END, id DESC LIMIT 1"
         );
         self.row(sql, args![merchant, case]).await?.map(|r| payment(&r)).transpose()
+    }
+
+    /// All payments of a case that are not completed.
+    pub async fn unfinished_payments_of_case(
+        &mut self,
+        merchant: &str,
+        case: &str,
+    ) -> Result<Vec<Payment>, StoreError> {
+        let sql = concat!(
+            "SELECT ",
+            payment_columns!(),
+            " FROM payments WHERE merchant_id = $1 AND case_id = $2 AND status <> 'completed' ORDER BY id LIMIT 1000"
+        );
+        self.rows(sql, args![merchant, case]).await?.iter().map(payment).collect()
     }
 
     /// How many payments of a case are completed.
@@ -427,12 +452,13 @@ pub(super) fn completed_of_cases<'a>(of: impl IntoIterator<Item = [Arg<'a>; 2]>)
     Set::new(&["of_merchant", "of_case"], of, sql).asking("case_id, completed")
 }
 
-/// The unfinished payments of these cases: merchant, case.
+/// The payments of these cases that are under way, see [`Tx::started_payment_of_case`]: merchant, case.
 pub(super) fn started_of_cases<'a>(of: impl IntoIterator<Item = [Arg<'a>; 2]>) -> Question<'a> {
     let sql = concat!(
         "SELECT ",
         payment_columns!(),
-        " FROM r CROSS JOIN payments WHERE merchant_id = of_merchant AND case_id = of_case AND status = 'started'"
+        " FROM r CROSS JOIN payments WHERE merchant_id = of_merchant AND case_id = of_case",
+        is_under_way!()
     );
     Set::new(&["of_merchant", "of_case"], of, sql).asking(payment_columns!())
 }

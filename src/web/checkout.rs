@@ -124,9 +124,17 @@ pub(crate) async fn go(web: &Web, look: &Look, bill: &Bill, ip: Option<String>) 
         Opened::QuoteChanged => standing(web, look, bill, Standing::QuoteChanged),
         Opened::Busy => standing(web, look, bill, Standing::Busy),
         Opened::Closed if bill.payment.status == Status::Completed => standing(web, look, bill, Standing::Paid),
+        Opened::Closed if is_case_paid(web, bill).await? => standing(web, look, bill, Standing::Paid),
         Opened::Closed => standing(web, look, bill, Standing::Closed),
         Opened::Pending(attempt) => see_other(&look.at(&format!("/return/{attempt}"))),
     }
+}
+
+/// Whether the case was paid by another payment meanwhile.
+async fn is_case_paid(web: &Web, bill: &Bill) -> Result<bool, Stop> {
+    let Some(case) = &bill.payment.case_id else { return Ok(false) };
+    let mut tx = web.app.store.read().await?;
+    Ok(tx.completed_payments_of_case(&bill.payment.merchant_id, case).await? > 0)
 }
 
 #[derive(Template)]
@@ -411,25 +419,29 @@ pub(crate) async fn retry(
 ) -> Result<Response, Stop> {
     let bill = bill(&web, &token).await?;
     check_form(&web, &headers, &Fields::read(&body), &token)?;
-    try_again(&web, &bill, None).await?;
+    let token = try_again(&web, &bill, None).await?;
     see_other(&bill.look(&web, &uri).at(&format!("/pay/{token}")))
 }
 
 /// Asks the gateway, then reuses the link that can still be paid or adds an attempt, at another account if one is
-/// named. A payment that was completed
-/// meanwhile, or whose quote changed, stays: its link says so.
-pub(crate) async fn try_again(web: &Web, bill: &Bill, account: Option<&str>) -> Result<(), Stop> {
+/// named; answers the token of the link to go on with. A payment that was completed meanwhile, or whose quote changed,
+/// stays: its link says so.
+pub(crate) async fn try_again(web: &Web, bill: &Bill, account: Option<&str>) -> Result<String, Stop> {
     let app = &web.app;
     let asked = ask_first(app, &bill.payment).await?;
     let mut tx = app.store.begin().await?;
     match retry_payment(app, &mut tx, &bill.merchant, &bill.payment, account, &asked).await {
-        Ok(_) => {
+        Ok(again) => {
             tx.commit().await?;
             app.job_bell.notify_one();
-            Ok(())
+            Ok(again.token)
         }
-        Err(FlowError::Conflict { code: "payment_completed" | "quote_changed" | "payment_pending", .. }) => {
-            Ok(tx.rollback().await?)
+        Err(FlowError::Conflict {
+            code: "payment_completed" | "quote_changed" | "payment_pending" | "case_already_paid",
+            ..
+        }) => {
+            tx.rollback().await?;
+            Ok(bill.payment.token.clone())
         }
         Err(e) => {
             tx.rollback().await?;

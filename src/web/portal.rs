@@ -349,8 +349,8 @@ pub(crate) async fn retry(
     }
     let bill: Bill = bill_of(&mut tx, payment).await?;
     drop(tx);
-    try_again(&web, &bill, None).await?;
-    see_other(&look.at(&format!("/pay/{}", bill.payment.token)))
+    let token = try_again(&web, &bill, None).await?;
+    see_other(&look.at(&format!("/pay/{token}")))
 }
 
 /// `GET /portal/{token}/payments/{id}/invoice.pdf`: our copy, so it works while the invoicing service is down (R-5W-53).

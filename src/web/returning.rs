@@ -230,12 +230,12 @@ pub(crate) async fn retry(
     if bill.payment.status == Status::Completed {
         return see_other(&look.at(&format!("/return/{id}")));
     }
-    try_again(&web, &bill, None).await?;
+    let again = try_again(&web, &bill, None).await?;
     if is_payer(&headers, &bill.payment.token) {
-        return see_other(&look.at(&format!("/pay/{}", bill.payment.token)));
+        return see_other(&look.at(&format!("/pay/{again}")));
     }
     let mut tx = web.app.store.read().await?;
-    let payment = tx.payment(&bill.payment.merchant_id, &bill.payment.id).await?.ok_or(Stop::NotFound)?;
+    let payment = tx.payment_by_token(&again).await?.ok_or(Stop::NotFound)?;
     drop(tx);
     go(&web, &look, &Bill { payment, ..bill }, None).await
 }

@@ -44,7 +44,8 @@ async fn a_key_sees_payments_and_accounts_of_its_own_mode() {
     live.post("/v1/payments", payment_body(&stage)).await.expect(422);
     let settings = json!({"service_id": "123456", "shared_key": "key"});
     let real = json!({"service_id": "123456", "shared_key": "key", "gateway_url": "https://pay.autopay.eu"});
-    let new = |live: bool| json!({"provider": "autopay", "settings": if live { &real } else { &settings }, "live": live});
+    let new =
+        |live: bool| json!({"provider": "autopay", "settings": if live { &real } else { &settings }, "live": live});
     test.post("/v1/provider-accounts", new(true)).await.expect(422);
     live.post("/v1/provider-accounts", new(false)).await.expect(422);
     let made = live.post("/v1/provider-accounts", new(true)).await.expect(201);

@@ -6,7 +6,7 @@ use grosz::flows::FlowError;
 use grosz::flows::change_quote::change_quote;
 use grosz::flows::retry_payment::{Asked, ask_first, retry_payment};
 use grosz::flows::start_checkout::{NewPayment, Opened, create_payment, open_checkout};
-use grosz::store::Attempt;
+use grosz::store::{Attempt, Case, Payment};
 use grosz_providers::invoicer::PaymentMethod;
 use grosz_providers::{CallError, Currency, EventKind, FailReason, Money};
 use serde_json::json;
@@ -719,4 +719,80 @@ on_both!(an_amount_that_no_checkout_can_have_is_refused_at_once, async |engine: 
             Err(other) => panic!("{other:?}"),
         }
     }
+});
+
+impl Stage {
+    /// Tries again; rolled back when it is refused.
+    async fn try_retry(&self, payment: &Payment) -> Result<Payment, FlowError> {
+        let mut tx = self.hub.tx().await;
+        let again = retry_payment(&self.hub.app, &mut tx, &self.hub.merchant, payment, None, &Asked::default()).await;
+        match again.is_ok() {
+            true => tx.commit().await.expect("a commit"),
+            false => tx.rollback().await.expect("a rollback"),
+        }
+        again
+    }
+
+    async fn quote(&self, case: &mut Case, minor: i64) {
+        let total = Money::new(minor, Currency::PLN);
+        let mut tx = self.hub.tx().await;
+        change_quote(&self.hub.app, &mut tx, case, total, line(total)).await.expect("a quote");
+        tx.commit().await.expect("a commit");
+    }
+}
+
+// R-5W-08: a payment that failed before the quote changed is not tried again with the old sum, nor is its link paid that
+// was opened anew before.
+on_both!(a_failed_payment_of_an_old_quote_is_not_renewed, async |engine: Engine| {
+    for renewed_before in [false, true] {
+        let stage = Stage::set(engine).await;
+        let mut case = stage.case("1/2026").await;
+        let payment = stage.start(&case, "autopay").await;
+        let page = stage.open(&payment).await;
+        stage.press(&page, "cancel").await.expect(303);
+        stage.carry().await;
+        assert_eq!(stage.payment(&payment).await.status, Status::Error);
+        if renewed_before {
+            stage.try_retry(&payment).await.unwrap();
+        }
+        stage.quote(&mut case, 24_600).await;
+        let refused = stage.try_retry(&payment).await;
+        assert!(matches!(refused, Err(FlowError::Conflict { code: "quote_changed", .. })), "{refused:?}");
+        let opened = open_checkout(&stage.hub.app, &stage.payment(&payment).await, None).await.unwrap();
+        assert!(matches!(opened, Opened::QuoteChanged), "{opened:?}");
+        for attempt in stage.attempts(&payment).await {
+            assert!(!matches!(attempt.state.as_str(), "created" | "open"), "{attempt:?}");
+        }
+        let new = stage.start(&case, "autopay").await;
+        assert_eq!(new.amount.minor(), 24_600);
+    }
+});
+
+// R-5W-16: a case has one link that can be paid, whichever button it was asked for by.
+on_both!(a_case_has_one_link_also_when_a_payment_is_tried_again, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let case = stage.case("1/2026").await;
+    let first = stage.start(&case, "autopay").await;
+    let page = stage.open(&first).await;
+    stage.press(&page, "cancel").await.expect(303);
+    stage.carry().await;
+    // Failed, and not tried again: a new payment is made, and the old one's button leads to it.
+    let second = stage.start(&case, "autopay").await;
+    assert_ne!(second.id, first.id);
+    assert_eq!(stage.try_retry(&first).await.unwrap().id, second.id);
+    assert_eq!(stage.attempts(&first).await.len(), 1);
+    let page = stage.open(&second).await;
+    stage.press(&page, "cancel").await.expect(303);
+    stage.carry().await;
+    // Tried again: whoever starts one finds it.
+    assert_eq!(stage.try_retry(&second).await.unwrap().id, second.id);
+    assert_eq!(stage.payment(&second).await.status, Status::Error);
+    assert_eq!(stage.start(&case, "autopay").await.id, second.id);
+    assert_eq!(stage.try_retry(&first).await.unwrap().id, second.id);
+    let page = stage.open(&second).await;
+    stage.press(&page, "pay").await.expect(303);
+    stage.carry().await;
+    assert_eq!(stage.payment(&second).await.status, Status::Completed);
+    let paid = stage.try_retry(&first).await;
+    assert!(matches!(paid, Err(FlowError::Conflict { code: "case_already_paid", .. })), "{paid:?}");
 });
