@@ -209,7 +209,7 @@ pub fn main() -> Result<(), Failure> {
     match cli.command {
         None | Some(Command::Demo) => {
             let config = crate::demo::demo_config(environment())?;
-            start_logs(&config);
+            crate::log::start(&config);
             block_on(config.runtime_threads, async {
                 let stop = crate::run::stop_on_signals()?;
                 Ok(crate::demo::run(config, stop, say).await?)
@@ -260,17 +260,11 @@ fn block_on(threads: usize, work: impl Future<Output = Result<(), Failure>>) -> 
     runtime.event_interval(13).enable_all().build()?.block_on(work)
 }
 
-fn start_logs(config: &Config) {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log).unwrap_or_else(|_| "info".into());
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if config.log_format == "json" { logs.json().init() } else { logs.init() }
-}
-
 fn serve(config: Config) -> Result<(), Failure> {
     if !matches!(config.role.as_str(), "all" | "web" | "worker") {
         return Err(Box::new(ConfigError("role must be all, web or worker".into())));
     }
-    start_logs(&config);
+    crate::log::start(&config);
     block_on(config.runtime_threads, async {
         let stop = crate::run::stop_on_signals()?;
         let app = Arc::new(App::open(config, Clock::System).await?);
@@ -290,7 +284,7 @@ fn serve(config: Config) -> Result<(), Failure> {
 }
 
 fn sandbox(listen: &str, hubs: Vec<String>) -> Result<(), Failure> {
-    start_logs(&Config::default());
+    crate::log::start(&Config::default());
     block_on(1, async {
         let stop = crate::run::stop_on_signals()?;
         let listener = listen_at(listen).await?;

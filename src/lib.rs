@@ -16,6 +16,7 @@ pub mod idempotency_key;
 pub mod ids;
 pub mod intake;
 pub mod jobs;
+pub mod log;
 pub mod mail;
 pub mod metrics;
 pub mod months;

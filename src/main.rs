@@ -6,11 +6,13 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    match grosz::cli::main() {
+    let ended = match grosz::cli::main() {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("grosz: {error}");
+            grosz::log::say(&format!("grosz: {error}"));
             std::process::ExitCode::FAILURE
         }
-    }
+    };
+    grosz::log::flush();
+    ended
 }

@@ -55,6 +55,7 @@ impl Default for Metrics {
         let answers = count("http_answers", "HTTP answers by route and status");
         let conflicts = count("store_conflicts", "Transactions repeated because of a conflict");
         let security = count("security_events", "Things that look like an attack or a wrong set-up");
+        registry.register("log_dropped", "Lines of the log that were never written", crate::log::DROPPED.clone());
         let call_seconds =
             Family::<Labels, Histogram>::new_with_constructor(|| Histogram::new(exponential_buckets(0.005, 2.0, 14)));
         registry.register("call_seconds", "Times of outside calls", call_seconds.clone());

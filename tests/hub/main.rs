@@ -12,6 +12,7 @@ mod harness;
 mod hooks;
 mod keys;
 mod kill;
+mod logs;
 mod many;
 mod matter;
 mod numbers;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,11 @@ impl Program {
     /// Starts it.
     pub fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_file()).expect("a log");
+        self.start_with(log.into());
+    }
+
+    /// Starts it with another log.
+    pub fn start_with(&mut self, log: Stdio) {
         let child = Command::new("sh")
             .arg("-c")
             .arg(format!("{}exec \"$0\" serve", self.before))
@@ -74,6 +79,16 @@ impl Program {
             .stderr(log)
             .spawn();
         self.child = Some(child.expect("the program starts"));
+    }
+
+    /// The pipe that it logs to, when it was started with one.
+    pub fn piped_log(&mut self) -> Option<ChildStderr> {
+        self.child.as_mut()?.stderr.take()
+    }
+
+    /// Waits until it has ended; true when it says that all is well.
+    pub fn ended_well(&mut self) -> bool {
+        self.child.take().expect("a running program").wait().expect("it is gone").success()
     }
 
     /// SIGKILL: nothing of the process's own runs after it.
