@@ -14,6 +14,7 @@ use crate::flows::add_account::{add_invoicing_account, add_provider_account};
 use crate::flows::add_key::make_key;
 use crate::flows::replay_delivery::replay_delivery;
 use crate::http::server::listen as listen_at;
+use crate::run::Ended;
 use crate::store::{Expert, Merchant};
 
 /// Payment hub: checkouts, signed webhooks, one status machine, invoices. Without a command: the demonstration.
@@ -277,8 +278,10 @@ fn serve(config: Config) -> Result<(), Failure> {
             }
         };
         tracing::info!(role = app.config.role, listen = app.config.listen, hold = app.config.hold, "Grosz is up");
-        crate::run::run(app, listener, stop).await;
-        tracing::info!("Grosz stopped");
+        match crate::run::run(app, listener, stop).await {
+            Ended::Asked => tracing::info!("Grosz stopped"),
+            Ended::Crippled => return Err("a part of the hub ended by itself; the log says which".into()),
+        }
         Ok(())
     })
 }

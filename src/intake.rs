@@ -3,14 +3,16 @@
 //! A committer takes whatever queued while it committed the previous slice; there is no timer, so a lone call never waits.
 //! A full queue answers at once, a call that waited too long is turned away before any work is done for it, and while the
 //! queue is that long, new calls can be turned away before anything is read out of them ([`Intake::is_behind`]). A slice that
-//! fails is halved down to single calls, so a poisonous one cannot fail its neighbours. Calls about the same thing go through
-//! the same committer, in their order.
+//! fails, be it by a panic, is halved down to single calls, so a poisonous one cannot fail its neighbours. Calls about the
+//! same thing go through the same committer, in their order.
 
 use std::hash::{BuildHasher, RandomState};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -122,8 +124,8 @@ impl<S: Sliced> Clone for Intake<S> {
 
 impl<S: Sliced> Intake<S> {
     /// Starts the committers, each on a thread and with connections of its own. Their tasks end when all handles are gone and
-    /// the queues are empty.
-    pub fn start(app: &SharedApp) -> (Intake<S>, JoinSet<()>) {
+    /// the queues are empty; one that ends by itself before says `false`.
+    pub fn start(app: &SharedApp) -> (Intake<S>, JoinSet<bool>) {
         const { assert!(S::KIND < KINDS) };
         let is_sqlite = app.store.engine_name() == "sqlite";
         // One writer is all that SQLite has.
@@ -135,7 +137,7 @@ impl<S: Sliced> Intake<S> {
             let work =
                 commit_slices(Arc::clone(app), Pool::Committer(S::KIND * count + n), receiver, Arc::clone(&waited_ms));
             let ended = on_a_thread(work, !is_sqlite);
-            tasks.spawn(async { drop(ended.await) });
+            tasks.spawn(async { ended.await.is_ok() });
             Queue { sender, waited_ms }
         });
         let queues = queues.collect();
@@ -181,7 +183,7 @@ fn on_a_thread(work: impl Future<Output = ()> + Send + 'static, has_sockets: boo
             Some(Ok(own)) => own.block_on(work),
             Some(Err(_)) | None => shared.block_on(work),
         }
-        drop(end);
+        let _ = end.send(());
     });
     if let Err(error) = thread {
         tracing::error!(error = %error, "No thread for a committer; nothing can be recorded");
@@ -228,7 +230,9 @@ async fn commit<S: Sliced>(app: &App, pool: Pool, calls: Vec<S::Call>, answers: 
         if calls.is_empty() {
             continue;
         }
-        match commit_patiently::<S>(app, pool, &calls).await {
+        // What a panic leaves behind is a transaction that was not committed: dropped with it, it is taken back (F26).
+        let work = AssertUnwindSafe(commit_patiently::<S>(app, pool, &calls)).catch_unwind();
+        match work.await.unwrap_or_else(|_| Err(FlowError::Internal("a fault of the hub: it panicked".into()))) {
             Ok(outcomes) => {
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
                     // A caller that hung up changes nothing: the call is recorded, its repeat is a repeat.

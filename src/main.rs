@@ -6,12 +6,14 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    let ended = match grosz::cli::main() {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
+    // What a panic said is in the log, which is still to be written.
+    let ended = match std::panic::catch_unwind(grosz::cli::main) {
+        Ok(Ok(())) => std::process::ExitCode::SUCCESS,
+        Ok(Err(error)) => {
             grosz::log::say(&format!("grosz: {error}"));
             std::process::ExitCode::FAILURE
         }
+        Err(_) => std::process::ExitCode::FAILURE,
     };
     grosz::log::flush();
     ended

@@ -3,12 +3,17 @@
 //! There are two lanes. Deliveries to client apps go in large claims through `lines`, everything else in small ones
 //! that wait on other people's interfaces; neither takes the other's places. One loop serves both: it sleeps until the
 //! bell rings, a place gets free, or the next job is due, and writes nothing while there is nothing to do.
+//!
+//! A run that panics is contained: its lease lapses, and the claim counts a crash (F41). When what is not a run ends by
+//! itself, the worker ends too and says so, because nobody would do its work (F26).
 
 mod lines;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -31,9 +36,11 @@ const WORTH: usize = 64;
 /// How long a job that is due may be held by somebody else's claim before we look again.
 const CONTENDED: Duration = Duration::from_millis(10);
 
-/// Runs jobs until `stop` says true; then waits for those that run.
-pub async fn work(app: SharedApp, mut stop: watch::Receiver<bool>) {
-    let house = tokio::spawn(keep_house_by_the_hour(Arc::clone(&app), stop.clone()));
+/// Runs jobs until `stop` says true, or until a part of the worker is lost; then waits for those that run. Answers whether
+/// it was told to stop.
+pub async fn work(app: SharedApp, mut stop: watch::Receiver<bool>) -> bool {
+    let mut house = JoinSet::new();
+    house.spawn(keep_house_by_the_hour(Arc::clone(&app), stop.clone()));
     let mut worker = Worker::new(Arc::clone(&app));
     while !*stop.borrow() {
         let seen = match worker.look().await {
@@ -55,12 +62,17 @@ pub async fn work(app: SharedApp, mut stop: watch::Receiver<bool>) {
             _ = worker.slots.acquire(), if seen.rest_is_full => {}
             _ = worker.places.acquire_many(worker.worth()), if seen.telling_is_full => {}
             changed = stop.changed() => if changed.is_err() { break },
+            Some(_) = house.join_next() => break,
+            () = worker.lines.lost() => break,
         }
     }
+    let was_told = *stop.borrow();
     worker.end().await;
-    if let Err(error) = house.await {
-        tracing::error!(error = %error, "The housekeeping ended abnormally");
+    if !was_told {
+        house.abort_all();
     }
+    while house.join_next().await.is_some() {}
+    was_told
 }
 
 /// One worker's places.
@@ -175,7 +187,8 @@ async fn keep_house_by_the_hour(app: SharedApp, mut stop: watch::Receiver<bool>)
     while !*stop.borrow() {
         let turn = Some(app.now() / keep_house::TURN);
         if seen != turn && !app.config.hold {
-            match keep_house::keep_house(&app, &stop).await {
+            let kept = AssertUnwindSafe(keep_house::keep_house(&app, &stop)).catch_unwind().await;
+            match kept.unwrap_or_else(|_| Err(FlowError::Internal("a fault of the hub: it panicked".into()))) {
                 Ok(kept) => {
                     seen = turn;
                     if let Some(k) = kept.filter(|k| *k != Kept::default()) {

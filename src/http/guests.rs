@@ -74,13 +74,30 @@ impl Guests {
         Some(guest)
     }
 
+    /// Gives a guest's place back when the guard is dropped, however the connection ends.
+    pub fn seat(self: &Arc<Self>, guest: &Arc<Guest>) -> Seat {
+        Seat { guests: Arc::clone(self), guest: Arc::clone(guest) }
+    }
+
     /// A connection ended.
-    pub fn gone(&self, guest: &Guest) {
+    fn gone(&self, guest: &Guest) {
         self.lock().remove(guest);
     }
 
     fn lock(&self) -> MutexGuard<'_, List> {
         self.list.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// A guest's place.
+pub struct Seat {
+    guests: Arc<Guests>,
+    guest: Arc<Guest>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.guests.gone(&self.guest);
     }
 }
 

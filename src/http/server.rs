@@ -1,6 +1,7 @@
 //! Accepts connections. HTTP/1 only (a proxy in front speaks HTTP/2 to browsers), with limits on head, body, time and
 //! number; on stop, requests in flight finish.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use axum::Router;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -17,8 +19,11 @@ use tower::ServiceExt;
 
 use super::framing::{Framing, Watched};
 use super::guests::{Arriving, Guests};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::descriptors::Shares;
+use crate::ids::Ids;
+use crate::problem::Problem;
 
 /// Connections that wait to be accepted. When there are more, the system drops their first packet, and the caller sends
 /// it again only after a second; it takes as many as the system's own limit (`net.core.somaxconn`) allows.
@@ -67,6 +72,7 @@ pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut s
         };
         let Some(guest) = guests.admit(peer) else { continue };
         let _ = stream.set_nodelay(true);
+        let seat = guests.seat(&guest);
         let (router, stop_handle, at) = (router.clone(), stop.clone(), Arc::clone(&guest));
         let framing = Framing::default();
         let stream = Watched { stream, framing: framing.clone() };
@@ -80,16 +86,21 @@ pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut s
                 if request.body().is_end_stream() {
                     guest.is_served();
                 }
+                let is_json = request.uri().path().starts_with("/v1/");
                 let arriving = |body| axum::body::Body::new(Arriving { body, guest: Arc::clone(&guest) });
                 let mut request: Request = request.map(arriving);
                 request.extensions_mut().insert(ConnectInfo(peer));
                 let answer = match refused {
                     Some(status) => refuse(status),
-                    None => match tokio::time::timeout(limit, router.oneshot(request)).await {
-                        Ok(Ok(answer)) => answer,
-                        Ok(Err(never)) => match never {},
-                        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
-                    },
+                    None => {
+                        let answered = AssertUnwindSafe(router.oneshot(request)).catch_unwind();
+                        match tokio::time::timeout(limit, answered).await {
+                            Ok(Ok(Ok(answer))) => answer,
+                            Ok(Ok(Err(never))) => match never {},
+                            Ok(Err(_)) => broken(is_json),
+                            Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+                        }
+                    }
                 };
                 guest.is_waiting();
                 framing.begin();
@@ -100,14 +111,13 @@ pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut s
             }
         });
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
-        let guests = Arc::clone(&guests);
         tokio::spawn(async move {
+            let _seat = seat;
             tokio::select! {
                 // A peer that breaks off is no news.
                 _ = connection => {}
                 () = guest.told_to_leave() => {}
             }
-            guests.gone(&guest);
         });
     }
     let grace = Duration::from_secs(config.stop_s);
@@ -119,6 +129,17 @@ pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut s
 /// A request that is not even read: nothing that follows on its connection can be trusted.
 fn refuse(status: StatusCode) -> Response {
     (status, [(header::CONNECTION, "close")]).into_response()
+}
+
+/// The answer of a handler that panicked (F26). The panic itself is in the log; what it left undone in the database was
+/// taken back.
+fn broken(is_json: bool) -> Response {
+    let request = Ids::new(Clock::System).make("req");
+    tracing::error!(request.id = %request, "A request met a fault of the hub: its handler panicked");
+    match is_json {
+        true => Problem::internal().render(&request),
+        false => (StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong in the hub.\n").into_response(),
+    }
 }
 
 /// As an extension of an answer: that answer is never sent, the connection is closed without a byte. For simulated

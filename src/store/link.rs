@@ -5,12 +5,14 @@
 //! read-only refuses by itself. A refusal or a lost connection raises a *doubt*; the keeper then looks at every host,
 //! turns the pools to the one that takes writes, and has older connections closed.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Row as _};
 use tokio::sync::{Notify, watch};
@@ -395,6 +397,15 @@ impl Doubt {
 
 /// Settles doubts as long as the link lives.
 async fn keep(link: Weak<Link>, doubt: Arc<Doubt>) {
+    // Without it nobody would find the host that takes writes: a panic is no end of it.
+    while AssertUnwindSafe(keep_once(&link, &doubt)).catch_unwind().await.is_err() {
+        tracing::error!("The look at the database's hosts met a fault of the hub; it begins again");
+        tokio::time::sleep(LOOK_PAUSE).await;
+        doubt.open.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn keep_once(link: &Weak<Link>, doubt: &Doubt) {
     let mut known = Standing::TakesWrites;
     loop {
         if known == Standing::TakesWrites && !doubt.open.load(Ordering::Relaxed) {

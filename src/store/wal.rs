@@ -2,9 +2,11 @@
 //! the database's file and waits for the disk, which holds up everybody behind it for tens of milliseconds. Here they are
 //! copied beside the commits, by a connection of its own.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use rusqlite::Connection;
 use tokio::task::spawn_blocking;
 
@@ -17,8 +19,16 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A log of so many pages (64 MiB) begins anew: while commits follow each other without a gap it never does so by itself.
 const LONGEST: i64 = 16_384;
 
-/// Copies what was committed, for as long as there is a writer.
+/// Copies what was committed, for as long as there is a writer. A panic is no end of it: a log that nobody copies grows
+/// until the disk is full.
 pub(super) async fn keep(file: File, writer: Weak<Handles>) {
+    while AssertUnwindSafe(keep_once(&file, &writer)).catch_unwind().await.is_err() {
+        tracing::error!("The copying of the log met a fault of the hub; it begins again");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn keep_once(file: &File, writer: &Weak<Handles>) {
     let mut connection = None;
     let mut seen = 0;
     loop {
@@ -28,7 +38,7 @@ pub(super) async fn keep(file: File, writer: Weak<Handles>) {
         if uses == seen {
             continue;
         }
-        match copy(&file, connection.take(), &writer).await {
+        match copy(file, connection.take(), &writer).await {
             Ok(own) => (connection, seen) = (Some(own), uses),
             // Nothing is lost, the log only grows: the next round tries again.
             Err(error) => tracing::debug!(error = %error, "The log could not be copied into the database"),

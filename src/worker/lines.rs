@@ -135,6 +135,11 @@ impl Lines {
         }
     }
 
+    /// Comes back when the task that writes ends is gone: what is delivered would be delivered again and again.
+    pub(super) async fn lost(&self) {
+        self.ended.closed().await;
+    }
+
     /// Gives back who waits, lets the calls under way end, and writes their ends.
     pub(super) async fn close(self) {
         let now = self.desk.app.now();

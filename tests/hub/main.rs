@@ -17,6 +17,7 @@ mod many;
 mod matter;
 mod numbers;
 mod outage;
+mod panics;
 mod plans;
 mod pooler;
 mod processes;

@@ -70,7 +70,7 @@ async fn told(hub: &Hub, endpoint: &str, state: &str) -> usize {
 }
 
 /// A worker beside the hub; it ends with its handle.
-struct Worker(watch::Sender<bool>, Option<JoinHandle<()>>);
+struct Worker(watch::Sender<bool>, Option<JoinHandle<bool>>);
 
 impl Worker {
     fn start(hub: &Hub) -> Worker {
@@ -80,7 +80,7 @@ impl Worker {
 
     async fn stop(mut self) {
         self.0.send(true).unwrap();
-        self.1.take().unwrap().await.unwrap();
+        assert!(self.1.take().unwrap().await.unwrap(), "it was told to stop");
     }
 }
 
