@@ -1,5 +1,6 @@
-//! Sends an endpoint again what it missed: messages that failed there, and those that were never meant to go there
-//! because the endpoint was not yet made or was switched off.
+//! Sends an endpoint again what it missed: messages that failed there, those that waited for their next try when it was
+//! switched off, those whose job was set aside, and those that were never meant to go there because the endpoint was not
+//! yet made or was off.
 
 use ulid::Ulid;
 

@@ -233,7 +233,9 @@ impl Tx {
         rows.iter().map(telling).collect()
     }
 
-    /// Lets a message that failed at an endpoint begin anew; answers its telling, or `None` when it did not fail.
+    /// Lets a message that an endpoint did not get begin anew; answers its telling, or `None` when it was delivered or is on
+    /// its way. A way that is pending without a live job was given up halfway: the endpoint was switched off while the
+    /// message waited, or the job was set aside.
     pub async fn revive_telling(
         &mut self,
         merchant: &str,
@@ -243,7 +245,9 @@ impl Tx {
         let row = self
             .row(
                 "UPDATE tellings SET state = 'pending', attempts = 0, done_at = NULL
-                 WHERE merchant_id = $1 AND message_id = $2 AND endpoint_id = $3 AND state = 'failed' RETURNING id",
+                 WHERE merchant_id = $1 AND message_id = $2 AND endpoint_id = $3 AND (state = 'failed' OR (state = 'pending' AND NOT EXISTS (
+                     SELECT 1 FROM jobs AS j WHERE j.merchant_id = $1 AND j.subject = tellings.id AND j.kind = 'tell_client' AND j.set_aside = '')))
+                 RETURNING id",
                 args![merchant, message, endpoint],
             )
             .await?;

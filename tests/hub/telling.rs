@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use grosz::standard_webhooks::{SigningKey, verify};
+use grosz::store::Lane;
 use grosz_providers::wire::Headers;
 use grosz_providers::{EventKind, FailReason};
 use serde_json::{Value, json};
@@ -117,6 +118,68 @@ async fn gone_disables_and_a_redirect_is_not_followed() {
     hub.run_jobs().await;
     assert_eq!(gone.received_requests().await.expect("kept").len(), 1, "a disabled endpoint is left alone");
 }
+
+/// Replays everything; answers how many messages go out again.
+async fn replay(hub: &Hub, id: &str) -> i64 {
+    let path = format!("/v1/webhook-endpoints/{id}/replay");
+    let queued = hub.post(&path, json!({"since": "2026-11-01"})).await.expect(202).json();
+    queued["queued"].as_i64().expect("a number")
+}
+
+// F43, I9: what waited for its next try when the endpoint was switched off is replayed with the rest.
+on_both!(what_waited_when_an_endpoint_was_switched_off_is_replayed, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let server = server(ResponseTemplate::new(500)).await;
+    let (id, _) = endpoint(&hub, &server.uri(), json!(["payment.started"])).await;
+    let matter = matter(&hub).await;
+    let endpoint = format!("/v1/webhook-endpoints/{id}");
+    matter.payment(&hub, "1/2026").await;
+    hub.run_jobs().await;
+    assert_eq!(server.received_requests().await.expect("kept").len(), 1);
+    // By its owner; then by the endpoint itself, while the message waits again.
+    hub.patch(&endpoint, json!({"enabled": false})).await.expect(200);
+    hub.advance(86_400);
+    hub.run_jobs().await;
+    hub.patch(&endpoint, json!({"enabled": true})).await.expect(200);
+    assert_eq!(replay(&hub, &id).await, 1);
+    assert_eq!(replay(&hub, &id).await, 0, "it is on its way");
+    hub.run_jobs().await;
+    assert_eq!(server.received_requests().await.expect("kept").len(), 2);
+    server.reset().await;
+    Mock::given(method("POST")).respond_with(ResponseTemplate::new(410)).mount(&server).await;
+    matter.payment(&hub, "2/2026").await;
+    hub.run_jobs().await;
+    assert_eq!(server.received_requests().await.expect("kept").len(), 1);
+    hub.advance(86_400);
+    hub.run_jobs().await;
+    hub.patch(&endpoint, json!({"enabled": true})).await.expect(200);
+    server.reset().await;
+    Mock::given(method("POST")).respond_with(ResponseTemplate::new(200)).mount(&server).await;
+    assert_eq!(replay(&hub, &id).await, 2);
+    hub.run_jobs().await;
+    let told: HashSet<String> = server.received_requests().await.expect("kept").iter().map(id_of).collect();
+    assert_eq!(told.len(), 2);
+    assert_eq!(replay(&hub, &id).await, 0, "all were delivered");
+});
+
+// F41, I9: a delivery that was set aside is replayed too.
+on_both!(a_delivery_that_was_set_aside_is_replayed, async |engine: Engine| {
+    let hub = Hub::start_with(engine, |c| c.job_max_crashes = 1).await;
+    let server = server(ResponseTemplate::new(200)).await;
+    let (id, _) = endpoint(&hub, &server.uri(), json!(["payment.started"])).await;
+    matter(&hub).await.payment(&hub, "1/2026").await;
+    // A worker that dies with the job in its hands.
+    let mut tx = hub.app.store.once().await.expect("a transaction");
+    let now = hub.app.now();
+    assert_eq!(tx.claim_jobs(Lane::Telling, now, now + 1, 1).await.expect("an answer").len(), 1);
+    tx.commit().await.expect("a commit");
+    hub.advance(1);
+    hub.run_jobs().await;
+    assert!(server.received_requests().await.expect("kept").is_empty());
+    assert_eq!(replay(&hub, &id).await, 1);
+    hub.run_jobs().await;
+    assert_eq!(server.received_requests().await.expect("kept").len(), 1);
+});
 
 // F62: refused when it is registered, and again at each attempt.
 #[tokio::test(flavor = "multi_thread")]
