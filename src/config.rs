@@ -126,6 +126,8 @@ settings! {
     invoicing_probe_s: i64 = 300;
     /// Pauses before a mail is tried again, in seconds; the last one repeats.
     notice_waits_s: Vec<i64> = vec![10, 60, 300, 900, 1800, 3600];
+    /// Time to hand one mail over to the mail server, in seconds, whatever steps that takes.
+    mail_s: u64 = 60;
     /// Mail the invoice to the payer when its PDF is there.
     mail_invoices: bool = true;
     /// Pauses before a client's endpoint is told again, in seconds: ten tries in a bit over three days.
@@ -254,9 +256,9 @@ impl Config {
                 return bad(&format!("{name} must hold numbers of seconds, none below zero"));
             }
         }
-        let longest_s = self.once_call_s.max(self.call_s).max(self.tell_timeout_s);
+        let longest_s = self.once_call_s.max(self.call_s).max(self.tell_timeout_s).max(self.mail_s);
         if self.job_lease_s <= i64::try_from(longest_s).unwrap_or(i64::MAX) {
-            return bad("job_lease_s must be longer than once_call_s, call_s and tell_timeout_s");
+            return bad("job_lease_s must be longer than once_call_s, call_s, tell_timeout_s and mail_s");
         }
         for (name, months) in [
             ("keep_deliveries_months", self.keep_deliveries_months),
@@ -313,6 +315,7 @@ impl Config {
             invoice_quiet_s: 0..=86_400,
             invoicing_concurrency: 1..=1000,
             invoicing_probe_s: 1..=86_400,
+            mail_s: 1..=600,
             tell_timeout_s: 1..=600,
             tell_concurrency: 1..=100_000,
             tell_in_flight: 1..=1_000_000,
@@ -430,6 +433,8 @@ mod tests {
             ("GROSZ_FALLBACK_EMAIL", "abc", "fallback_email must be"),
             ("GROSZ_LOG", "bogus=xyz", "log must be"),
             ("GROSZ_POLL_WAITS_S", "0, -1", "poll_waits_s must hold"),
+            // F38: a mail that is handed over after the lease is sent again.
+            ("GROSZ_MAIL_S", "120", "job_lease_s must be longer than once_call_s, call_s, tell_timeout_s and mail_s"),
         ] {
             let refused = load(&[(variable, value)]).expect_err(value);
             assert!(refused.0.starts_with(expect), "{refused}");

@@ -47,7 +47,7 @@ impl Mailer {
         }
     }
 
-    /// The same with another limit for each step of the talk with the server (60 s otherwise).
+    /// The same with another limit for the whole talk with the server (60 s otherwise).
     #[must_use]
     pub fn with_limit(mut self, limit: Duration) -> Self {
         if let Mailer::Smtp(server) = &mut self {

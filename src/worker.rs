@@ -25,7 +25,7 @@ use crate::flows::FlowError;
 use crate::flows::keep_house::{self, Kept};
 use crate::flows::notify::{Raise, raise};
 use crate::jobs;
-use crate::store::{Job, JobEnd, Lane};
+use crate::store::{Job, JobEnd, JobKind, Lane, Tx};
 
 /// Deliveries of one claim at most.
 const CLAIM: usize = 256;
@@ -232,13 +232,27 @@ async fn set_aside(app: &App, poison: &[Job], now: i64) -> Result<(), FlowError>
     }
     let mut tx = app.store.begin().await?;
     for job in poison {
+        let is_about_itself = is_about_poison(&mut tx, job).await?;
         let why = JobEnd::SetAside("the worker died or stalled too often on this job");
         tx.end_job(job, why, now).await?;
         let why = format!("the worker died or stalled {} times on job {} ({})", job.crashes, job.id, job.kind);
+        if is_about_itself {
+            tracing::error!(job.id = %job.id, "The mail about a job that was set aside is set aside too: {why}");
+            continue;
+        }
         let key = format!("job.poison:{}", job.id);
         raise(app, &mut tx, Raise::about_account("job.poison", key, &job.merchant_id, why)).await?;
     }
     Ok(tx.commit().await?)
+}
+
+/// The job mails an alert about a job that was set aside: another such alert would have another such mail, for ever.
+async fn is_about_poison(tx: &mut Tx, job: &Job) -> Result<bool, FlowError> {
+    if job.kind != JobKind::SendNotice {
+        return Ok(false);
+    }
+    let notice = tx.notice(&job.merchant_id, &job.subject).await?;
+    Ok(notice.is_some_and(|n| n.kind == "job.poison"))
 }
 
 /// Runs, one after another, every job that is due, and those that become due by them; answers how many runs there were.

@@ -1,5 +1,8 @@
 //! Sends one notice by mail. The Message-ID stays, so a mail server that took the mail and died gets at most one more
-//! copy that its reader recognises (F38–F40).
+//! copy that its reader recognises (F38–F40). The whole talk with the server has a limit below the lease: a letter that is
+//! handed over after it would be sent again by the next owner of the job.
+
+use std::time::Duration;
 
 use super::FlowError;
 use super::notify::{Raise, date_of, raise};
@@ -33,7 +36,8 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
         language: notice.language.clone(),
         attachments,
     };
-    let sent = app.mailer.send(&letter).await;
+    let limit = Duration::from_secs(app.config.mail_s);
+    let sent = app.mailer.clone().with_limit(limit).send(&letter).await;
     let now = app.now();
     let mut tx = app.store.begin().await?;
     match sent {

@@ -8,7 +8,7 @@ use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::{BadMailUrl, MailError};
@@ -62,22 +62,24 @@ impl SmtpServer {
         let envelope = message.envelope();
         let sender = envelope.from().cloned();
         let hello = sender.as_ref().map_or_else(ClientId::default, |from| ClientId::Domain(from.domain().to_owned()));
-        let mut connection = self.connect(&hello).await?;
+        // One for all steps: a server that is slow at each would else be heard out for longer than the job is ours (F38).
+        let end = Instant::now() + self.limit;
+        let mut connection = self.connect(&hello, end).await?;
 
-        self.step(connection.command(Mail::new(sender, vec![]))).await?;
+        step(end, connection.command(Mail::new(sender, vec![]))).await?;
         for recipient in envelope.to() {
-            let answer = timeout(self.limit, connection.command(Rcpt::new(recipient.clone(), vec![]))).await;
+            let answer = timeout_at(end, connection.command(Rcpt::new(recipient.clone(), vec![]))).await;
             answer
                 .map_err(|_| silent())?
                 .map_err(|e| if is_about_the_recipient(&e) { refused(&e) } else { later(&e) })?;
         }
-        self.step(connection.command(Data)).await?;
+        step(end, connection.command(Data)).await?;
 
         // From here on silence means nothing: the server may have the letter.
-        match timeout(self.limit, connection.message(&message.formatted())).await {
+        match timeout_at(end, connection.message(&message.formatted())).await {
             Ok(Ok(_)) => {
                 // The letter is handed over, whatever happens to the farewell.
-                let _ = timeout(Duration::from_secs(1), connection.quit()).await;
+                let _ = tokio::time::timeout(Duration::from_secs(1), connection.quit()).await;
                 Ok(())
             }
             Ok(Err(e)) if e.is_permanent() => Err(refused(&e)),
@@ -87,19 +89,19 @@ impl SmtpServer {
         }
     }
 
-    async fn connect(&self, hello: &ClientId) -> Result<AsyncSmtpConnection, MailError> {
+    async fn connect(&self, hello: &ClientId, end: Instant) -> Result<AsyncSmtpConnection, MailError> {
         let from_the_start = match &self.encryption {
             Encryption::FromTheStart(tls) => Some(tls.clone()),
             Encryption::Required(_) | Encryption::WhenOffered(_) | Encryption::Off => None,
         };
         let address = (self.host.as_str(), self.port);
         let connecting = AsyncSmtpConnection::connect_tokio1(address, Some(self.limit), hello, from_the_start, None);
-        let mut connection = self.step(connecting).await?;
+        let mut connection = step(end, connecting).await?;
         match &self.encryption {
             // Without the offer this fails: there is no way back to plain text.
-            Encryption::Required(tls) => self.step(connection.starttls(tls.clone(), hello)).await?,
+            Encryption::Required(tls) => step(end, connection.starttls(tls.clone(), hello)).await?,
             Encryption::WhenOffered(tls) if connection.can_starttls() => {
-                self.step(connection.starttls(tls.clone(), hello)).await?;
+                step(end, connection.starttls(tls.clone(), hello)).await?;
             }
             Encryption::WhenOffered(_) | Encryption::FromTheStart(_) | Encryption::Off => {}
         }
@@ -107,19 +109,19 @@ impl SmtpServer {
             if !connection.is_encrypted() && !self.may_log_in_unencrypted {
                 return Err(MailError::Temporary("the server offers no encryption for the password".into()));
             }
-            self.step(connection.auth(DEFAULT_MECHANISMS, credentials)).await?;
+            step(end, connection.auth(DEFAULT_MECHANISMS, credentials)).await?;
         }
         Ok(connection)
     }
+}
 
-    /// A step before the letter is handed over: every failure is temporary, also a refused password or sender, because
-    /// that is for the operator to repair and says nothing about the recipient.
-    async fn step<T>(
-        &self,
-        step: impl Future<Output = Result<T, lettre::transport::smtp::Error>>,
-    ) -> Result<T, MailError> {
-        timeout(self.limit, step).await.map_err(|_| silent())?.map_err(|e| later(&e))
-    }
+/// A step before the letter is handed over: every failure is temporary, also a refused password or sender, because that is
+/// for the operator to repair and says nothing about the recipient.
+async fn step<T>(
+    end: Instant,
+    step: impl Future<Output = Result<T, lettre::transport::smtp::Error>>,
+) -> Result<T, MailError> {
+    timeout_at(end, step).await.map_err(|_| silent())?.map_err(|e| later(&e))
 }
 
 /// 530 and its neighbours ask for a login and say nothing about the recipient (RFC 4954).

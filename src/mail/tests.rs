@@ -150,6 +150,16 @@ async fn a_server_that_never_greets_is_left_at_the_limit() {
     assert_eq!(result, Err(MailError::Temporary("the server did not answer in time".into())));
 }
 
+// F38: each step is in time, and all of them together are not.
+#[tokio::test]
+async fn a_server_that_is_slow_at_each_step_is_left_at_the_limit() {
+    let pause = Duration::from_millis(150);
+    let server = Server::start(Script { pause, ..Script::default() }).await;
+    let result = mailer(&server).with_limit(3 * pause).send(&letter()).await;
+    assert_eq!(result, Err(MailError::Temporary("the server did not answer in time".into())));
+    assert!(server.letters().is_empty());
+}
+
 // F36
 #[tokio::test]
 async fn without_the_encryption_that_was_asked_for_nothing_is_sent() {

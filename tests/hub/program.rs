@@ -38,6 +38,7 @@ impl Program {
             ("CALL_S", "2"),
             ("ONCE_CALL_S", "2"),
             ("TELL_TIMEOUT_S", "2"),
+            ("MAIL_S", "2"),
             ("JOB_LEASE_S", "3"),
             ("JOB_TICK_MS", "50"),
             ("JOB_MAX_CRASHES", "1000"),

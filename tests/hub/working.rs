@@ -105,6 +105,31 @@ async fn pass(hub: &Hub, raw: &Raw, seconds: u64) {
     }
 }
 
+// F40, F41: the mail about a job that was set aside kills its workers too; nobody mails about that mail for ever.
+on_both!(a_mail_about_poison_breeds_no_mail_about_itself, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let raw = Raw::of(&hub.app).await;
+    raw.run(match engine {
+        Engine::Sqlite => {
+            "CREATE TRIGGER poison AFTER INSERT ON jobs BEGIN UPDATE jobs SET crashes = 99 WHERE id = NEW.id; END"
+        }
+        Engine::Postgres => {
+            "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.crashes := 99; RETURN NEW; END $$;
+             CREATE TRIGGER poison BEFORE INSERT ON jobs FOR EACH ROW EXECUTE FUNCTION poison()"
+        }
+    })
+    .await;
+    enqueue(&hub, &polls(&hub, 1)).await;
+    let ran = tokio::time::timeout(Duration::from_secs(30), hub.run_jobs()).await;
+    assert_eq!(ran.expect("an end"), 0, "poison is not run");
+    assert_eq!(
+        raw.number("SELECT COUNT(*) FROM jobs WHERE state = 'failed'").await,
+        2,
+        "the job, and the mail about it"
+    );
+    assert_eq!(raw.number("SELECT COUNT(*) FROM alerts").await, 1);
+});
+
 // F41: what was claimed together with a job that kills its workers runs, even while that one cannot be set aside.
 on_both!(poison_that_cannot_be_set_aside_holds_nobody_up, async |engine: Engine| {
     let hub = Hub::start_with(engine, |c| c.job_max_crashes = 3).await;

@@ -3,6 +3,7 @@
 use std::io::{BufRead, Write};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -17,6 +18,8 @@ pub struct Script {
     pub mail: &'static str,
     pub rcpt: &'static str,
     pub end: End,
+    /// Before each reply.
+    pub pause: Duration,
 }
 
 /// What follows the whole letter.
@@ -29,7 +32,8 @@ pub enum End {
 
 impl Default for Script {
     fn default() -> Self {
-        Script { greeting: "220 test ready", mail: "250 ok", rcpt: "250 ok", end: End::Reply("250 2.0.0 queued") }
+        let end = End::Reply("250 2.0.0 queued");
+        Script { greeting: "220 test ready", mail: "250 ok", rcpt: "250 ok", end, pause: Duration::ZERO }
     }
 }
 
@@ -71,6 +75,10 @@ async fn talk(mut stream: BufReader<TcpStream>, script: Script, heard: Arc<Mutex
     if script.greeting.is_empty() {
         return std::future::pending().await;
     }
+    let say = async |stream: &mut BufReader<TcpStream>, reply: &str| {
+        tokio::time::sleep(script.pause).await;
+        say(stream, reply).await;
+    };
     say(&mut stream, script.greeting).await;
     while let Some(command) = line(&mut stream).await {
         let verb = command.split([' ', ':']).next().unwrap_or_default().to_owned();
