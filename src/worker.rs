@@ -1,13 +1,14 @@
 //! Runs jobs: claims what is due, runs it beside others, gives back what it holds when it stops.
 //!
 //! There are two lanes. Deliveries to client apps go in large claims through `lines`, everything else in small ones
-//! that wait on other people's interfaces; neither takes the other's places. One loop serves both: it sleeps until the
+//! that wait on other people's interfaces, each of which has its part of the `places`; neither lane takes the other's. One loop serves both: it sleeps until the
 //! bell rings, a place gets free, or the next job is due, and writes nothing while there is nothing to do.
 //!
 //! A run that panics is contained: its lease lapses, and the claim counts a crash (F41). When what is not a run ends by
 //! itself, the worker ends too and says so, because nobody would do its work (F26).
 
 mod lines;
+mod places;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use self::lines::Lines;
+use self::places::Places;
 use crate::app::{App, SharedApp};
 use crate::clock::seconds;
 use crate::descriptors::Shares;
@@ -80,6 +82,7 @@ struct Worker {
     app: SharedApp,
     /// For everything but deliveries.
     slots: Arc<Semaphore>,
+    parts: Places,
     running: JoinSet<()>,
     /// For deliveries, from the claim until their ends are written.
     places: Arc<Semaphore>,
@@ -105,6 +108,7 @@ impl Worker {
         let most_places = Shares::of_this_process(&app.config).telling;
         Worker {
             slots: Arc::new(Semaphore::new(app.config.job_concurrency)),
+            parts: Places::of(app.config.job_concurrency),
             running: JoinSet::new(),
             places: Arc::new(Semaphore::new(most_places)),
             most_places,
@@ -155,14 +159,18 @@ impl Worker {
         seen.more = true;
         match lane {
             Lane::Rest => {
-                for job in claimed.jobs {
+                let running = self.app.config.job_concurrency - self.slots.available_permits();
+                let admitted = self.parts.admit(&self.app, claimed.jobs, running).await;
+                for (job, seat) in admitted.run {
                     let (app, slots) = (Arc::clone(&self.app), Arc::clone(&self.slots));
                     let slot = slots.try_acquire_owned().ok();
                     self.running.spawn(async move {
-                        let _slot = slot;
+                        let _places = (slot, seat);
                         jobs::run(&app, &job).await;
                     });
                 }
+                let returned: Vec<_> = admitted.returned.iter().map(|(job, end)| (job, end)).collect();
+                jobs::settle_all(&self.app, &returned).await?;
             }
             Lane::Telling => {
                 let count = u32::try_from(claimed.jobs.len()).unwrap_or(0);

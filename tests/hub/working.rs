@@ -5,10 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use grosz::flows::deliver;
+use async_trait::async_trait;
+use grosz::domain::invoice::State;
+use grosz::flows::notify::{Raise, raise};
 use grosz::flows::tell_client::tell;
+use grosz::flows::{add_account, deliver};
 use grosz::store::{Job, JobEnd, JobKind, Lane, NewJob, Telling};
 use grosz::worker;
+use grosz_providers::wire::{Http, HttpError, HttpRequest, HttpResponse};
+use grosz_providers::{EventKind, Provider, registry};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -16,6 +21,7 @@ use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate};
 
 use crate::harness::{Engine, Hub, empty_store};
+use crate::matter::{Matter, TwinWay, event, invoicing_account, matter_for};
 use crate::on_both;
 use crate::raw::Raw;
 
@@ -128,6 +134,104 @@ on_both!(a_mail_about_poison_breeds_no_mail_about_itself, async |engine: Engine|
         "the job, and the mail about it"
     );
     assert_eq!(raw.number("SELECT COUNT(*) FROM alerts").await, 1);
+});
+
+/// Two gateways and an invoicing API. The first gateway accepts and never answers.
+struct Hanging {
+    books: Arc<TwinWay>,
+    held: AtomicUsize,
+    asked: AtomicUsize,
+}
+
+#[async_trait]
+impl Http for Hanging {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if request.url.starts_with("http://hangs.example/") {
+            self.held.fetch_add(1, Ordering::SeqCst);
+            return std::future::pending().await;
+        }
+        if request.url.starts_with("http://answers.example/") {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            return Err(HttpError::NoAnswer("cut".into()));
+        }
+        self.books.send(request).await
+    }
+}
+
+// F35: one gateway hangs, with more to ask it than the worker has places; whatever leads elsewhere runs at once.
+on_both!(a_gateway_that_hangs_holds_up_its_own_jobs_only, async |engine: Engine| {
+    let ways = std::sync::OnceLock::new();
+    let hub = Hub::build(
+        engine,
+        |c| c.job_concurrency = 8,
+        |app| {
+            let books = TwinWay::new(app.clock.clone());
+            let way = Arc::new(Hanging { books, held: AtomicUsize::new(0), asked: AtomicUsize::new(0) });
+            app.http = Arc::clone(&way) as Arc<_>;
+            app.http_documents = Arc::clone(&way) as Arc<_>;
+            let _ = ways.set(way);
+        },
+    )
+    .await;
+    let way = ways.get().unwrap();
+    let mut gateways = registry::providers();
+    let settings = |gateway: Option<&'static dyn Provider>, root: &str| {
+        gateway.expect("a gateway").twin().expect("with a twin").demo_settings(root)
+    };
+    invoicing_account(&hub).await;
+    let first = settings(gateways.next(), "http://hangs.example");
+    let matter = matter_for(&hub.app, &hub.merchant, Some(&first)).await;
+    let (paid, attempt) = matter.payment(&hub, "paid/2026").await;
+    let mut polls = vec![];
+    for n in 0..60 {
+        polls.push(matter.payment(&hub, &format!("{n}/2026")).await.1.id);
+    }
+    let raw = Raw::of(&hub.app).await;
+    raw.run("UPDATE provider_accounts SET enabled = 0").await;
+    let second = gateways.next();
+    let mut tx = hub.tx().await;
+    let (name, given) = (second.expect("a gateway").facts().name, settings(second, "http://answers.example"));
+    let other =
+        add_account::add_provider_account(&hub.app, &mut tx, &hub.merchant.id, name, &given, Some("PLN"), false);
+    let other = other.await.unwrap();
+    tx.commit().await.unwrap();
+    let elsewhere = Matter { account: Arc::new(other), expert: matter.expert.clone(), payer: matter.payer.clone() };
+    let (_, answered) = elsewhere.payment(&hub, "elsewhere/2026").await;
+    raw.run("UPDATE provider_accounts SET enabled = 1").await;
+    raw.run("DELETE FROM jobs").await;
+    let now = hub.app.now();
+    let job = |subject: &str| NewJob {
+        merchant_id: hub.merchant.id.clone(),
+        id: hub.app.ids.make("job"),
+        kind: JobKind::PollStatus,
+        subject: subject.to_owned(),
+        run_at: now,
+        created_at: now,
+    };
+    enqueue(&hub, &polls.iter().map(|id| job(id)).collect::<Vec<_>>()).await;
+    let worker = Worker::start(&hub);
+    until("the first gateway hangs", async || way.held.load(Ordering::SeqCst) >= 2).await;
+    // An invoice, a mail, an answer of the other gateway.
+    matter.receive(&hub, event(&attempt, "paid", EventKind::Paid, "r1")).await;
+    let mut tx = hub.tx().await;
+    let matter = Raise::about_account("provider.config", "k".into(), &hub.merchant.id, "a try".into());
+    raise(&hub.app, &mut tx, matter).await.unwrap();
+    tx.commit().await.unwrap();
+    enqueue(&hub, &[job(&answered.id)]).await;
+    hub.app.job_bell.notify_one();
+    until("the other gateway is asked", async || way.asked.load(Ordering::SeqCst) > 0).await;
+    until("the invoice is issued", async || {
+        let mut tx = hub.app.store.read().await.unwrap();
+        let invoice = tx.invoice_of_payment(&paid.merchant_id, &paid.id).await.unwrap();
+        invoice.is_some_and(|i| i.state == State::Issued)
+    })
+    .await;
+    until("somebody has a mail", async || !hub.mails().is_empty()).await;
+    assert!(way.held.load(Ordering::SeqCst) <= 4, "half of the places at most, and a quarter when there are many");
+    let due = format!("SELECT COUNT(*) FROM jobs WHERE kind = 'poll_status' AND state = 'ready' AND run_at <= {now}");
+    until("the others have a turn of their own", async || raw.number(&due).await == 0).await;
+    // They hang for ever: the worker is not waited for.
+    drop(worker);
 });
 
 // F41: what was claimed together with a job that kills its workers runs, even while that one cannot be set aside.
