@@ -243,7 +243,11 @@ async fn set_aside(app: &App, poison: &[Job], now: i64) -> Result<(), FlowError>
         let is_about_itself = is_about_poison(&mut tx, job).await?;
         let why = JobEnd::SetAside("the worker died or stalled too often on this job");
         tx.end_job(job, why, now).await?;
-        let why = format!("the worker died or stalled {} times on job {} ({})", job.crashes, job.id, job.kind);
+        let (crashes, id, kind, subject) = (job.crashes, &job.id, job.kind, &job.subject);
+        let why = format!(
+            "the worker died or stalled {crashes} times on job {id} ({kind} of {subject}); when the cause is gone, \
+             POST /v1/jobs/{id}/retry has it go on"
+        );
         if is_about_itself {
             tracing::error!(job.id = %job.id, "The mail about a job that was set aside is set aside too: {why}");
             continue;

@@ -404,6 +404,34 @@ impl Tx {
         self.rows(sql, args![merchant, subject]).await?.iter().map(job).collect()
     }
 
+    /// A job that was set aside.
+    pub async fn job_set_aside(&mut self, merchant: &str, id: &str) -> Result<Option<Job>, StoreError> {
+        let sql =
+            concat!("SELECT ", job_columns!(), " FROM jobs WHERE merchant_id = $1 AND set_aside <> '' AND id = $2");
+        self.row(sql, args![merchant, id]).await?.map(|r| job(&r)).transpose()
+    }
+
+    /// Has a job that was set aside run again, with its crashes forgiven; its attempts still count, because what they did
+    /// outside may have happened. `None` where it is not set aside, or where live work of its kind is there for its subject.
+    pub async fn revive_job(&mut self, merchant: &str, id: &str, now: i64) -> Result<Option<Job>, StoreError> {
+        let row = self
+            .row(
+                concat!(
+                    "UPDATE jobs SET state = 'ready', set_aside = '', run_at = $3, crashes = 0, finished_at = NULL
+                     WHERE merchant_id = $1 AND set_aside <> '' AND id = $2 AND NOT EXISTS (
+                         SELECT 1 FROM jobs AS l WHERE l.merchant_id = $1 AND l.subject = jobs.subject AND l.kind = jobs.kind AND l.set_aside = '')
+                     RETURNING ",
+                    job_columns!()
+                ),
+                args![merchant, id, now],
+            )
+            .await?;
+        if row.is_some() {
+            self.will_be_due(now);
+        }
+        row.map(|r| job(&r)).transpose()
+    }
+
     /// A page of a merchant's jobs. No index has this order but that of the jobs set aside: the table is small, and an
     /// index more would be written by every job for the sake of a page that a person asks for.
     pub async fn jobs(&mut self, merchant: &str, state: Option<&str>, page: &Page) -> Result<Vec<Job>, StoreError> {

@@ -234,6 +234,75 @@ on_both!(a_gateway_that_hangs_holds_up_its_own_jobs_only, async |engine: Engine|
     drop(worker);
 });
 
+/// Workers die with every job in their hands that is not a delivery, until all are set aside.
+async fn kill_workers(hub: &Hub) {
+    let lease = u64::try_from(hub.app.config.job_lease_s).unwrap() + 1;
+    let most = hub.app.config.job_max_crashes;
+    for _ in 0..=most {
+        let mut tx = hub.app.store.once().await.unwrap();
+        let now = hub.app.now();
+        tx.claim_jobs(Lane::Rest, now, now + 1_000_000, 100).await.unwrap();
+        tx.commit().await.unwrap();
+        hub.advance(lease);
+    }
+    hub.run_jobs().await;
+}
+
+// F41: an invoice whose job was set aside goes on when the cause is gone, and is issued once.
+on_both!(a_job_that_was_set_aside_is_run_again, async |engine: Engine| {
+    let ways = std::sync::OnceLock::new();
+    let hub = Hub::build(
+        engine,
+        |c| c.job_max_crashes = 3,
+        |app| {
+            let way = TwinWay::new(app.clock.clone());
+            app.http = way.clone();
+            app.http_documents = Arc::clone(&way) as Arc<_>;
+            let _ = ways.set(way);
+        },
+    )
+    .await;
+    invoicing_account(&hub).await;
+    let matter = matter_for(&hub.app, &hub.merchant, None).await;
+    let (payment, attempt) = matter.payment(&hub, "1/2026").await;
+    Raw::of(&hub.app).await.run("DELETE FROM jobs").await;
+    matter.receive(&hub, event(&attempt, "paid", EventKind::Paid, "r1")).await;
+    kill_workers(&hub).await;
+    let state = async || {
+        let mut tx = hub.app.store.read().await.unwrap();
+        tx.invoice_of_payment(&payment.merchant_id, &payment.id).await.unwrap().unwrap().state
+    };
+    assert_eq!(state().await, State::Queued);
+    let failed = hub.get("/v1/jobs?state=failed").await.expect(200).json();
+    let issue = failed["data"].as_array().unwrap().iter().find(|j| j["kind"] == "issue_invoice").expect("set aside");
+    let retry = format!("/v1/jobs/{}/retry", issue["id"].as_str().unwrap());
+    let alerts = async || {
+        let open = hub.get("/v1/alerts").await.expect(200).json();
+        open["data"].as_array().unwrap().iter().filter(|a| a["reason"].as_str().unwrap().contains(&retry)).count()
+    };
+    assert_eq!(alerts().await, 1);
+    // Somebody else is at it already.
+    let live = NewJob {
+        merchant_id: hub.merchant.id.clone(),
+        id: hub.app.ids.make("job"),
+        kind: JobKind::IssueInvoice,
+        subject: issue["subject"].as_str().unwrap().to_owned(),
+        run_at: hub.app.now() + 3_600_000_000,
+        created_at: hub.app.now(),
+    };
+    enqueue(&hub, std::slice::from_ref(&live)).await;
+    assert_eq!(hub.post(&retry, json!({})).await.expect(409).json()["code"], "job_is_live");
+    Raw::of(&hub.app).await.run(format!("DELETE FROM jobs WHERE id = '{}'", live.id)).await;
+    let revived = hub.post(&retry, json!({})).await.expect(200).json();
+    assert_eq!((revived["state"].as_str(), revived["crashes"].as_i64()), (Some("ready"), Some(0)));
+    assert_eq!(alerts().await, 0);
+    hub.post(&retry, json!({})).await.expect(404);
+    hub.run_jobs().await;
+    assert_eq!(state().await, State::Issued);
+    let sent = ways.get().unwrap().once.lock().unwrap().iter().filter(|url| url.contains("/invoices/add")).count();
+    assert_eq!(sent, 1);
+});
+
 // F41: what was claimed together with a job that kills its workers runs, even while that one cannot be set aside.
 on_both!(poison_that_cannot_be_set_aside_holds_nobody_up, async |engine: Engine| {
     let hub = Hub::start_with(engine, |c| c.job_max_crashes = 3).await;

@@ -1,21 +1,25 @@
-//! Jobs: durable work, to be looked at.
+//! Jobs: durable work, to be looked at, and to be tried again when it was set aside.
 
-use axum::extract::State;
+use axum::extract::{Path, State};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Part;
+use super::invoicing_accounts::Nothing;
 use super::lists::{self, List, page};
 use crate::clock::rfc3339;
+use crate::flows::FlowError;
 use crate::http::Web;
 use crate::http::auth::Caller;
-use crate::http::input::Params;
+use crate::http::idempotency::Answer;
+use crate::http::input::{Params, Post};
 use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
 use crate::store::Job as Row;
 
 pub(super) fn part() -> Part {
-    Part::default().add(__path_list, list)
+    Part::default().add(__path_list, list).add(__path_retry, retry)
 }
 
 /// A piece of durable work.
@@ -69,6 +73,30 @@ async fn list(
     }
     let rows = web.app.store.read().await?.jobs(&caller.merchant, query.state.as_deref(), &page).await?;
     Ok(Json(lists::list(rows, &page, |j| &j.id, view)))
+}
+
+/// Runs a job again that was set aside
+///
+/// When the cause is gone: the worker died or stalled on it again and again (`job.poison`), or it was given up. It goes on
+/// where it was; what it may have done outside is looked up first, as after any crash. The alert about it closes.
+#[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "operations", operation_id = "retry_job",
+    params(("id" = String, Path)), request_body = Option<Nothing>,
+    responses((status = 200, body = Job), (status = "4XX", body = ProblemBody)))]
+async fn retry(
+    State(web): State<Web>,
+    caller: Caller,
+    Path(id): Path<String>,
+    post: Post<Nothing>,
+) -> Result<Response, Problem> {
+    let mut turn = post.mark.begin(&web.app).await?;
+    let (tx, now) = (&mut turn.tx, web.app.now());
+    tx.job_set_aside(&caller.merchant, &id).await?.ok_or_else(Problem::not_found)?;
+    let Some(revived) = tx.revive_job(&caller.merchant, &id, now).await? else {
+        let detail = "another job of this kind about the same thing is at work";
+        return Err(FlowError::conflict("job_is_live", detail).into());
+    };
+    tx.resolve_alert_by_key(&caller.merchant, &format!("job.poison:{id}"), now).await?;
+    turn.end(&web.app, Answer::ok(&view(revived))).await
 }
 
 fn view(j: Row) -> Job {

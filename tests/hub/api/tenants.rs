@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::client::{Client, case_body, id_of, operations};
 use crate::harness::{Answer, Engine, Hub};
 use crate::on_both;
+use crate::raw::Raw;
 use crate::stories::stage::Stage;
 
 const OTHER: &str = "sk_test_other000000000000000000000000000000";
@@ -69,6 +70,7 @@ fn fill(path: &str, id: impl Fn(&str) -> String) -> String {
         "cases" => "case",
         "payments" => "pay",
         "alerts" => "alr",
+        "jobs" => "job",
         "deliveries" => "dlv",
         "webhook-endpoints" => "ep",
         other => panic!("no id for {other}"),
@@ -90,6 +92,13 @@ async fn ids_of(stage: &Stage) -> BTreeMap<&'static str, String> {
         let list = client.get(path).await.expect(200).json();
         list["data"][0]["id"].as_str().unwrap_or_else(|| panic!("nothing at {path}")).to_owned()
     };
+    let job = stage.hub.app.ids.make("job");
+    let set_aside = format!(
+        "INSERT INTO jobs (merchant_id, id, kind, subject, state, set_aside, run_at, attempts, crashes, fence, created_at)
+         VALUES ('{}', '{job}', 'poll_status', 'att_1', 'failed', '{job}', 1, 1, 5, 1, 1)",
+        stage.hub.merchant.id
+    );
+    Raw::of(&stage.hub.app).await.run(set_aside).await;
     let endpoint = client.post("/v1/webhook-endpoints", json!({"url": "https://shop.example/hook"})).await.expect(201);
     BTreeMap::from([
         ("acc", stage.account("stripe").id.clone()),
@@ -100,6 +109,7 @@ async fn ids_of(stage: &Stage) -> BTreeMap<&'static str, String> {
         ("case", paid.case_id.clone().unwrap()),
         ("pay", paid.id.clone()),
         ("alr", newest("/v1/alerts").await),
+        ("job", job),
         ("dlv", newest("/v1/deliveries").await),
         ("ep", id_of(&endpoint)),
     ])

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::client::{Client, case_body, id_of, operations};
 use crate::harness::Engine;
 use crate::on_both;
+use crate::raw::Raw;
 use crate::stories::stage::Stage;
 
 on_both!(every_operation_answers_as_the_document_says, async |engine: Engine| {
@@ -290,6 +291,15 @@ async fn look_on(stage: &Stage, client: &Client<'_>, payment: &str) {
     for state in ["lost", "done"] {
         assert_eq!(super::client::refused(&client.get(&format!("/v1/jobs?state={state}")).await), ["state"]);
     }
+
+    let set_aside = format!(
+        "INSERT INTO jobs (merchant_id, id, kind, subject, state, set_aside, run_at, attempts, crashes, fence, created_at)
+         VALUES ('{}', 'job_1', 'poll_status', 'att_1', 'failed', 'job_1', 1, 1, 5, 1, 1)",
+        stage.hub.merchant.id
+    );
+    Raw::of(&stage.hub.app).await.run(set_aside).await;
+    let retried = client.post("/v1/jobs/job_1/retry", json!({})).await.expect(200).json();
+    assert_eq!((retried["state"].as_str(), retried["crashes"].as_i64()), (Some("ready"), Some(0)));
 
     let all = client.get("/v1/alerts?state=all").await.expect(200).json();
     let alert = format!("/v1/alerts/{}", all["data"][0]["id"].as_str().unwrap());
