@@ -3,8 +3,9 @@
 //! A committer takes whatever queued while it committed the previous slice; there is no timer, so a lone call never waits.
 //! A full queue answers at once, a call that waited too long is turned away before any work is done for it, and while the
 //! queue is that long, new calls can be turned away before anything is read out of them ([`Intake::is_behind`]). A slice that
-//! fails, be it by a panic, is halved down to single calls, so a poisonous one cannot fail its neighbours. Calls about the
-//! same thing go through the same committer, in their order.
+//! fails, be it by a panic, is halved down to single calls, so a poisonous one cannot fail its neighbours; one that met a
+//! row which somebody keeps locked is taken apart at once, because each half would wait for it anew. Calls about the same
+//! thing go through the same committer, in their order.
 
 use std::hash::{BuildHasher, RandomState};
 use std::panic::AssertUnwindSafe;
@@ -239,6 +240,10 @@ async fn commit<S: Sliced>(app: &App, pool: Pool, calls: Vec<S::Call>, answers: 
                     let _ = answer.send(Ok(outcome));
                 }
             }
+            Err(error) if calls.len() > 1 && is_locked_out(&error) => {
+                let alone = calls.into_iter().zip(answers).map(|(call, answer)| (vec![call], vec![answer]));
+                stack.extend(alone.rev());
+            }
             Err(error) if calls.len() > 1 && !is_unavailable(&error) => {
                 let half = calls.len() / 2;
                 stack.push((calls.split_off(half), answers.split_off(half)));
@@ -252,6 +257,11 @@ async fn commit<S: Sliced>(app: &App, pool: Pool, calls: Vec<S::Call>, answers: 
             }
         }
     }
+}
+
+/// Somebody has locked a row for too long: it is in the way of one call only (F42).
+fn is_locked_out(error: &FlowError) -> bool {
+    matches!(error, FlowError::Store(error) if error.is_locked_out())
 }
 
 fn is_unavailable(error: &FlowError) -> bool {

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::connections::{Connections, FRESH, Held};
-use super::dialect::{Pool, StoreError, StoreSettings};
+use super::dialect::{Cause, Pool, StoreError, StoreSettings};
 
 /// Pause between two looks at the hosts.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
@@ -31,6 +31,11 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// (`connections.rs`). Left to itself the server plans a statement over arrays anew for each short slice, which costs
 /// nearly as much as the statement.
 const PLANNING: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("jit", "off")];
+/// A committer waits for a row that somebody else has locked for this part of `db_answer_s`: everybody behind it waits too.
+const LOCK_SHARE: u32 = 8;
+/// Before that the server looks whether two wait for each other (`deadlock_timeout`, a second), which is nobody's fault and
+/// is repeated.
+const SHORTEST_LOCK: Duration = Duration::from_millis(1200);
 const CHANNEL: &str = "grosz_jobs";
 /// Connections that are kept for the accounts that webhooks name.
 const RESERVED: u32 = 2;
@@ -51,6 +56,9 @@ pub(super) struct Link {
     /// False behind a pooler in transaction mode: the next transaction meets another server connection, where a named
     /// statement is not known.
     pub(super) keeps_statements: bool,
+    pooler: bool,
+    /// How long a committer waits for a lock.
+    longest_lock: Duration,
     hosts: Vec<PgConnectOptions>,
     at: watch::Sender<usize>,
     listen: Option<PgConnectOptions>,
@@ -95,7 +103,11 @@ impl Link {
             // A pooler refuses start parameters that it does not know; floats are used nowhere.
             Ok(match settings.pooler {
                 true => options.extra_float_digits(None).statement_cache_capacity(0),
-                false => options.options(PLANNING),
+                // No transaction of ours is idle for as long as an answer may take: its process was stopped, and its locks
+                // are in everybody's way (F42).
+                false => options
+                    .options(PLANNING)
+                    .options([("idle_in_transaction_session_timeout", settings.answer_s.saturating_mul(1000))]),
             })
         };
         let hosts = one_address_a_host(url).iter().map(|url| parse(url)).collect::<Result<Vec<_>, _>>()?;
@@ -120,14 +132,20 @@ impl Link {
         let first = first?;
         let host = hosts.get(first).cloned().unwrap_or_default();
         let doubt = Arc::new(Doubt::new());
-        let pool = |places| {
-            let pool = pool(places, wait, answer, host.clone(), &doubt);
+        let pool = |places, host: PgConnectOptions| {
+            let pool = pool(places, wait, answer, host, &doubt);
             Connections::before(pool, wait, Arc::clone(&doubt.times))
         };
+        let longest_lock = (answer / LOCK_SHARE).max(SHORTEST_LOCK).min(answer * 3 / 4);
+        let pooler = settings.pooler;
         let link = Arc::new(Link {
-            shared: pool(settings.connections),
-            reserved: pool(RESERVED),
-            committers: (0..settings.committers).map(|_| pool(FOR_A_COMMITTER)).collect(),
+            shared: pool(settings.connections, host.clone()),
+            reserved: pool(RESERVED, host.clone()),
+            committers: (0..settings.committers)
+                .map(|_| pool(FOR_A_COMMITTER, for_a_committer(host.clone(), pooler, longest_lock)))
+                .collect(),
+            pooler,
+            longest_lock,
             keeps_statements: !settings.pooler,
             at: watch::Sender::new(first),
             listen,
@@ -339,8 +357,12 @@ impl Link {
     fn turn_to(&self, n: usize) {
         let moved = *self.at.borrow() != n;
         if let (true, Some(host)) = (moved, self.hosts.get(n)) {
-            for connections in self.all() {
+            for connections in [&self.shared, &self.reserved] {
                 connections.pool().set_connect_options(host.clone());
+            }
+            for connections in &self.committers {
+                let host = for_a_committer(host.clone(), self.pooler, self.longest_lock);
+                connections.pool().set_connect_options(host);
             }
             self.at.send_replace(n);
             tracing::warn!(host = n + 1, of = self.hosts.len(), "The database moved to another host");
@@ -484,6 +506,22 @@ fn pool(connections: u32, wait: Duration, answer: Duration, host: PgConnectOptio
             })
         })
         .connect_lazy_with(host)
+}
+
+/// The way of a committer to a host. Behind a pooler nothing can be said of a connection.
+fn for_a_committer(host: PgConnectOptions, pooler: bool, longest_lock: Duration) -> PgConnectOptions {
+    match pooler {
+        true => host,
+        false => host.options([("lock_timeout", longest_lock.as_millis())]),
+    }
+}
+
+impl StoreError {
+    /// True when somebody else had locked a row for too long: the database is well, and others need not wait.
+    pub fn is_locked_out(&self) -> bool {
+        let StoreError::Unavailable(Cause::Server(sqlx::Error::Database(error))) = self else { return false };
+        error.code().is_some_and(|code| code == "55P03")
+    }
 }
 
 /// True when the connection, not the statement, is to blame.

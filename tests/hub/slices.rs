@@ -1,5 +1,6 @@
 //! Calls that share a commit: as many statements as one call needs, and nobody pays for a neighbour.
 
+use futures_util::future::join_all;
 use grosz::domain::payment::{Reason, Status};
 use grosz::http::webhooks::Webhooks;
 use grosz::intake::{Intake, Refused};
@@ -12,6 +13,57 @@ use crate::matter::{Matter, event, invoicing_account, matter, price, receive_sli
 use crate::on_both;
 use crate::program::until;
 use crate::raw::Raw;
+
+// F42, F54: somebody keeps one payment locked, as a process does that was stopped in the middle. The webhook about it is
+// turned away, and those beside it are recorded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_that_is_locked_is_in_the_way_of_one_webhook() {
+    if crate::cluster::cluster().is_none() {
+        return;
+    }
+    let hub = Hub::start_with(Engine::Postgres, |c| c.intake_committers = 1).await;
+    let matter = matter(&hub).await;
+    let (locked, attempt) = matter.payment(&hub, "locked/2026").await;
+    let mut calls = vec![(true, matter.delivery(&hub, event(&attempt, "locked", EventKind::Paid, "r")))];
+    for n in 0..15 {
+        let (_, attempt) = matter.payment(&hub, &format!("{n}/2026")).await;
+        calls.push((false, matter.delivery(&hub, event(&attempt, &format!("paid{n}"), EventKind::Paid, "r"))));
+    }
+    let raw = Raw::of(&hub.app).await;
+    raw.run(format!("BEGIN; SELECT 1 FROM payments WHERE id = '{}' FOR UPDATE", locked.id)).await;
+    let (intake, _committers) = Intake::<Webhooks>::start(&hub.app);
+    let answers =
+        join_all(calls.into_iter().map(async |(is_locked, call)| (is_locked, intake.submit(call).await))).await;
+    for (is_locked, answer) in answers {
+        match is_locked {
+            true => assert_eq!(answer, Err(Refused::Failed)),
+            false => assert_eq!(answer, Ok(vec![Outcome::Recorded])),
+        }
+    }
+    // Whoever was turned away comes again.
+    raw.run("ROLLBACK").await;
+    let again = matter.delivery(&hub, event(&attempt, "locked", EventKind::Paid, "r"));
+    assert_eq!(intake.submit(again).await, Ok(vec![Outcome::Recorded]));
+}
+
+// F42: a process that was stopped in the middle of a transaction does not keep its locks for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_is_idle_for_long_is_ended() {
+    if crate::cluster::cluster().is_none() {
+        return;
+    }
+    let hub = Hub::start_with(Engine::Postgres, |c| c.db_answer_s = 1).await;
+    let (payment, _) = matter(&hub).await.payment(&hub, "1/2026").await;
+    let mut stopped = hub.tx().await;
+    assert!(stopped.payment_for_update(&payment.merchant_id, &payment.id).await.unwrap().is_some());
+    let raw = Raw::of(&hub.app).await;
+    until("the lock is free", async || {
+        let sql = format!("SELECT 1 FROM payments WHERE id = '{}' FOR UPDATE NOWAIT", payment.id);
+        raw.try_run(&sql).await.is_ok()
+    })
+    .await;
+    assert!(stopped.commit().await.is_err(), "what was idle for so long commits nothing");
+}
 
 // The number of statements does not depend on how many webhooks share a commit.
 on_both!(a_slice_costs_the_same_statements_whatever_its_length, async |engine: Engine| {
