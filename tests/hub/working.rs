@@ -1,11 +1,15 @@
 //! The job table and the worker in batches: claimed, ended and told many at a time, as carefully as one by one.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use grosz::clock::Clock;
+use grosz::config::Hidden;
 use grosz::domain::invoice::State;
 use grosz::flows::notify::{Raise, raise};
 use grosz::flows::tell_client::tell;
@@ -247,6 +251,77 @@ async fn kill_workers(hub: &Hub) {
     }
     hub.run_jobs().await;
 }
+
+/// A mail server that lets 25 seconds of the hub's time pass before each reply while it is slow; takes letters.
+struct Tarpit {
+    port: u16,
+    is_slow: Arc<AtomicBool>,
+    letters: Arc<AtomicUsize>,
+}
+
+impl Tarpit {
+    fn before(clock: Arc<OnceLock<Clock>>) -> Tarpit {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (is_slow, letters) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+        let (slow, taken) = (Arc::clone(&is_slow), Arc::clone(&letters));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, mut in_letter, mut reply) = (BufReader::new(stream.unwrap()), false, "220 ready\r\n");
+                loop {
+                    if slow.load(Ordering::SeqCst) && !reply.is_empty() {
+                        std::thread::sleep(Duration::from_millis(300));
+                        clock.get().unwrap().advance(Duration::from_secs(25));
+                    }
+                    let mut line = String::new();
+                    let is_there = stream.get_mut().write_all(reply.as_bytes()).is_ok();
+                    if !is_there || !stream.read_line(&mut line).is_ok_and(|n| n > 0) {
+                        break;
+                    }
+                    reply = match (in_letter, line.as_str()) {
+                        (true, ".\r\n") => {
+                            in_letter = false;
+                            taken.fetch_add(1, Ordering::SeqCst);
+                            "250 queued\r\n"
+                        }
+                        (true, _) => "",
+                        (false, "DATA\r\n") => {
+                            in_letter = true;
+                            "354 go on\r\n"
+                        }
+                        (false, _) => "250 ok\r\n",
+                    };
+                }
+            }
+        });
+        Tarpit { port, is_slow, letters }
+    }
+}
+
+// F38: a mail server that is slow at each step is left while the job is ours; the letter goes out once, when it is quick.
+on_both!(a_slow_mail_server_gets_one_copy, async |engine: Engine| {
+    let clock = Arc::new(OnceLock::new());
+    let tarpit = Tarpit::before(Arc::clone(&clock));
+    let hub = Hub::build(
+        engine,
+        |c| (c.mail_s, c.smtp_url) = (1, Hidden(format!("smtp://127.0.0.1:{}?tls=none", tarpit.port))),
+        |app| drop(clock.set(app.clock.clone())),
+    )
+    .await;
+    let raw = Raw::of(&hub.app).await;
+    let mut tx = hub.tx().await;
+    let matter = Raise::about_account("provider.config", "k".into(), &hub.merchant.id, "a try".into());
+    raise(&hub.app, &mut tx, matter).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(hub.run_jobs().await, 1);
+    let jobs = raw.rows("SELECT state, CAST(attempts AS TEXT), CAST(crashes AS TEXT) FROM jobs").await;
+    assert_eq!(jobs, [["ready", "1", "0"]], "put off by its owner");
+    tarpit.is_slow.store(false, Ordering::SeqCst);
+    hub.advance(3600);
+    assert_eq!(hub.run_jobs().await, 1);
+    assert_eq!(tarpit.letters.load(Ordering::SeqCst), 1);
+    assert_eq!(raw.number("SELECT COUNT(*) FROM jobs").await, 0);
+});
 
 // F41: an invoice whose job was set aside goes on when the cause is gone, and is issued once.
 on_both!(a_job_that_was_set_aside_is_run_again, async |engine: Engine| {
