@@ -32,6 +32,8 @@ struct Run<'a> {
     account: InvoicingAccount,
     invoicer: &'static dyn Invoicer,
     settings: Settings,
+    /// State and generation as this run left them in the row. When they are others there, somebody decided meanwhile.
+    left: (State, i64),
 }
 
 /// The job.
@@ -73,7 +75,8 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     let invoicer = registry::invoicer(&account.invoicer)
         .ok_or_else(|| FlowError::Internal(format!("{} is not known to this program", account.invoicer)))?;
     let settings = app.invoicing_settings(&account)?;
-    let run = Run { app, job, invoice, payment, account, invoicer, settings };
+    let left = (invoice.state, invoice.generation);
+    let run = Run { app, job, invoice, payment, account, invoicer, settings, left };
     match run.invoice.state {
         State::Unknown => run.reconcile().await,
         _ => run.issue().await,
@@ -147,10 +150,29 @@ impl Run<'_> {
         Ok(tx.buyer_ref(&self.invoice.merchant_id, &self.account.id, key).await?)
     }
 
-    /// Commits the mark before the first byte leaves. `false`: this run is no longer the owner.
+    /// Begins a transaction that writes this run's invoice, with the row locked. Nothing when somebody decided otherwise
+    /// while this run waited for an answer (a document was attached, it is to be issued anew): then this run ends without
+    /// a word, and a call that it has not made is not made.
+    async fn write(&self) -> Result<Option<Tx>, FlowError> {
+        let mut tx = self.app.store.begin().await?;
+        let row = tx.invoice_for_update(&self.invoice.merchant_id, &self.invoice.id).await?;
+        if row.as_ref().is_some_and(|row| (row.state, row.generation) == self.left) {
+            return Ok(Some(tx));
+        }
+        let end = match row {
+            Some(row) if row.state.is_open() => {
+                End::Again { at: self.app.now(), error: Some("the invoice was changed during a run".into()) }
+            }
+            _ => End::Done,
+        };
+        jobs::settle(self.app, tx, self.job, end).await?;
+        Ok(None)
+    }
+
+    /// Commits the mark before the first byte leaves. `false`: this run is no longer the owner, or it was overtaken.
     async fn mark_sending(&mut self, buyer_key: &str, buyer: &str) -> Result<bool, FlowError> {
         let now = self.app.now();
-        let mut tx = self.app.store.begin().await?;
+        let Some(mut tx) = self.write().await? else { return Ok(false) };
         if !tx.extend_lease(self.job, now + seconds(self.app.config.job_lease_s)).await? {
             tx.rollback().await?;
             return Ok(false);
@@ -163,6 +185,7 @@ impl Run<'_> {
         tx.put_buyer_ref(&self.invoice.merchant_id, &self.account.id, buyer_key, buyer).await?;
         tx.update_invoice(&self.invoice, now).await?;
         tx.commit().await?;
+        self.left = (self.invoice.state, self.invoice.generation);
         Ok(true)
     }
 
@@ -230,7 +253,7 @@ impl Run<'_> {
             sum > passed
         });
         let wait = n.and_then(|n| looks.get(n)).or(looks.last()).copied().unwrap_or(60).max(1);
-        let mut tx = self.app.store.begin().await?;
+        let Some(mut tx) = self.write().await? else { return Ok(()) };
         tx.update_invoice(&self.invoice, now).await?;
         jobs::settle(self.app, tx, self.job, End::Again { at: now + seconds(wait), error }).await
     }
@@ -245,7 +268,7 @@ impl Run<'_> {
         self.invoice.issued_at = Some(now);
         self.invoice.unknown_since = None;
         self.invoice.sending_since = None;
-        let mut tx = app.store.begin().await?;
+        let Some(mut tx) = self.write().await? else { return Ok(()) };
         tx.update_invoice(&self.invoice, now).await?;
         if self.account.failures > 0 || self.account.paused_until.is_some() {
             let merchant = &self.invoice.merchant_id;
@@ -291,7 +314,7 @@ impl Run<'_> {
         self.remember(&failure);
         let now = self.app.now();
         let wait = wait_s(&self.app.config.invoice_looks_s, 0);
-        let mut tx = self.app.store.begin().await?;
+        let Some(mut tx) = self.write().await? else { return Ok(()) };
         tx.update_invoice(&self.invoice, now).await?;
         let end = End::Again { at: now + seconds(wait), error: Some(failure.to_string()) };
         jobs::settle(self.app, tx, self.job, end).await
@@ -333,7 +356,7 @@ impl Run<'_> {
         let AfterFailure::TryAgainIn(wait) = next else { return self.exhaust().await };
         let now = self.app.now();
         let due = (failed_at + jitter(self.app, seconds(wait), config.invoice_jitter_percent)).max(now);
-        let mut tx = self.app.store.begin().await?;
+        let Some(mut tx) = self.write().await? else { return Ok(()) };
         tx.update_invoice(&self.invoice, now).await?;
         let error = self.invoice.last_code.as_ref().map(|code| {
             format!("attempt {}: {code} {}", self.invoice.attempts, self.invoice.last_message.as_deref().unwrap_or(""))
@@ -345,7 +368,7 @@ impl Run<'_> {
     async fn exhaust(mut self) -> Result<(), FlowError> {
         self.invoice.state = State::Exhausted;
         let now = self.app.now();
-        let mut tx = self.app.store.begin().await?;
+        let Some(mut tx) = self.write().await? else { return Ok(()) };
         tx.update_invoice(&self.invoice, now).await?;
         let matter = Raise::about_payment(
             "invoice.exhausted",
@@ -367,7 +390,7 @@ impl Run<'_> {
     async fn hold(mut self, code: &'static str, why: String) -> Result<(), FlowError> {
         self.invoice.state = State::Held;
         let now = self.app.now();
-        let mut tx = self.app.store.begin().await?;
+        let Some(mut tx) = self.write().await? else { return Ok(()) };
         tx.update_invoice(&self.invoice, now).await?;
         let matter = Raise::about_payment(code, alert_key(&self.invoice), &self.payment, why);
         raise(self.app, &mut tx, matter).await?;

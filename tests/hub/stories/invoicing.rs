@@ -360,3 +360,62 @@ on_both!(a_call_without_an_answer_is_looked_into_before_it_is_repeated, async |e
     stage.expect_paid_and_invoiced(&payment).await;
     assert_eq!((stage.invoices().await, stage.invoice(&payment).await.expect("an invoice").attempts), (1, 2));
 });
+
+// F33, R-5W-49: attached while a run of the job waits for an answer before its send; that run sends nothing any more.
+on_both!(a_document_attached_during_a_run_stops_the_run, async |engine: Engine| {
+    for call in ["invoices/find", "contractors/"] {
+        let (stage, gate) = Stage::gated(engine).await;
+        let payment = stage.paid("17/2026", json!({})).await;
+        gate.hold(call);
+        let meanwhile = async {
+            gate.reached().await;
+            stage.attach(&payment).await.unwrap();
+            gate.open();
+        };
+        tokio::join!(stage.hub.run_jobs(), meanwhile);
+        let invoice = stage.invoice(&payment).await.expect("an invoice");
+        assert_eq!((invoice.state, invoice.number.as_deref()), (State::ByHand, Some("FV 1/2026")), "{call}");
+        stage.let_pass(86_400, 3600).await;
+        assert_eq!((stage.invoices().await, stage.alerts().await.len()), (0, 0), "{call}");
+        assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::ByHand, "{call}");
+    }
+});
+
+// The same when its answer is a failure: it would have written over what the expert did.
+on_both!(a_failure_after_an_attachment_changes_nothing, async |engine: Engine| {
+    let (stage, gate) = Stage::gated(engine).await;
+    let payment = stage.paid("17/2026", json!({"find_fails": 1})).await;
+    gate.hold("invoices/find");
+    let meanwhile = async {
+        gate.reached().await;
+        stage.attach(&payment).await.unwrap();
+        gate.open();
+    };
+    tokio::join!(stage.hub.run_jobs(), meanwhile);
+    stage.let_pass(3600, 300).await;
+    let invoice = stage.invoice(&payment).await.expect("an invoice");
+    assert_eq!((invoice.state, invoice.attempts, stage.invoices().await), (State::ByHand, 0, 0));
+});
+
+// F32: issued again while a run of the generation before waits for an answer; the new generation is not written over.
+on_both!(issuing_again_during_a_run_begins_anew, async |engine: Engine| {
+    let (stage, gate) = Stage::gated(engine).await;
+    let payment = stage.paid("17/2026", json!({})).await;
+    gate.hold("invoices/find");
+    let meanwhile = async {
+        gate.reached().await;
+        // As a person's work elsewhere leaves it.
+        let mut invoice = stage.invoice(&payment).await.expect("an invoice");
+        invoice.state = State::Held;
+        let mut tx = stage.hub.tx().await;
+        tx.update_invoice(&invoice, stage.hub.app.now()).await.unwrap();
+        tx.commit().await.unwrap();
+        stage.reissue(&payment).await.unwrap();
+        gate.open();
+    };
+    tokio::join!(stage.hub.run_jobs(), meanwhile);
+    stage.let_pass(60, 60).await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    let invoice = stage.invoice(&payment).await.expect("an invoice");
+    assert_eq!((invoice.generation, invoice.attempts, stage.invoices().await), (2, 1, 1));
+});

@@ -1,8 +1,9 @@
 //! A hub with the simulated gateways and the simulated invoicing API beside it, each reached over HTTP. Deliveries are
 //! carried when the story says so.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use grosz::app::App;
 use grosz::clock::at;
 use grosz::config::Config;
 use grosz::domain::invoice::{Cell, CellFacts, State, cell};
@@ -17,9 +18,10 @@ use grosz::store::{
     ProviderAccount, Refund, StoredDelivery,
 };
 use grosz_providers::invoicer::{Buyer, InvoiceLine, TaxIdKind, Vat};
+use grosz_providers::wire::{Http, HttpError, HttpRequest, HttpResponse};
 use grosz_providers::{Checkout, Currency, Money, Redirect, Settings, registry};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::harness::{Answer, Engine, Hub, check_list};
 
@@ -42,6 +44,65 @@ impl Drop for Stage {
     }
 }
 
+/// Holds the next call to a path, before it goes out, until it is let through.
+#[derive(Default)]
+pub struct Gate {
+    path: Mutex<Option<String>>,
+    reached: Notify,
+    opened: Notify,
+}
+
+impl Gate {
+    /// Holds the next call whose address holds this text.
+    pub fn hold(&self, path: &str) {
+        *self.path.lock().expect("no panic before") = Some(path.to_owned());
+    }
+
+    /// Waits until the call is there.
+    pub async fn reached(&self) {
+        self.reached.notified().await;
+    }
+
+    /// Lets it through.
+    pub fn open(&self) {
+        self.opened.notify_one();
+    }
+
+    async fn pass(&self, url: &str) {
+        let is_held = {
+            let mut path = self.path.lock().expect("no panic before");
+            path.as_ref().is_some_and(|held| url.contains(held)) && path.take().is_some()
+        };
+        if is_held {
+            self.reached.notify_one();
+            self.opened.notified().await;
+        }
+    }
+}
+
+struct Gated {
+    inner: Arc<dyn Http>,
+    gate: Arc<Gate>,
+}
+
+#[async_trait::async_trait]
+impl Http for Gated {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        self.gate.pass(&request.url).await;
+        self.inner.send(request).await
+    }
+}
+
+/// No way out.
+struct Closed;
+
+#[async_trait::async_trait]
+impl Http for Closed {
+    async fn send(&self, _: HttpRequest) -> Result<HttpResponse, HttpError> {
+        Err(HttpError::NotSent("closed".into()))
+    }
+}
+
 /// One page of everything there is in a story.
 fn all() -> Page {
     Page { before: None, limit: 1000 }
@@ -53,7 +114,26 @@ impl Stage {
     }
 
     pub async fn set_with(engine: Engine, change: impl FnOnce(&mut Config)) -> Stage {
-        let hub = Hub::start_with(engine, change).await;
+        Stage::on(Hub::start_with(engine, change).await).await
+    }
+
+    /// With a gate in the hub's way to gateways and invoicing APIs.
+    pub async fn gated(engine: Engine) -> (Stage, Arc<Gate>) {
+        let gate = Arc::new(Gate::default());
+        let mine = Arc::clone(&gate);
+        let fit = move |app: &mut App| {
+            let inner = std::mem::replace(&mut app.http, Arc::new(Closed));
+            app.http = Arc::new(Gated { inner, gate: mine });
+        };
+        (Stage::fitted(engine, fit).await, gate)
+    }
+
+    /// With parts of the hub that the story changes.
+    pub async fn fitted(engine: Engine, fit: impl FnOnce(&mut App)) -> Stage {
+        Stage::on(Hub::build(engine, |_| {}, fit).await).await
+    }
+
+    async fn on(hub: Hub) -> Stage {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let twins = format!("http://{}", listener.local_addr().expect("its address"));
         let host = Arc::new(Host::beside(Arc::clone(&hub.app), twins.clone()));
