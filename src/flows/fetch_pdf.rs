@@ -6,6 +6,7 @@ use grosz_providers::{Cx, registry, sign};
 use serde_json::json;
 
 use super::FlowError;
+use super::issue_invoice::tell_differences;
 use super::notify::{Raise, message_id, queue_notice, raise};
 use super::tell_client::tell;
 use crate::app::App;
@@ -21,7 +22,7 @@ use crate::store::{InvoiceRow, Job, Notice, Payment, Tx};
 /// The database; the job runs again.
 pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     let mut tx = app.store.read().await?;
-    let Some(mut invoice) = tx.invoice_for_read(&job.merchant_id, &job.subject).await? else {
+    let Some(invoice) = tx.invoice_for_read(&job.merchant_id, &job.subject).await? else {
         return jobs::finish(app, job).await;
     };
     let account = tx.invoicing_account(&job.merchant_id, &invoice.invoicing_account_id).await?;
@@ -43,19 +44,28 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     if document.ksef == Ksef::Rejected {
         let why = "the national system rejected the invoice: it was not issued in law, and the payer is not given it";
         let key = format!("invoice.ksef:{}", invoice.id);
-        let mut tx = app.store.begin().await?;
+        let Some((mut tx, mut invoice)) = still_issued(app, job).await? else { return Ok(()) };
         invoice.state = State::Held;
         invoice.document = Some(document);
         tx.update_invoice(&invoice, app.now()).await?;
         raise(app, &mut tx, Raise::about_payment("invoice.ksef", key, &payment, why.into())).await?;
         return jobs::settle(app, tx, job, End::Done).await;
     }
+    if !document.differences.is_empty() {
+        // Corrected there since, or not told at the issue: the payer is not given what was not ordered.
+        let Some((mut tx, mut invoice)) = still_issued(app, job).await? else { return Ok(()) };
+        tell_differences(app, &mut tx, &invoice.id, &payment, &document).await?;
+        invoice.state = State::IssuedDiffers;
+        invoice.document = Some(document);
+        tx.update_invoice(&invoice, app.now()).await?;
+        return jobs::settle(app, tx, job, End::Done).await;
+    }
     match invoicer.fetch_pdf(&cx, &document).await {
         Ok(Some(pdf)) => {
+            let Some((mut tx, mut invoice)) = still_issued(app, job).await? else { return Ok(()) };
             invoice.number = Some(document.number.clone()).filter(|n| !n.is_empty()).or(invoice.number);
             invoice.document = Some(document);
             let now = app.now();
-            let mut tx = app.store.begin().await?;
             tx.update_invoice(&invoice, now).await?;
             tx.store_pdf(&invoice.merchant_id, &invoice.id, &pdf, &sign::sha256_hex(&pdf), now).await?;
             let data = json!({"id": invoice.id, "payment": payment.id, "number": invoice.number});
@@ -65,6 +75,18 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
         }
         Ok(None) => later(app, job, &invoice, &payment, None).await,
         Err(failure) => later(app, job, &invoice, &payment, Some(failure.to_string())).await,
+    }
+}
+
+/// Begins a transaction with the invoice locked, if it still waits for its document; else the job ends.
+async fn still_issued(app: &App, job: &Job) -> Result<Option<(Tx, InvoiceRow)>, FlowError> {
+    let mut tx = app.store.begin().await?;
+    match tx.invoice_for_update(&job.merchant_id, &job.subject).await? {
+        Some(invoice) if invoice.state == State::Issued => Ok(Some((tx, invoice))),
+        _ => {
+            jobs::settle(app, tx, job, End::Done).await?;
+            Ok(None)
+        }
     }
 }
 

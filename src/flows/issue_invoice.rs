@@ -200,7 +200,11 @@ impl Run<'_> {
     async fn conclude(mut self, found: Found) -> Result<(), FlowError> {
         let now = self.app.now();
         match found {
-            Found::One(document) => self.issued(document).await,
+            // A look-up tells too little to compare by; what cannot be read is not concluded upon.
+            Found::One(row) => match self.invoicer.get(&self.cx(), &row.id, &self.invoice.order).await {
+                Ok(document) => self.issued(document).await,
+                Err(failure) => self.no_answer(failure).await,
+            },
             Found::Many(documents) => {
                 let numbers = documents.iter().map(|d| d.number.as_str()).collect::<Vec<_>>().join(", ");
                 let why = format!("the invoicing system holds more than one document with this key: {numbers}");
@@ -215,11 +219,7 @@ impl Run<'_> {
                 self.keep(&document);
                 self.hold("invoice.conflict", why).await
             }
-            Found::Failed(failure) => {
-                self.invoice.clean_looks = 0;
-                self.remember(&failure);
-                self.look_again(Some(format!("the look-up gave no answer: {failure}"))).await
-            }
+            Found::Failed(failure) => self.no_answer(failure).await,
             Found::None => {
                 self.invoice.clean_looks += 1;
                 let since = self.invoice.unknown_since.unwrap_or(now);
@@ -233,6 +233,13 @@ impl Run<'_> {
                 self.look_again(None).await
             }
         }
+    }
+
+    /// A look-up that failed: nothing is concluded from it.
+    async fn no_answer(mut self, failure: InvoiceFailure) -> Result<(), FlowError> {
+        self.invoice.clean_looks = 0;
+        self.remember(&failure);
+        self.look_again(Some(format!("the look-up gave no answer: {failure}"))).await
     }
 
     async fn look_again(mut self, error: Option<String>) -> Result<(), FlowError> {
@@ -277,10 +284,7 @@ impl Run<'_> {
         }
         tx.resolve_alert_by_key(&self.invoice.merchant_id, &alert_key(&self.invoice), now).await?;
         if differs {
-            let why = format!("the invoice was issued, but not as ordered: {}", document.differences.join("; "));
-            let key = format!("invoice.issued_differs:{}", self.invoice.id);
-            let matter = Raise::about_payment("invoice.issued_differs", key, &self.payment, why);
-            raise(app, &mut tx, matter).await?;
+            tell_differences(app, &mut tx, &self.invoice.id, &self.payment, &document).await?;
         } else {
             let job = app.ids.make("job");
             tx.enqueue(&self.invoice.merchant_id, &job, JobKind::FetchPdf, &self.invoice.id, now, now).await?;
@@ -447,6 +451,22 @@ impl Run<'_> {
         tx.commit().await?;
         Ok(())
     }
+}
+
+/// Tells a person that a document exists that is not the one that was ordered.
+///
+/// # Errors
+/// The database.
+pub(super) async fn tell_differences(
+    app: &App,
+    tx: &mut Tx,
+    invoice: &str,
+    payment: &Payment,
+    document: &Document,
+) -> Result<(), FlowError> {
+    let why = format!("the invoice was issued, but not as ordered: {}", document.differences.join("; "));
+    let key = format!("invoice.issued_differs:{invoice}");
+    raise(app, tx, Raise::about_payment("invoice.issued_differs", key, payment, why)).await
 }
 
 /// Why every attempt failed, in words that an expert can act on.

@@ -44,11 +44,16 @@ const FAULTS: &[(&str, &str)] = &[
     ("ok_without_record", "invoices/add issues the invoice and answers OK without naming it"),
     ("wrong_total", "invoices/add issues an invoice whose total is 0.01 too low"),
     ("key_lost", "invoices/add issues the invoice without its id_external"),
+    ("wrong_rate", "invoices/add issues the invoice with 8 % VAT on every line"),
+    ("wrong_buyer", "invoices/add issues the invoice to another buyer"),
     ("error_in_200", "invoices/add refuses the buyer's data inside HTTP 200"),
     ("ksef_authorisation", "invoices/add refuses because the user has no authorisation in KSeF"),
     ("find_lags", "invoices/find does not show invoices of the last hour"),
     ("find_fails", "invoices/find answers FATAL"),
     ("filter_ignored", "invoices/find ignores its conditions"),
+    ("get_fails", "invoices/get answers FATAL"),
+    ("vanished", "invoices/get answers NOT FOUND"),
+    ("changed_later", "invoices/get shows another buyer than the one it was issued to"),
     ("ksef_pending", "invoices/get shows no KSeF number yet, and the printed document is a confirmation"),
     ("pdf_cut", "invoices/download sends half a document"),
     ("auth", "every call answers AUTH"),
@@ -123,10 +128,7 @@ fn route(company: &mut Company, request: &TwinRequest) -> TwinAnswer {
     match parts.as_slice() {
         ["invoices", "add"] => add_invoice(company, &body, request),
         ["invoices", "find"] => find_invoices(company, &body, request),
-        ["invoices", "get", id] => match company.invoice(id) {
-            Some(invoice) => listed("invoices", "invoice", [invoice.shown(request.faults.on("ksef_pending"))]),
-            None => status("NOT FOUND"),
-        },
+        ["invoices", "get", id] => get_invoice(company, id, request),
         ["invoices", "download", id] => download(company, id, request),
         ["contractors", "add"] => match company.add_card(&record(&body, "contractors", "contractor"), request.now) {
             Ok(card) => listed("contractors", "contractor", [card]),
@@ -169,6 +171,15 @@ fn add_invoice(company: &mut Company, body: &Value, request: &TwinRequest) -> Tw
         books::hang_error(&mut wanted, "contractor", "zip", "Pole nie może być puste");
         return refusal("invoices", "invoice", wanted);
     }
+    if on("wrong_rate") {
+        books::charge(&mut wanted, "8");
+    }
+    if on("wrong_buyer") {
+        let other = json!({"name": "Ktoś Inny", "nip": "5252525252", "zip": "00-002", "city": "Warszawa"});
+        if let (Ok(card), Some(members)) = (company.add_card(&other, request.now), wanted.as_object_mut()) {
+            members.insert("contractor".into(), json!({"id": card.get("id")}));
+        }
+    }
     let issued = match company.issue(wanted, request.now, on("wrong_total"), on("key_lost")) {
         Ok(invoice) => invoice,
         Err(refused) => return refusal("invoices", "invoice", refused),
@@ -180,6 +191,19 @@ fn add_invoice(company: &mut Company, body: &Value, request: &TwinRequest) -> Tw
         () if on("ok_without_record") => status("OK"),
         () => listed("invoices", "invoice", [issued]),
     }
+}
+
+fn get_invoice(company: &Company, id: &str, request: &TwinRequest) -> TwinAnswer {
+    let on = |fault: &str| request.faults.on(fault);
+    if on("get_fails") {
+        return status("FATAL");
+    }
+    let Some(invoice) = company.invoice(id).filter(|_| !on("vanished")) else { return status("NOT FOUND") };
+    let mut shown = invoice.shown(on("ksef_pending"));
+    if let Some(name) = shown.pointer_mut("/contractor_detail/name").filter(|_| on("changed_later")) {
+        *name = "Ktoś Inny".into();
+    }
+    listed("invoices", "invoice", [shown])
 }
 
 fn find_invoices(company: &Company, body: &Value, request: &TwinRequest) -> TwinAnswer {

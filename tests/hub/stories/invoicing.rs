@@ -419,3 +419,41 @@ on_both!(issuing_again_during_a_run_begins_anew, async |engine: Engine| {
     let invoice = stage.invoice(&payment).await.expect("an invoice");
     assert_eq!((invoice.generation, invoice.attempts, stage.invoices().await), (2, 1, 1));
 });
+
+// A document that a look-up finds is held against the order like one whose answer came in time.
+on_both!(an_invoice_found_later_is_compared_as_a_whole, async |engine: Engine| {
+    for fault in ["wrong_rate", "wrong_buyer"] {
+        let stage = Stage::set(engine).await;
+        let payment = stage.paid("17/2026", json!({"cut_after_work": 1, fault: 1})).await;
+        stage.hub.run_jobs().await;
+        stage.let_pass(600, 5).await;
+        assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::IssuedDiffers, "{fault}");
+        assert_eq!(stage.alerts().await, ["invoice.issued_differs"], "{fault}");
+        assert_eq!((stage.cell(&payment).await, stage.invoices().await, stage.hub.mails().len()), (Cell::Empty, 1, 1));
+    }
+});
+
+// What cannot be read cannot be compared: nothing is concluded, nothing made again.
+on_both!(an_invoice_found_that_cannot_be_read_stays_unknown, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.paid("17/2026", json!({"cut_after_work": 1, "get_fails": 1_000_000})).await;
+    stage.hub.run_jobs().await;
+    stage.let_pass(3600, 30).await;
+    assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::Unknown);
+    stage.dial(json!({"wfirma": {}})).await;
+    stage.let_pass(1200, 60).await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    assert_eq!(stage.invoices().await, 1);
+});
+
+// What differs only when the printed document is fetched is shown to a person, too, and not handed out.
+on_both!(a_difference_seen_with_the_pdf_is_told, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.paid("17/2026", json!({"changed_later": 1_000_000})).await;
+    stage.hub.run_jobs().await;
+    stage.let_pass(3600, 60).await;
+    let invoice = stage.invoice(&payment).await.expect("an invoice");
+    assert_eq!((invoice.state, invoice.pdf_sha256), (State::IssuedDiffers, None));
+    assert_eq!(stage.alerts().await, ["invoice.issued_differs"]);
+    assert_eq!((stage.cell(&payment).await, stage.notices("invoice.issued_differs").await.len()), (Cell::Empty, 1));
+});

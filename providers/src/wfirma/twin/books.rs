@@ -292,6 +292,16 @@ fn lines(given: &Value, currency: Currency) -> Vec<Line> {
         .collect()
 }
 
+/// Puts another rate on every line.
+pub(super) fn charge(wanted: &mut Value, code: &str) {
+    let list = wanted.get_mut("invoicecontents").and_then(Value::as_object_mut);
+    for line in list.into_iter().flat_map(Map::values_mut) {
+        if let Some(line) = line.get_mut("invoicecontent") {
+            set(line, &[("vat", code.to_owned())]);
+        }
+    }
+}
+
 /// Hangs an error on a record, or on its member `node`.
 pub(super) fn hang_error(record: &mut Value, node: &str, name: &str, message: &str) {
     let target = match (node, record.as_object_mut()) {
