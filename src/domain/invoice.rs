@@ -83,6 +83,44 @@ pub fn cell(facts: CellFacts) -> Cell {
     }
 }
 
+/// How the pause of an account begins whose credentials are refused already when it is asked something.
+pub const REFUSES_US: &str = "refuses us: ";
+
+/// How the pause of an account begins that answers questions and refuses to issue.
+pub const REFUSES_TO_ISSUE: &str = "refuses to issue: ";
+
+/// A verdict that is late by so much, microseconds, is not waited for: whoever was to give it is gone.
+const FORGOTTEN: i64 = 3_600_000_000;
+
+/// Whether an invoicing account rests, and what ends that (ADR 0041).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// It works.
+    None,
+    /// Until this instant, microseconds; then one invoice goes ahead.
+    Until(i64),
+    /// Until a probe says that its credentials are taken.
+    Probe,
+    /// Until a probe lets one invoice go ahead: that reading works does not show that writing does.
+    Issue,
+    /// One invoice may go ahead; how it fares decides for the others.
+    Trial,
+}
+
+/// Reads an account's pause.
+pub fn rest(paused_until: Option<i64>, reason: Option<&str>, now: i64) -> Rest {
+    let begins = |words: &str| reason.is_some_and(|reason| reason.starts_with(words));
+    match paused_until {
+        None if begins(REFUSES_TO_ISSUE) => Rest::Trial,
+        Some(until) if until < now - FORGOTTEN => Rest::Trial,
+        _ if begins(REFUSES_TO_ISSUE) => Rest::Issue,
+        _ if begins(REFUSES_US) => Rest::Probe,
+        Some(until) if until > now => Rest::Until(until),
+        Some(_) => Rest::Trial,
+        None => Rest::None,
+    }
+}
+
 /// What follows a failed attempt to issue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterFailure {
@@ -141,6 +179,29 @@ mod tests {
         let shown =
             CellFacts { status: Completed, reason: None, invoice: None, has_pdf: false, shown_attachment: true };
         assert_eq!(cell(shown), Cell::Download);
+    }
+
+    #[test]
+    fn an_account_rests_until_what_stopped_it_is_over() {
+        let refused = format!("{REFUSES_US}AUTH");
+        let cannot_issue = format!("{REFUSES_TO_ISSUE}ERROR");
+        for (until, reason, expect) in [
+            (None, None, Rest::None),
+            (Some(11), Some("OUT OF SERVICE"), Rest::Until(11)),
+            (Some(10), Some("OUT OF SERVICE"), Rest::Trial),
+            (None, Some("OUT OF SERVICE"), Rest::None),
+            // A verdict is waited for, whatever the hour.
+            (Some(11), Some(&*refused), Rest::Probe),
+            (Some(9), Some(&*refused), Rest::Probe),
+            (Some(11), Some(&*cannot_issue), Rest::Issue),
+            (Some(9), Some(&*cannot_issue), Rest::Issue),
+            (None, Some(&*cannot_issue), Rest::Trial),
+        ] {
+            assert_eq!(rest(until, reason, 10), expect, "{until:?} {reason:?}");
+        }
+        for reason in [&*refused, &*cannot_issue] {
+            assert_eq!(rest(Some(10), Some(reason), 11 + FORGOTTEN), Rest::Trial, "nobody probes any more");
+        }
     }
 
     // R-5W-43, R-5W-47

@@ -3,25 +3,38 @@
 //! The invoicing APIs have no idempotency key, so the care is ours: look before every send, a durable `sending` mark
 //! before the first byte leaves, and after an unknown outcome only look-ups until it is settled. Three attempts; the
 //! third failure opens an alert and tells the case's expert. A look-up is not an attempt.
+//!
+//! One call at a time goes to an account. The others wait, and whoever ends wakes the oldest; nobody asks by the clock
+//! whether it is his turn. An account that rests lets one invoice go ahead when the rest is over (ADR 0041).
 //! Must not know: which gateway took the money, which API issues.
 
 use grosz_providers::invoicer::{Document, FailureClass, Found, InvoiceFailure, Ksef, day_in};
 use grosz_providers::{Cx, Invoicer, Settings, registry, sign};
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::FlowError;
 use super::notify::{OwnLetter, Raise, invoice_failed_line, raise, raise_with};
-use super::order_invoice::alert_key;
+use super::order_invoice::{alert_key, unreached_key};
 use super::tell_client::{jitter, tell};
 use crate::app::App;
 use crate::clock::{at, seconds};
 use crate::config::wait_s;
-use crate::domain::invoice::{AfterFailure, State, after_failure};
+use crate::domain::invoice::{AfterFailure, REFUSES_TO_ISSUE, REFUSES_US, Rest, State, after_failure, rest};
 use crate::jobs::{self, End};
-use crate::store::{InvoiceRow, InvoicingAccount, Job, JobKind, Payment, Tx};
+use crate::store::{InvoiceRow, InvoicingAccount, IssueQueue, Job, JobKind, Payment, Tx};
 
 /// So many failures of an account in a row, whosever invoices they are, and it is paused for new work.
 const BREAKS_AT: i64 = 6;
+
+/// The last word of a job that waits until it is woken.
+const WAITS: &str = "waits for its turn";
+
+/// So long it waits at most, seconds, should whoever was to wake it have died.
+const WAITS_AT_MOST: i64 = 900;
+
+/// The same for an invoice that was begun.
+const WAITS_ON_AT_MOST: i64 = 60;
 
 /// Everything one run works with.
 struct Run<'a> {
@@ -34,6 +47,21 @@ struct Run<'a> {
     settings: Settings,
     /// State and generation as this run left them in the row. When they are others there, somebody decided meanwhile.
     left: (State, i64),
+    /// It went ahead of the others, to show whether the account works again.
+    is_trial: bool,
+    /// A pause that was asked for during this run: nothing more before this instant, microseconds.
+    not_before: i64,
+    /// Held until the run ends.
+    _slot: OwnedSemaphorePermit,
+}
+
+/// What was asked of an account that refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// A look-up.
+    ToTell,
+    /// An invoice or the buyer's card.
+    ToIssue,
 }
 
 /// The job.
@@ -41,34 +69,85 @@ struct Run<'a> {
 /// # Errors
 /// The database; the job runs again and finds its `sending` mark, if it got that far.
 pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
+    let Some(run) = take_turn(app, job).await? else { return Ok(()) };
+    let account = run.account.id.clone();
+    let done = match run.invoice.state {
+        State::Unknown => run.reconcile().await,
+        _ => run.issue().await,
+    };
+    wake_next(app, &job.merchant_id, &account).await?;
+    done
+}
+
+/// Begins a run, if it is this invoice's turn; else its job is put back or ended.
+async fn take_turn<'a>(app: &'a App, job: &'a Job) -> Result<Option<Run<'a>>, FlowError> {
     let mut tx = app.store.begin().await?;
     if !tx.still_owns(job).await? {
-        return Ok(tx.rollback().await?);
+        tx.rollback().await?;
+        return Ok(None);
     }
     let Some(mut invoice) = tx.invoice_for_update(&job.merchant_id, &job.subject).await? else {
-        return jobs::settle(app, tx, job, End::Done).await;
+        jobs::settle(app, tx, job, End::Done).await?;
+        return Ok(None);
     };
     if !invoice.state.is_open() {
-        return jobs::settle(app, tx, job, End::Done).await;
+        jobs::settle(app, tx, job, End::Done).await?;
+        // It may have been woken: then the next one is.
+        wake_next(app, &job.merchant_id, &invoice.invoicing_account_id).await?;
+        return Ok(None);
     }
     let account = tx.invoicing_account(&job.merchant_id, &invoice.invoicing_account_id).await?;
     let payment = tx.payment(&job.merchant_id, &invoice.payment_id).await?;
     let (Some(account), Some(payment)) = (account, payment) else {
-        return jobs::settle(app, tx, job, End::Failed { error: "account or payment is gone".into() }).await;
+        jobs::settle(app, tx, job, End::Failed { error: "account or payment is gone".into() }).await?;
+        return Ok(None);
     };
-    // An invoice that began its attempts goes on with them; others wait until the account works again.
-    let pause = account.paused_until.filter(|until| *until > app.now() && invoice.attempts == 0);
-    if let Some(until) = pause {
-        return jobs::settle(app, tx, job, End::Again { at: until, error: account.pause_reason }).await;
+    let now = app.now();
+    let has_begun = invoice.attempts > 0 || invoice.state != State::Queued;
+    let rests = rest(account.paused_until, account.pause_reason.as_deref(), now);
+    // One that was begun goes on with its attempts and look-ups when the time of the pause is over; others wait until
+    // the account works again.
+    if has_begun && !has_waited_too_long(app, &invoice) {
+        if let Some(until) = account.paused_until.filter(|until| *until > now) {
+            let error = Some("the account rests".to_owned());
+            jobs::settle(app, tx, job, End::Again { at: until, error }).await?;
+            return Ok(None);
+        }
+    } else if !has_begun && matches!(rests, Rest::Until(_) | Rest::Probe | Rest::Issue) {
+        jobs::settle(app, tx, job, waiting(now, WAITS_AT_MOST)).await?;
+        wake_next(app, &job.merchant_id, &account.id).await?;
+        return Ok(None);
     }
-    // Numbering is serial at the other side: one call at a time for an account, the next one a moment later.
-    let Some(_slot) = app.invoicing_slots.take(&account.id, app.config.invoicing_concurrency) else {
-        return jobs::settle(app, tx, job, End::Again { at: app.now() + seconds(1) / 4, error: None }).await;
+    // Numbering is serial at the other side: one call at a time for an account.
+    let Some(slot) = app.invoicing_slots.take(&account.id, app.config.invoicing_concurrency) else {
+        let at_most = if has_begun { WAITS_ON_AT_MOST } else { WAITS_AT_MOST };
+        jobs::settle(app, tx, job, waiting(now, at_most)).await?;
+        return Ok(None);
     };
+    if !has_begun {
+        let older = IssueQueue {
+            merchant_id: &job.merchant_id,
+            account_id: &account.id,
+            before: Some(&invoice.id),
+            mark: WAITS,
+            after: i64::MIN,
+            due: now,
+        };
+        if let Some(older) = tx.next_to_issue(&older).await? {
+            tx.hasten(&job.merchant_id, JobKind::IssueInvoice, &older, now).await?;
+            jobs::settle(app, tx, job, waiting(now, WAITS_AT_MOST)).await?;
+            return Ok(None);
+        }
+    }
+    let is_trial = !has_begun && rests == Rest::Trial;
+    if is_trial && !tx.begin_trial(&job.merchant_id, &account.id, now, now + seconds(app.config.job_lease_s)).await? {
+        jobs::settle(app, tx, job, waiting(now, WAITS_AT_MOST)).await?;
+        return Ok(None);
+    }
     if invoice.state == State::Sending {
         // The mark of a run that died: the send may have arrived.
         become_unknown(app, &mut invoice);
-        tx.update_invoice(&invoice, app.now()).await?;
+        tx.update_invoice(&invoice, now).await?;
     }
     tx.commit().await?;
 
@@ -76,11 +155,48 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
         .ok_or_else(|| FlowError::Internal(format!("{} is not known to this program", account.invoicer)))?;
     let settings = app.invoicing_settings(&account)?;
     let left = (invoice.state, invoice.generation);
-    let run = Run { app, job, invoice, payment, account, invoicer, settings, left };
-    match run.invoice.state {
-        State::Unknown => run.reconcile().await,
-        _ => run.issue().await,
+    let (not_before, _slot) = (now, slot);
+    Ok(Some(Run { app, job, invoice, payment, account, invoicer, settings, left, is_trial, not_before, _slot }))
+}
+
+/// Puts a job back until it is woken.
+fn waiting(now: i64, at_most: i64) -> End {
+    End::Again { at: now + seconds(at_most), error: Some(WAITS.into()) }
+}
+
+/// The time is up in which an answer about this invoice had to be had.
+fn has_waited_too_long(app: &App, invoice: &InvoiceRow) -> bool {
+    let since = invoice.unknown_since.unwrap_or(app.now());
+    app.now() - since > seconds(app.config.invoice_unknown_limit_s)
+}
+
+/// Brings the oldest invoice forward that waits for its turn at an account: to now, or to the end of the account's rest.
+/// While a verdict is waited for nobody is woken; the probe does that.
+///
+/// # Errors
+/// The database. Then they wait for the next one that is issued, or for their time.
+pub(super) async fn wake_next(app: &App, merchant: &str, account: &str) -> Result<(), FlowError> {
+    let now = app.now();
+    let mut tx = app.store.read().await?;
+    let Some(row) = tx.invoicing_account(merchant, account).await? else { return Ok(()) };
+    let (at, after) = match rest(row.paused_until, row.pause_reason.as_deref(), now) {
+        // One that was woken already is on its way.
+        Rest::None => (now, now),
+        Rest::Trial => (now, i64::MIN),
+        Rest::Until(until) => (until, i64::MIN),
+        Rest::Probe | Rest::Issue => return Ok(()),
+    };
+    let queue =
+        IssueQueue { merchant_id: merchant, account_id: account, before: None, mark: WAITS, after, due: i64::MIN };
+    let next = tx.next_to_issue(&queue).await?;
+    drop(tx);
+    if let Some(next) = next {
+        let mut tx = app.store.begin().await?;
+        tx.hasten(merchant, JobKind::IssueInvoice, &next, at).await?;
+        tx.commit().await?;
+        app.job_bell.notify_one();
     }
+    Ok(())
 }
 
 fn become_unknown(app: &App, invoice: &mut InvoiceRow) {
@@ -98,12 +214,14 @@ impl Run<'_> {
         self.invoice.order.first_sent_on = self.invoice.first_sent_at.map(|t| day_in(zone, at(t)));
         if let Err(failure) = self.invoicer.check_order(&self.settings, &self.invoice.order) {
             // Sending what is known to be refused three times helps nobody: the expert hears at once.
-            return self.failed_before_sending(failure, true).await;
+            self.invoice.attempts += 1;
+            self.remember(&failure);
+            return self.exhaust().await;
         }
         match self.look().await {
             Found::None => {}
             Found::Failed(failure) if self.invoice.first_sent_at.is_none() => {
-                return self.failed_before_sending(failure, false).await;
+                return self.nothing_asked_yet(failure).await;
             }
             other => return self.conclude(other).await,
         }
@@ -119,7 +237,14 @@ impl Run<'_> {
         };
         let buyer = match buyer {
             Ok(buyer) => buyer,
-            Err(failure) => return self.failed_before_sending(failure, false).await,
+            // Without an answer nothing was refused.
+            Err(failure) if matches!(failure.class, FailureClass::Retryable | FailureClass::Unknown) => {
+                return self.nothing_asked_yet(failure).await;
+            }
+            Err(failure) => {
+                self.invoice.attempts += 1;
+                return self.refused(failure).await;
+            }
         };
         if !self.mark_sending(&buyer_key, &buyer).await? {
             return Ok(());
@@ -131,7 +256,7 @@ impl Run<'_> {
         }
         let created = self.invoicer.create(&self.cx(), &buyer, &self.invoice.order).await;
         match created {
-            Ok(document) => self.issued(document).await,
+            Ok(document) => self.issued(document, Asked::ToIssue).await,
             Err(failure) if failure.class == FailureClass::Unknown => self.unknown(failure).await,
             Err(failure) => self.refused(failure).await,
         }
@@ -181,6 +306,7 @@ impl Run<'_> {
         self.invoice.attempts += 1;
         self.invoice.sending_since = Some(now);
         self.invoice.first_sent_at.get_or_insert(now);
+        self.is_reached(&mut tx).await?;
         self.invoice.buyer_ref = Some(buyer.to_owned());
         tx.put_buyer_ref(&self.invoice.merchant_id, &self.account.id, buyer_key, buyer).await?;
         tx.update_invoice(&self.invoice, now).await?;
@@ -202,7 +328,7 @@ impl Run<'_> {
         match found {
             // A look-up tells too little to compare by; what cannot be read is not concluded upon.
             Found::One(row) => match self.invoicer.get(&self.cx(), &row.id, &self.invoice.order).await {
-                Ok(document) => self.issued(document).await,
+                Ok(document) => self.issued(document, Asked::ToTell).await,
                 Err(failure) => self.no_answer(failure).await,
             },
             Found::Many(documents) => {
@@ -230,7 +356,7 @@ impl Run<'_> {
                     self.invoice.unknown_since = None;
                     return self.after(FailureClass::Retryable, since).await;
                 }
-                self.look_again(None).await
+                self.look_again("not found so far".into()).await
             }
         }
     }
@@ -239,49 +365,53 @@ impl Run<'_> {
     async fn no_answer(mut self, failure: InvoiceFailure) -> Result<(), FlowError> {
         self.invoice.clean_looks = 0;
         self.remember(&failure);
-        self.look_again(Some(format!("the look-up gave no answer: {failure}"))).await
+        if failure.class == FailureClass::Config || failure.account_wide {
+            self.mind_account(&failure, Asked::ToTell).await?;
+        }
+        self.look_again(format!("the look-up gave no answer: {failure}")).await
     }
 
-    async fn look_again(mut self, error: Option<String>) -> Result<(), FlowError> {
+    async fn look_again(mut self, error: String) -> Result<(), FlowError> {
         let now = self.app.now();
         if self.invoice.state != State::Unknown {
             become_unknown(self.app, &mut self.invoice);
         }
-        let since = self.invoice.unknown_since.unwrap_or(now);
-        if now - since > seconds(self.app.config.invoice_unknown_limit_s) {
+        if has_waited_too_long(self.app, &self.invoice) {
             return self.hold("invoice.unknown", "whether the invoice was issued cannot be found out".into()).await;
         }
+        let due = self.next_look();
+        let Some(mut tx) = self.write().await? else { return Ok(()) };
+        tx.update_invoice(&self.invoice, now).await?;
+        jobs::settle(self.app, tx, self.job, End::Again { at: due, error: Some(error) }).await
+    }
+
+    /// When to look next: pauses widen with the time that passed, and the last one repeats.
+    fn next_look(&self) -> i64 {
+        let now = self.app.now();
+        let passed = (now - self.invoice.unknown_since.unwrap_or(now)) / 1_000_000;
         let looks = &self.app.config.invoice_looks_s;
-        let passed = (now - since) / 1_000_000;
-        // Pauses widen with the time that passed; the last one repeats.
         let mut sum = 0;
         let n = looks.iter().position(|wait| {
             sum += wait;
             sum > passed
         });
         let wait = n.and_then(|n| looks.get(n)).or(looks.last()).copied().unwrap_or(60).max(1);
-        let Some(mut tx) = self.write().await? else { return Ok(()) };
-        tx.update_invoice(&self.invoice, now).await?;
-        jobs::settle(self.app, tx, self.job, End::Again { at: now + seconds(wait), error }).await
+        self.not_before.max(now + seconds(wait))
     }
 
     /// The document exists: what was asked, or something else.
-    async fn issued(mut self, document: Document) -> Result<(), FlowError> {
+    async fn issued(mut self, document: Document, asked: Asked) -> Result<(), FlowError> {
         let app = self.app;
         let now = app.now();
         let differs = !document.differences.is_empty();
         self.keep(&document);
         self.invoice.state = if differs { State::IssuedDiffers } else { State::Issued };
         self.invoice.issued_at = Some(now);
-        self.invoice.unknown_since = None;
         self.invoice.sending_since = None;
         let Some(mut tx) = self.write().await? else { return Ok(()) };
+        self.is_reached(&mut tx).await?;
         tx.update_invoice(&self.invoice, now).await?;
-        if self.account.failures > 0 || self.account.paused_until.is_some() {
-            let merchant = &self.invoice.merchant_id;
-            tx.pause_invoicing_account(merchant, &self.account.id, None, None, 0).await?;
-            tx.resolve_alert_by_key(merchant, &format!("invoice.unreachable:{}", self.account.id), now).await?;
-        }
+        self.works(&mut tx, asked).await?;
         tx.resolve_alert_by_key(&self.invoice.merchant_id, &alert_key(&self.invoice), now).await?;
         if differs {
             tell_differences(app, &mut tx, &self.invoice.id, &self.payment, &document).await?;
@@ -316,15 +446,18 @@ impl Run<'_> {
     async fn unknown(mut self, failure: InvoiceFailure) -> Result<(), FlowError> {
         become_unknown(self.app, &mut self.invoice);
         self.remember(&failure);
+        if failure.account_wide {
+            self.mind_account(&failure, Asked::ToIssue).await?;
+        }
         let now = self.app.now();
-        let wait = wait_s(&self.app.config.invoice_looks_s, 0);
+        let due = self.not_before.max(now + seconds(wait_s(&self.app.config.invoice_looks_s, 0)));
         let Some(mut tx) = self.write().await? else { return Ok(()) };
         tx.update_invoice(&self.invoice, now).await?;
-        let end = End::Again { at: now + seconds(wait), error: Some(failure.to_string()) };
+        let end = End::Again { at: due, error: Some(failure.to_string()) };
         jobs::settle(self.app, tx, self.job, end).await
     }
 
-    /// The send was refused: surely not issued.
+    /// The send, or the buyer's card before it, was refused: surely not issued.
     async fn refused(mut self, failure: InvoiceFailure) -> Result<(), FlowError> {
         self.invoice.state = State::Queued;
         self.invoice.sending_since = None;
@@ -333,23 +466,56 @@ impl Run<'_> {
             self.invoice.buyer_ref = None;
         }
         self.remember(&failure);
-        self.mind_account(&failure).await?;
+        self.mind_account(&failure, Asked::ToIssue).await?;
+        if self.is_trial && failure.class == FailureClass::Config {
+            // It was sent ahead to find out just this, and waits on like the others.
+            self.invoice.attempts -= 1;
+            return self.wait_for_account().await;
+        }
         let now = self.app.now();
         self.after(failure.class, now).await
     }
 
-    /// An attempt that failed before its send. `hopeless`: our own check refused the data, no attempt can help.
-    async fn failed_before_sending(mut self, failure: InvoiceFailure, hopeless: bool) -> Result<(), FlowError> {
-        self.invoice.attempts += 1;
-        self.remember(&failure);
-        if hopeless {
-            return self.exhaust().await;
-        }
-        self.mind_account(&failure).await?;
-        // A look-up or a buyer's card that failed without an answer issued nothing.
-        let class = if failure.class == FailureClass::Unknown { FailureClass::Retryable } else { failure.class };
+    /// A search, or the buyer's card, that gave no answer before a send. Nothing was asked for, so it is no attempt
+    /// (R-5W-48): it is tried on, and a person hears when that lasts too long.
+    async fn nothing_asked_yet(mut self, failure: InvoiceFailure) -> Result<(), FlowError> {
         let now = self.app.now();
-        self.after(class, now).await
+        self.invoice.unknown_since.get_or_insert(now);
+        self.remember(&failure);
+        self.mind_account(&failure, Asked::ToTell).await?;
+        if failure.class == FailureClass::Config {
+            return self.wait_for_account().await;
+        }
+        let due = self.next_look();
+        let Some(mut tx) = self.write().await? else { return Ok(()) };
+        tx.update_invoice(&self.invoice, now).await?;
+        if has_waited_too_long(self.app, &self.invoice) {
+            let why = format!(
+                "the invoice was not asked for yet, because the invoicing system has not answered for {} hours: {failure}",
+                self.app.config.invoice_unknown_limit_s / 3600
+            );
+            let key = unreached_key(&self.invoice);
+            raise(self.app, &mut tx, Raise::about_payment("invoice.unreachable", key, &self.payment, why)).await?;
+        }
+        let error = Some(format!("nothing was asked for yet: {failure}"));
+        jobs::settle(self.app, tx, self.job, End::Again { at: due, error }).await
+    }
+
+    /// The account refuses: this invoice waits for the probe's verdict, like those that come after it.
+    async fn wait_for_account(self) -> Result<(), FlowError> {
+        let now = self.app.now();
+        let Some(mut tx) = self.write().await? else { return Ok(()) };
+        tx.update_invoice(&self.invoice, now).await?;
+        jobs::settle(self.app, tx, self.job, waiting(now, WAITS_AT_MOST)).await
+    }
+
+    /// The account could be asked about this invoice.
+    async fn is_reached(&mut self, tx: &mut Tx) -> Result<(), FlowError> {
+        if self.invoice.unknown_since.take().is_some() {
+            let (merchant, key) = (&self.invoice.merchant_id, unreached_key(&self.invoice));
+            tx.resolve_alert_by_key(merchant, &key, self.app.now()).await?;
+        }
+        Ok(())
     }
 
     /// Another attempt, or the end. `failed_at` is when the attempt that just ended failed.
@@ -359,12 +525,13 @@ impl Run<'_> {
             after_failure(class, self.invoice.attempts, &config.invoice_waits_s, config.invoice_stop_on_permanent);
         let AfterFailure::TryAgainIn(wait) = next else { return self.exhaust().await };
         let now = self.app.now();
-        let due = (failed_at + jitter(self.app, seconds(wait), config.invoice_jitter_percent)).max(now);
+        let due = failed_at + jitter(self.app, seconds(wait), config.invoice_jitter_percent);
+        let due = due.max(self.not_before).max(now);
         let Some(mut tx) = self.write().await? else { return Ok(()) };
         tx.update_invoice(&self.invoice, now).await?;
-        let error = self.invoice.last_code.as_ref().map(|code| {
-            format!("attempt {}: {code} {}", self.invoice.attempts, self.invoice.last_message.as_deref().unwrap_or(""))
-        });
+        let code = self.invoice.last_code.as_deref().unwrap_or("nothing was issued");
+        let message = self.invoice.last_message.as_deref().unwrap_or("");
+        let error = Some(format!("attempt {}: {code} {message}", self.invoice.attempts));
         jobs::settle(self.app, tx, self.job, End::Again { at: due, error }).await
     }
 
@@ -373,6 +540,7 @@ impl Run<'_> {
         self.invoice.state = State::Exhausted;
         let now = self.app.now();
         let Some(mut tx) = self.write().await? else { return Ok(()) };
+        self.is_reached(&mut tx).await?;
         tx.update_invoice(&self.invoice, now).await?;
         let matter = Raise::about_payment(
             "invoice.exhausted",
@@ -410,45 +578,81 @@ impl Run<'_> {
         self.invoice.last_fields = failure.fields.clone();
     }
 
-    /// A failure that concerns the whole account pauses it for other work; wrong credentials, and an account that fails
-    /// again and again, are told at once, once. Invoices that have begun their attempts go on with them (F34).
-    async fn mind_account(&self, failure: &InvoiceFailure) -> Result<(), FlowError> {
+    /// A failure that concerns the whole account pauses it for other work; refusals, and an account that fails again and
+    /// again, are told at once, once. The pause holds for this invoice, too, as far as its time goes (F34).
+    async fn mind_account(&mut self, failure: &InvoiceFailure, asked: Asked) -> Result<(), FlowError> {
         let app = self.app;
+        let now = app.now();
+        let own = failure.pause_s.map_or(0, |pause| now + seconds(i64::from(pause)));
+        self.not_before = self.not_before.max(own);
         let stops = failure.class == FailureClass::Config;
         let fails = failure.class == FailureClass::Retryable;
-        if !stops && !fails && !failure.account_wide {
-            return Ok(());
-        }
-        let now = app.now();
-        let failures = self.account.failures + 1;
-        let broken = fails && failures >= BREAKS_AT;
-        let asked = if failure.account_wide { i64::from(failure.pause_s.unwrap_or(30)) } else { 0 };
-        let asked = if broken { asked.max(30) } else { asked };
-        let doublings = if broken { failures - BREAKS_AT } else { failures - 1 };
-        let grown = asked.saturating_mul(1 << doublings.clamp(0, 5));
-        let pause = if stops { app.config.invoicing_probe_s } else { grown.clamp(0, 900.max(asked)) };
-        let why = format!("{} {}", failure.code, failure.message);
         let merchant = &self.invoice.merchant_id;
         let mut tx = app.store.begin().await?;
-        // A pause that another failure asked for is not cut short.
-        let until = (pause > 0).then(|| now + seconds(pause)).max(self.account.paused_until.filter(|at| *at > now));
-        let said = if pause > 0 { Some(why.as_str()) } else { self.account.pause_reason.as_deref() };
-        tx.pause_invoicing_account(merchant, &self.account.id, until, said, failures).await?;
+        let Some(account) = tx.invoicing_account(merchant, &self.account.id).await? else {
+            return Ok(tx.rollback().await?);
+        };
+        if !stops && !fails && !failure.account_wide {
+            // It answers, and about this invoice alone.
+            self.works(&mut tx, Asked::ToTell).await?;
+            return Ok(tx.commit().await?);
+        }
+        let failures = account.failures + 1;
+        let broken = fails && failures >= BREAKS_AT;
+        let wanted = if failure.account_wide { i64::from(failure.pause_s.unwrap_or(30)) } else { 0 };
+        let wanted = if broken { wanted.max(30) } else { wanted };
+        let doublings = if broken { failures - BREAKS_AT } else { failures - 1 };
+        let grown = wanted.saturating_mul(1 << doublings.clamp(0, 5));
+        let pause = if stops { app.config.invoicing_probe_s } else { grown.clamp(0, 900.max(wanted)) };
+        let why = format!("{} {}", failure.code, failure.message);
+        // A pause that another failure asked for is not cut short; the one that a trial set for the others is its own.
+        let running = account.paused_until.filter(|at| *at > now && !self.is_trial);
+        let until = (pause > 0).then(|| now + seconds(pause)).max(running);
+        let before = account.pause_reason.as_deref();
+        let is_stopped = |by: &str| before.is_some_and(|reason| reason.starts_with(by));
+        let said = match asked {
+            Asked::ToIssue if stops => Some(format!("{REFUSES_TO_ISSUE}{why}")),
+            // What waits for a verdict waits on.
+            _ if is_stopped(REFUSES_TO_ISSUE) => before.map(str::to_owned),
+            Asked::ToTell if stops => Some(format!("{REFUSES_US}{why}")),
+            _ if is_stopped(REFUSES_US) || pause == 0 => before.map(str::to_owned),
+            _ => Some(why.clone()),
+        };
+        tx.pause_invoicing_account(merchant, &account.id, until, said.as_deref(), failures).await?;
         if broken {
-            let key = format!("invoice.unreachable:{}", self.account.id);
+            let key = format!("invoice.unreachable:{}", account.id);
             let text =
                 format!("the invoicing system fails again and again: {why}; new invoices wait and are tried in turn");
             raise(app, &mut tx, Raise::about_account("invoice.unreachable", key, merchant, text)).await?;
         }
         if stops {
-            let key = format!("invoice.account:{}", self.account.id);
+            let key = format!("invoice.account:{}", account.id);
             let text =
                 format!("the invoicing account refuses us: {why}; its other invoices wait until this is corrected");
             raise(app, &mut tx, Raise::about_account("invoice.account", key, merchant, text)).await?;
             let job = app.ids.make("job");
-            tx.enqueue(merchant, &job, JobKind::ProbeInvoicing, &self.account.id, now + seconds(pause), now).await?;
+            // A moment after the pause, so that an invoice that was begun is not put off again and again.
+            let probe_at = until.unwrap_or(now) + seconds(1);
+            tx.enqueue(merchant, &job, JobKind::ProbeInvoicing, &account.id, probe_at, now).await?;
         }
         tx.commit().await?;
+        self.not_before = self.not_before.max(until.unwrap_or(now));
+        Ok(())
+    }
+
+    /// The account did what it was asked to: what it rested for is over. That it tells does not show that it issues.
+    async fn works(&self, tx: &mut Tx, asked: Asked) -> Result<(), FlowError> {
+        let (merchant, now) = (&self.invoice.merchant_id, self.app.now());
+        let Some(account) = tx.invoicing_account(merchant, &self.account.id).await? else { return Ok(()) };
+        let has_failed = account.failures > 0 || account.paused_until.is_some() || account.pause_reason.is_some();
+        let refuses = account.pause_reason.as_deref().is_some_and(|reason| reason.starts_with(REFUSES_TO_ISSUE));
+        if !has_failed || (refuses && asked == Asked::ToTell) {
+            return Ok(());
+        }
+        tx.pause_invoicing_account(merchant, &account.id, None, None, 0).await?;
+        for matter in ["invoice.unreachable", "invoice.account"] {
+            tx.resolve_alert_by_key(merchant, &format!("{matter}:{}", account.id), now).await?;
+        }
         Ok(())
     }
 }

@@ -155,11 +155,10 @@ pub async fn reissue(app: &App, tx: &mut Tx, payment: &Payment, buyer: Option<Bu
     invoice.sending_since = None;
     invoice.buyer_ref = None;
     // Whatever was sent before is looked for before anything is sent again.
-    invoice.state = if invoice.unknown_since.is_some() { State::Unknown } else { State::Queued };
+    let in_doubt = invoice.unknown_since.is_some() && invoice.first_sent_at.is_some();
+    invoice.state = if in_doubt { State::Unknown } else { State::Queued };
     let now = app.now();
-    if invoice.state == State::Unknown {
-        invoice.unknown_since = Some(now);
-    }
+    invoice.unknown_since = in_doubt.then_some(now);
     tx.update_invoice(&invoice, now).await?;
     tx.enqueue(&payment.merchant_id, &app.ids.make("job"), JobKind::IssueInvoice, &invoice.id, now, now).await?;
     tx.hasten(&payment.merchant_id, JobKind::IssueInvoice, &invoice.id, now).await?;
@@ -170,6 +169,11 @@ pub async fn reissue(app: &App, tx: &mut Tx, payment: &Payment, buyer: Option<Bu
 /// The key of the one open alert about an invoice.
 pub fn alert_key(invoice: &InvoiceRow) -> String {
     format!("invoice:{}", invoice.id)
+}
+
+/// The key of the alert about an invoice that could not be asked for in a long time.
+pub fn unreached_key(invoice: &InvoiceRow) -> String {
+    format!("invoice.unreached:{}", invoice.id)
 }
 
 /// Keeps an expert's own document with the payment; issuing by the integration ends (F33, R-5W-42).
@@ -190,7 +194,9 @@ pub async fn attach(app: &App, tx: &mut Tx, payment: &Payment, file: &Attachment
                     invoice.state = State::ByHand;
                     invoice.number = file.number.clone().or(invoice.number);
                     tx.update_invoice(&invoice, now).await?;
-                    tx.resolve_alert_by_key(&payment.merchant_id, &alert_key(&invoice), now).await?;
+                    for key in [alert_key(&invoice), unreached_key(&invoice)] {
+                        tx.resolve_alert_by_key(&payment.merchant_id, &key, now).await?;
+                    }
                 }
                 State::Issued | State::IssuedDiffers | State::ByHand => {}
             }

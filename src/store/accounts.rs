@@ -346,6 +346,19 @@ impl Tx {
         })
     }
 
+    /// Lets one invoice go ahead at an account whose pause is over: the account rests until `until` for all others.
+    /// `false` when another invoice was faster, or the pause was lifted or made longer.
+    pub async fn begin_trial(&mut self, merchant: &str, id: &str, now: i64, until: i64) -> Result<bool, StoreError> {
+        let touched = self
+            .run(
+                "UPDATE invoicing_accounts SET paused_until = $4
+                 WHERE merchant_id = $1 AND id = $2 AND pause_reason IS NOT NULL AND COALESCE(paused_until, 0) <= $3",
+                args![merchant, id, now, until],
+            )
+            .await?;
+        Ok(touched == 1)
+    }
+
     /// Sets or lifts the pause of an invoicing account.
     pub async fn pause_invoicing_account(
         &mut self,

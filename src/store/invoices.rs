@@ -34,7 +34,7 @@ pub struct InvoiceRow {
     pub sending_since: Option<i64>,
     /// When the first send ever began, microseconds.
     pub first_sent_at: Option<i64>,
-    /// When the outcome became unknown, microseconds.
+    /// When the outcome became unknown, microseconds; before a send: since when the account could not be asked.
     pub unknown_since: Option<i64>,
     /// Clean "none" answers in a row since then.
     pub clean_looks: i64,
@@ -62,6 +62,23 @@ pub struct InvoiceRow {
     pub created_at: i64,
     /// Microseconds.
     pub updated_at: i64,
+}
+
+/// Which of the waiting documents of an account is sought.
+#[derive(Debug, Clone, Copy)]
+pub struct IssueQueue<'a> {
+    /// Owner.
+    pub merchant_id: &'a str,
+    /// At which account.
+    pub account_id: &'a str,
+    /// Only documents older than this one.
+    pub before: Option<&'a str>,
+    /// What the jobs of those that wait for their turn bear as their last word.
+    pub mark: &'a str,
+    /// Of these only jobs that are due after this instant, microseconds.
+    pub after: i64,
+    /// Any job that was due by this instant, microseconds.
+    pub due: i64,
 }
 
 /// What a list shows of an invoice.
@@ -172,6 +189,30 @@ impl Tx {
             concat!("SELECT ", invoice_columns!(), " FROM invoices WHERE merchant_id = $1 AND id = $2 FOR UPDATE"),
         );
         self.row(sql, args![merchant, id]).await?.map(|r| invoice(&r)).transpose()
+    }
+
+    /// The oldest document of an account whose issuing waits for its turn: its job bears `mark` and is due after `after`,
+    /// or is due by `due` whatever it bears. Only documents older than `before` count, if there is one.
+    pub async fn next_to_issue(&mut self, queue: &IssueQueue<'_>) -> Result<Option<String>, StoreError> {
+        // Ids sort by age, and all begin alike: the key of the jobs finds the oldest one. Few jobs are in its way.
+        let row = self
+            .row(
+                "SELECT j.subject AS id FROM jobs j JOIN invoices i ON i.merchant_id = j.merchant_id AND i.id = j.subject
+                 WHERE j.merchant_id = $1 AND j.subject > 'ivc_' AND j.subject < $3 AND j.kind = 'issue_invoice'
+                     AND j.set_aside = '' AND j.state = 'ready' AND ((j.last_error = $4 AND j.run_at > $5) OR j.run_at <= $6)
+                     AND i.invoicing_account_id = $2
+                 ORDER BY j.subject LIMIT 1",
+                args![
+                    queue.merchant_id,
+                    queue.account_id,
+                    queue.before.unwrap_or("ivc`"),
+                    queue.mark,
+                    queue.after,
+                    queue.due
+                ],
+            )
+            .await?;
+        row.map(|r| r.text("id")).transpose()
     }
 
     /// Writes everything about a document but its identity and its PDF.

@@ -36,7 +36,7 @@ pub use dialect::{Cause, Pool, Store, StoreError, StoreSettings, Tx};
 pub use glance::{AttemptGlance, Flags, Glance, ListedPayment, Listing, Members};
 pub use house::{Batch, Growing};
 pub use idempotency::{ANSWER_GONE, NewAnswer, StoredAnswer};
-pub use invoices::{Attachment, InvoiceGlance, InvoiceRow};
+pub use invoices::{Attachment, InvoiceGlance, InvoiceRow, IssueQueue};
 pub use jobs::{Job, JobEnd, JobKind, Lane, NewJob, NextDue, QueueDepth};
 pub use messages::{Endpoint, Message, Telling};
 pub use payments::{Payment, PaymentFilter, Transition};

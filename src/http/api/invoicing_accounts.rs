@@ -13,6 +13,7 @@ use super::lists::{List, ListQuery, list_of_few, page};
 use super::provider_accounts::{check_mode, merge};
 use crate::clock::rfc3339;
 use crate::flows::add_account::{add_invoicing_account, check_invoicer};
+use crate::flows::probe_invoicing::hear_well;
 use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
@@ -191,9 +192,8 @@ async fn test(
     };
     let mut turn = post.mark.begin(&web.app).await?;
     let tx = &mut turn.tx;
-    if result.ok && row.paused_until.is_some() {
-        tx.pause_invoicing_account(&row.merchant_id, &row.id, None, None, 0).await?;
-        tx.resolve_alert_by_key(&row.merchant_id, &format!("invoice.account:{}", row.id), app.now()).await?;
+    if result.ok && row.pause_reason.is_some() {
+        hear_well(app, tx, &row).await?;
     }
     turn.end(&web.app, Answer::ok(&result)).await
 }
