@@ -227,15 +227,12 @@ impl Run<'_> {
         }
         let buyer_key =
             sign::sha256_hex(serde_json::to_string(&self.invoice.order.buyer).unwrap_or_default().as_bytes());
-        let buyer = match self.invoice.buyer_ref.clone() {
-            // An earlier attempt made sure of it.
-            Some(buyer) => Ok(buyer),
-            None => {
-                let known = self.known_buyer(&buyer_key).await?;
-                self.invoicer.upsert_buyer(&self.cx(), &self.invoice.order, known.as_deref()).await
-            }
+        // Before each send, since the card is printed as it is then: another invoice may have changed it.
+        let known = match self.invoice.buyer_ref.clone() {
+            Some(known) => Some(known),
+            None => self.known_buyer(&buyer_key).await?,
         };
-        let buyer = match buyer {
+        let buyer = match self.invoicer.upsert_buyer(&self.cx(), &self.invoice.order, known.as_deref()).await {
             Ok(buyer) => buyer,
             // Without an answer nothing was refused.
             Err(failure) if matches!(failure.class, FailureClass::Retryable | FailureClass::Unknown) => {

@@ -97,6 +97,15 @@ fn buyer(record: &Value, order: &InvoiceOrder, differences: &mut Vec<String>) {
     if printed && field(detail, "nip").is_some_and(|nip| !same_number(&nip, &order.buyer.tax_id)) {
         differences.push("the buyer's tax number is another one".to_owned());
     }
+    // What the card said in that moment, which another invoice may have changed.
+    let told = |name: &str| field(detail, name);
+    let moved = told("street").is_some_and(|street| !same_words(&street, &order.buyer.street))
+        || told("zip").is_some_and(|zip| !same_number(&zip, &order.buyer.postcode))
+        || told("city").is_some_and(|city| !same_words(&city, &order.buyer.city))
+        || told("country").is_some_and(|country| !country.is_empty() && country != order.buyer.country);
+    if moved {
+        differences.push("the buyer's address is another one".to_owned());
+    }
 }
 
 /// Equal but for blanks and the size of letters.

@@ -45,6 +45,15 @@ impl Stage {
         Ok(())
     }
 
+    /// What the simulated company has on record about a payment's invoice.
+    async fn on_record(&self, payment: &Payment) -> serde_json::Value {
+        let id = self.invoice(payment).await.and_then(|i| i.provider_id).expect("an invoice there");
+        let url = format!("{}/sandbox/wfirma/invoices/get/{id}?company_id=100001", self.twins);
+        let headers = ["accessKey", "secretKey", "appKey"].map(|name| (name, "demo".to_owned()));
+        let answer = self.hub.raw("GET", &url, &headers, vec![]).await.expect(200).json();
+        answer["invoices"]["0"]["invoice"].clone()
+    }
+
     /// How often a fault was shown that was dialled to a million.
     async fn shown(&self, fault: &str) -> u64 {
         1_000_000 - self.dialled("wfirma", fault).await
@@ -603,4 +612,28 @@ on_both!(a_backlog_is_issued_in_its_order, async |engine: Engine| {
     let out_of_order = numbers.iter().enumerate().filter(|(at, n)| n.abs_diff(at + 1) > 8).count();
     assert_eq!(out_of_order, 0, "{numbers:?}");
     assert!(runs <= 5 * BACKLOG, "{runs} runs for {BACKLOG} invoices and as many documents");
+});
+
+// An attempt that comes later finds the buyer's card changed by another invoice meanwhile, and puts it right first.
+on_both!(a_later_attempt_looks_at_the_card_again, async |engine: Engine| {
+    let brief = |config: &mut grosz::config::Config| {
+        (config.connect_s, config.call_s, config.once_call_s) = (1, 2, 2);
+    };
+    let stage = Stage::set_with(engine, brief).await;
+    let first = stage.paid("17/2026", json!({"hang": 1})).await;
+    stage.hub.run_jobs().await;
+    assert_eq!(stage.invoice(&first).await.expect("an invoice").state, State::Unknown);
+    // The same company, moved.
+    let second = stage.pay("18/2026", "autopay", "pay").await;
+    let mut invoice = stage.invoice(&second).await.expect("an invoice");
+    invoice.order.buyer.street = "ul. Nowa 2".into();
+    let mut tx = stage.hub.tx().await;
+    tx.update_invoice(&invoice, stage.hub.app.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    stage.hub.run_jobs().await;
+    stage.let_pass(1200, 60).await;
+    for (payment, street) in [(&first, "ul. Przykładowa 1"), (&second, "ul. Nowa 2")] {
+        stage.expect_paid_and_invoiced(payment).await;
+        assert_eq!(stage.on_record(payment).await["contractor_detail"]["street"], street);
+    }
 });

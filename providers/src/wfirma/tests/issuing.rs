@@ -34,6 +34,10 @@ async fn what_was_issued_is_compared_with_what_was_asked() {
         ("contractor/id", "48120078", "another buyer's card"),
         ("contractor_detail/nip", "1111111111", "the buyer's tax number is another one"),
         ("contractor_detail/name", "Ktoś Inny", "the buyer's name is another one"),
+        ("contractor_detail/street", "Inna 1", "the buyer's address is another one"),
+        ("contractor_detail/zip", "00-001", "the buyer's address is another one"),
+        ("contractor_detail/city", "Kraków", "the buyer's address is another one"),
+        ("contractor_detail/country", "CZ", "the buyer's address is another one"),
         ("invoicecontents/1/invoicecontent/vat", "8", "VAT of line 2 is \"8\" instead of \"23\""),
     ] {
         let mut answer = vectors()["invoice_add_ok"]["response"].take();
