@@ -209,9 +209,7 @@ fn become_unknown(app: &App, invoice: &mut InvoiceRow) {
 impl Run<'_> {
     /// Looks, makes sure the buyer is there, marks, sends.
     async fn issue(mut self) -> Result<(), FlowError> {
-        let zone = self.invoicer.facts().zone;
-        self.invoice.order.issue_date = day_in(zone, at(self.app.now()));
-        self.invoice.order.first_sent_on = self.invoice.first_sent_at.map(|t| day_in(zone, at(t)));
+        self.date();
         if let Err(failure) = self.invoicer.check_order(&self.settings, &self.invoice.order) {
             // Sending what is known to be refused three times helps nobody: the expert hears at once.
             self.invoice.attempts += 1;
@@ -259,6 +257,17 @@ impl Run<'_> {
         }
     }
 
+    /// Dates the document: by the world's time, in the seller's zone. The money came before, even if the database's clock
+    /// has another opinion.
+    fn date(&mut self) {
+        let (clock, zone) = (&self.app.clock, self.invoicer.facts().zone);
+        let ahead = clock.outside().as_microsecond() - clock.micros();
+        let order = &mut self.invoice.order;
+        order.issue_date = day_in(zone, clock.outside());
+        order.paid_on = order.paid_on.min(order.issue_date);
+        order.first_sent_on = self.invoice.first_sent_at.map(|sent| day_in(zone, at(sent + ahead)));
+    }
+
     fn cx(&self) -> Cx<'_> {
         self.app.cx(&self.settings, self.account.live)
     }
@@ -299,6 +308,8 @@ impl Run<'_> {
             tx.rollback().await?;
             return Ok(false);
         }
+        // The look-up may have begun yesterday.
+        self.date();
         self.invoice.state = State::Sending;
         self.invoice.attempts += 1;
         self.invoice.sending_since = Some(now);

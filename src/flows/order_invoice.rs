@@ -78,7 +78,9 @@ async fn order_of(
     };
     let language = tx.payer(&payment.merchant_id, &payment.payer_id).await?.map_or("en".into(), |p| p.language);
     let zone = registry::invoicer(&account.invoicer).map_or("UTC", |i| i.facts().zone);
-    let today = day_in(zone, at(app.now()));
+    let outside = app.clock.outside().as_microsecond();
+    // Kept by the database's clock; documents are dated by the world's.
+    let paid = payment.completed_at.map_or(outside, |paid| paid + outside - app.now());
     let paid_at = account_that_was_paid(tx, payment).await?;
     let method = match tx.provider_account(&payment.merchant_id, &paid_at).await? {
         Some(a) => registry::provider(&a.provider).map_or(PaymentMethod::Transfer, |p| p.facts().method),
@@ -87,9 +89,9 @@ async fn order_of(
     Ok(InvoiceOrder {
         external_key,
         order_ref: number.unwrap_or_else(|| payment.id.clone()).chars().take(64).collect(),
-        issue_date: today,
+        issue_date: day_in(zone, at(outside)),
         // The day the money came, in the seller's zone (F17).
-        paid_on: day_in(zone, at(payment.completed_at.unwrap_or(app.now()))),
+        paid_on: day_in(zone, at(paid.min(outside))),
         total: payment.amount,
         method,
         language,

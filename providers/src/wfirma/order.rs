@@ -152,7 +152,7 @@ pub(super) fn body(settings: &Settings, buyer: &str, order: &InvoiceOrder) -> Va
         set("translation_language", json!({"id": language}));
     }
     if order.total.currency().code() != "PLN" {
-        set("payment", json!({"date": date, "account": "currency"}));
+        set("payment", json!({"date": order.paid_on.to_string(), "account": "currency"}));
     }
     let lines = order.lines.iter().map(|l| json!({"invoicecontent": line(settings, order, l)}));
     set("invoicecontents", numbered(lines));

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use grosz::clock::{Carried, Clock};
 use grosz::domain::invoice::{Cell, State};
 use grosz::flows::FlowError;
 use grosz::flows::order_invoice::{attach, reissue};
 use grosz::store::{Attachment, JobKind, Payment};
+use grosz_providers::Timestamp;
+use grosz_providers::invoicer::day_in;
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -637,3 +640,17 @@ on_both!(a_later_attempt_looks_at_the_card_again, async |engine: Engine| {
         assert_eq!(stage.on_record(payment).await["contractor_detail"]["street"], street);
     }
 });
+
+// Documents are dated by the world's time, whatever the database's clock says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_invoice_is_dated_by_the_worlds_time() {
+    let ahead = Timestamp::now().as_microsecond() + 30 * 3_600_000_000;
+    let database = Arc::new(Carried::new(ahead));
+    let stage = Stage::fitted(Engine::Sqlite, move |app| app.clock = Clock::Shared(database)).await;
+    let today = || day_in("Europe/Warsaw", Timestamp::now());
+    let before = today();
+    let payment = stage.paid("17/2026", json!({})).await;
+    stage.hub.run_jobs().await;
+    let date = stage.on_record(&payment).await["date"].as_str().expect("a date").to_owned();
+    assert!([before, today()].map(|d| d.to_string()).contains(&date), "{date}");
+}

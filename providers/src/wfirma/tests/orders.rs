@@ -63,9 +63,11 @@ fn a_seller_without_vat_issues_bills() {
 
 #[test]
 fn a_foreign_currency_says_in_what_it_was_paid() {
-    let order = InvoiceOrder { total: Money::new(9999, Currency::EUR), language: "en".into(), ..order() };
+    let mut order = InvoiceOrder { total: Money::new(9999, Currency::EUR), language: "en".into(), ..order() };
+    order.paid_on = "2026-11-19".parse().unwrap();
     let body = order::body(&settings(json!({"translation_language_id": 1})), "48120077", &order);
     let invoice = &body["invoices"]["0"]["invoice"];
-    assert_eq!(invoice["payment"], json!({"date": "2026-11-21", "account": "currency"}));
+    assert_eq!(invoice["payment"], json!({"date": "2026-11-19", "account": "currency"}));
+    assert_eq!((&invoice["date"], &invoice["disposaldate"]), (&json!("2026-11-21"), &json!("2026-11-19")));
     assert_eq!(invoice["translation_language"], json!({"id": "1"}));
 }
