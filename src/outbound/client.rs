@@ -22,6 +22,9 @@ use self::connection::{Connections, Slots};
 pub use self::error::{CallError, TlsFault};
 use super::target::{Resolve, SystemResolver, Target, TargetPolicy};
 
+/// A call may be late by so much before it counts as held up.
+const HELD_UP: Duration = Duration::from_secs(2);
+
 /// What a call is for; it decides the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CallKind {
@@ -205,7 +208,7 @@ impl Outbound {
         let method = request.method;
         let target = self.policy().check_text(&request.url);
         let result = match &target {
-            Ok(target) => self.exchange(target, request).await,
+            Ok(target) => self.exchange(target, request, started).await,
             Err(refusal) => Err(CallError::Refused(*refusal)),
         };
         let took = started.elapsed();
@@ -214,7 +217,12 @@ impl Outbound {
         result
     }
 
-    async fn exchange(&self, target: &Target, request: HttpRequest) -> Result<HttpResponse, CallError> {
+    async fn exchange(
+        &self,
+        target: &Target,
+        request: HttpRequest,
+        started: Instant,
+    ) -> Result<HttpResponse, CallError> {
         let Shared { settings, resolver, connections, slots, .. } = &*self.shared;
         let limits = settings.limits(self.kind);
         // Many receivers live at one host, each behind a path of its own.
@@ -229,6 +237,11 @@ impl Outbound {
         };
         let total = if request.once { limits.total_once } else { limits.total };
         let client = connections.client(target, addresses, limits.connect, request.once)?;
+        // Waiting for a slot and for the name has its limits. A call that took longer until here was held up with its whole
+        // process: its caller may have lost the right to make it, so one that must not be made twice is not made.
+        if request.once && started.elapsed() > 2 * limits.connect + HELD_UP {
+            return Err(CallError::ConnectTimeOut);
+        }
         let exchange = async {
             let answer = client.execute(prepare(target, request)?).await.map_err(CallError::from_sending)?;
             self.read(answer, limits.answer_bytes).await

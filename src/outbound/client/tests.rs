@@ -209,6 +209,22 @@ async fn a_once_call_never_travels_over_a_kept_connection() {
     assert_eq!(paid, 1);
 }
 
+// F42: the process was stopped while the call waited for its slot or for the name.
+#[tokio::test]
+async fn a_once_call_that_was_held_up_is_not_made() {
+    let server = Server::start(vec![Step::Answer(ok("late")), Step::Answer(ok("late"))]).await;
+    let client = client();
+    let target = client.policy().check_text(&server.url("/pay")).unwrap();
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(300)).unwrap();
+    let pay = || HttpRequest::form(server.url("/pay"), [("a", "1")]);
+    let error = client.exchange(&target, pay().once(), long_ago).await.unwrap_err();
+    assert_eq!(error, CallError::ConnectTimeOut);
+    assert!(error.is_certainly_not_sent());
+    assert_eq!(server.connections(), 0);
+    assert_eq!(client.exchange(&target, pay(), long_ago).await.unwrap().body, b"late", "others may be late");
+    assert_eq!(client.exchange(&target, pay().once(), Instant::now()).await.unwrap().body, b"late");
+}
+
 #[tokio::test]
 async fn a_kept_connection_that_dies_under_a_request_is_not_a_reason_to_send_it_again() {
     let server = Server::start(vec![Step::KeepOnce(ok("one")), Step::Answer(ok("again"))]).await;
