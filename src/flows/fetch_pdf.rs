@@ -1,13 +1,14 @@
 //! Fetches the printed document of an issued invoice, once the national system has numbered it, and keeps it here: the
 //! payer's download works while the invoicing service is down (R-5W-53). A failure here never issues anything again.
 
-use grosz_providers::invoicer::Ksef;
+use grosz_providers::invoicer::{FailureClass, Ksef};
 use grosz_providers::{Cx, registry, sign};
 use serde_json::json;
 
 use super::FlowError;
 use super::issue_invoice::tell_differences;
 use super::notify::{Raise, message_id, queue_notice, raise};
+use super::order_invoice::alert_key;
 use super::tell_client::tell;
 use crate::app::App;
 use crate::clock::seconds;
@@ -15,6 +16,9 @@ use crate::config::wait_s;
 use crate::domain::invoice::State;
 use crate::jobs::{self, End};
 use crate::store::{InvoiceRow, Job, Notice, Payment, Tx};
+
+/// The last word about an invoice whose missing PDF a person was told of.
+const PDF_MISSING: &str = "PDF MISSING";
 
 /// The job.
 ///
@@ -39,7 +43,8 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     let cx = Cx { http: &*app.http_documents, ..app.cx(&settings, account.live) };
     let document = match invoicer.get(&cx, &id, &invoice.order).await {
         Ok(document) => document,
-        Err(failure) => return later(app, job, &invoice, &payment, Some(failure.to_string())).await,
+        Err(failure) if failure.class == FailureClass::Absent => return vanished(app, job, &payment).await,
+        Err(failure) => return later(app, job, &payment, Some(failure.to_string())).await,
     };
     if document.ksef == Ksef::Rejected {
         let why = "the national system rejected the invoice: it was not issued in law, and the payer is not given it";
@@ -73,9 +78,21 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
             mail_payer(app, &mut tx, &invoice, &payment).await?;
             jobs::settle(app, tx, job, End::Done).await
         }
-        Ok(None) => later(app, job, &invoice, &payment, None).await,
-        Err(failure) => later(app, job, &invoice, &payment, Some(failure.to_string())).await,
+        Ok(None) => later(app, job, &payment, None).await,
+        Err(failure) => later(app, job, &payment, Some(failure.to_string())).await,
     }
+}
+
+/// The invoicing system does not know the document any more: deleted by hand, or lost with a backup that was restored.
+/// The national system may have it all the same, so nothing is made in its place.
+async fn vanished(app: &App, job: &Job, payment: &Payment) -> Result<(), FlowError> {
+    let Some((mut tx, mut invoice)) = still_issued(app, job).await? else { return Ok(()) };
+    let number = invoice.number.as_deref().unwrap_or_default();
+    let why = format!("the invoice {number} was issued, and the invoicing system does not know it any more");
+    invoice.state = State::Held;
+    tx.update_invoice(&invoice, app.now()).await?;
+    raise(app, &mut tx, Raise::about_payment("invoice.unknown", alert_key(&invoice), payment, why)).await?;
+    jobs::settle(app, tx, job, End::Done).await
 }
 
 /// Begins a transaction with the invoice locked, if it still waits for its document; else the job ends.
@@ -90,19 +107,28 @@ async fn still_issued(app: &App, job: &Job) -> Result<Option<(Tx, InvoiceRow)>, 
     }
 }
 
-async fn later(
-    app: &App,
-    job: &Job,
-    invoice: &InvoiceRow,
-    payment: &Payment,
-    error: Option<String>,
-) -> Result<(), FlowError> {
+/// The printed document should have been there by now.
+pub fn is_overdue(app: &App, invoice: &InvoiceRow) -> bool {
     let now = app.now();
-    let mut tx = app.store.begin().await?;
-    if now - invoice.issued_at.unwrap_or(now) > seconds(app.config.pdf_limit_s) {
+    now - invoice.issued_at.unwrap_or(now) > seconds(app.config.pdf_limit_s)
+}
+
+/// The key of the alert about a printed document that cannot be had.
+pub fn pdf_missing_key(invoice: &InvoiceRow) -> String {
+    format!("invoice.pdf_missing:{}", invoice.id)
+}
+
+async fn later(app: &App, job: &Job, payment: &Payment, error: Option<String>) -> Result<(), FlowError> {
+    let now = app.now();
+    let Some((mut tx, mut invoice)) = still_issued(app, job).await? else { return Ok(()) };
+    // Once for each document: what a person closed stays closed.
+    let is_told = invoice.last_code.as_deref() == Some(PDF_MISSING);
+    if is_overdue(app, &invoice) && !is_told {
         let why = format!("the invoice {} is issued, its PDF cannot be had", invoice.number.as_deref().unwrap_or(""));
-        let key = format!("invoice.pdf_missing:{}", invoice.id);
+        let key = pdf_missing_key(&invoice);
         raise(app, &mut tx, Raise::about_payment("invoice.pdf_missing", key, payment, why)).await?;
+        invoice.last_code = Some(PDF_MISSING.into());
+        tx.update_invoice(&invoice, now).await?;
     }
     let at = now + seconds(wait_s(&app.config.pdf_waits_s, job.attempts - 1));
     jobs::settle(app, tx, job, End::Again { at, error }).await

@@ -5,6 +5,7 @@ use grosz_providers::invoicer::{Buyer, InvoiceOrder, Ksef, PaymentMethod, day_in
 use grosz_providers::registry;
 
 use super::FlowError;
+use super::fetch_pdf::{is_overdue, pdf_missing_key};
 use crate::app::App;
 use crate::clock::at;
 use crate::domain::invoice::State;
@@ -199,6 +200,13 @@ pub async fn attach(app: &App, tx: &mut Tx, payment: &Payment, file: &Attachment
                     for key in [alert_key(&invoice), unreached_key(&invoice)] {
                         tx.resolve_alert_by_key(&payment.merchant_id, &key, now).await?;
                     }
+                }
+                // The expert's document takes the place of one that cannot be had; nobody fetches that any more.
+                State::Issued if invoice.pdf_sha256.is_none() && is_overdue(app, &invoice) => {
+                    invoice.state = State::ByHand;
+                    invoice.number = file.number.clone().or(invoice.number);
+                    tx.update_invoice(&invoice, now).await?;
+                    tx.resolve_alert_by_key(&payment.merchant_id, &pdf_missing_key(&invoice), now).await?;
                 }
                 State::Issued | State::IssuedDiffers | State::ByHand => {}
             }

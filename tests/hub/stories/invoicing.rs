@@ -654,3 +654,40 @@ async fn an_invoice_is_dated_by_the_worlds_time() {
     let date = stage.on_record(&payment).await["date"].as_str().expect("a date").to_owned();
     assert!([before, today()].map(|d| d.to_string()).contains(&date), "{date}");
 }
+
+// SNAPSHOT LOCK and its like take documents away: a person hears at once, once, and nothing is made in its place.
+on_both!(a_document_that_vanished_is_told_at_once, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.paid("17/2026", json!({"vanished": 1_000_000})).await;
+    stage.hub.run_jobs().await;
+    assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::Held);
+    assert_eq!((stage.alerts().await, stage.cell(&payment).await), (vec!["invoice.unknown".to_owned()], Cell::Empty));
+    let asked = stage.shown("vanished").await;
+    stage.let_pass(3 * 86_400, 3600).await;
+    assert_eq!((stage.shown("vanished").await, stage.notices("invoice.unknown").await.len()), (asked, 1));
+    stage.attach(&payment).await.unwrap();
+    assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::ByHand);
+    assert!(stage.alerts().await.is_empty());
+});
+
+// R-5W-53: a document that cannot be had is told of once; the expert's own one ends the fetching.
+on_both!(a_pdf_that_cannot_be_had_is_told_once, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.paid("17/2026", json!({"pdf_cut": 1_000_000})).await;
+    stage.hub.run_jobs().await;
+    stage.let_pass(2 * 86_400, 1800).await;
+    assert_eq!(stage.alerts().await, ["invoice.pdf_missing"]);
+    let id = stage.invoice(&payment).await.expect("an invoice").id;
+    let mut tx = stage.hub.tx().await;
+    let now = stage.hub.app.now();
+    tx.resolve_alert_by_key(&payment.merchant_id, &format!("invoice.pdf_missing:{id}"), now).await.unwrap();
+    tx.commit().await.unwrap();
+    stage.let_pass(86_400, 1800).await;
+    assert!(stage.alerts().await.is_empty(), "what a person closed stays closed");
+    stage.attach(&payment).await.unwrap();
+    stage.let_pass(3600, 1800).await;
+    let asked = stage.shown("pdf_cut").await;
+    stage.let_pass(86_400, 1800).await;
+    assert_eq!(stage.shown("pdf_cut").await, asked, "nobody fetches it any more");
+    assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::ByHand);
+});
