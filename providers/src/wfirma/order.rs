@@ -78,6 +78,11 @@ fn check_buyer(buyer: &Buyer, faults: &mut Faults) {
                 "does not fit the buyer's country and number",
             );
             faults.unless(number == buyer.tax_id, "buyer.tax_id", "is not in its normal form");
+            faults.unless(
+                kind != TaxIdKind::CzIco,
+                "buyer.tax_id",
+                "is an IČO, by which KSeF does not know a company: give its VAT number (DIČ), which begins with CZ",
+            );
         }
     }
 }

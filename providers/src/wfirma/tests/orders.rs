@@ -39,6 +39,27 @@ fn what_would_be_refused_is_refused_before_any_call() {
     check_refused("lines.0.vat", |o| o.lines[0].vat = Vat::SellerNotVatPayer);
 }
 
+// KSeF knows a company of another member state by its VAT number alone: an IČO would be refused there.
+#[test]
+fn a_czech_company_is_invoiced_by_its_vat_number() {
+    let czech = |tax_id_kind, tax_id: &str| {
+        let mut order = order();
+        order.buyer = Buyer {
+            tax_id_kind,
+            tax_id: tax_id.into(),
+            country: "CZ".into(),
+            postcode: "110 00".into(),
+            ..order.buyer
+        };
+        WFIRMA.check_order(&settings(json!({})), &order)
+    };
+    czech(TaxIdKind::EuVat, "CZ25123891").unwrap();
+    let failure = czech(TaxIdKind::CzIco, "25123891").unwrap_err();
+    let (path, words) = &failure.fields[0];
+    assert_eq!((path.as_str(), failure.fields.len()), ("buyer.tax_id", 1));
+    assert!(words.contains("DIČ"), "{words}");
+}
+
 #[tokio::test]
 async fn an_order_that_fails_the_check_makes_no_call() {
     let (settings, http) = (settings(json!({})), Script::new([]));
