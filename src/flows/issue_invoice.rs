@@ -373,6 +373,7 @@ impl Run<'_> {
     async fn no_answer(mut self, failure: InvoiceFailure) -> Result<(), FlowError> {
         self.invoice.clean_looks = 0;
         self.remember(&failure);
+        self.heed_pause(&failure);
         if failure.class == FailureClass::Config || failure.account_wide {
             self.mind_account(&failure, Asked::ToTell).await?;
         }
@@ -586,13 +587,18 @@ impl Run<'_> {
         self.invoice.last_fields = failure.fields.clone();
     }
 
+    /// Whoever is told to come later comes later.
+    fn heed_pause(&mut self, failure: &InvoiceFailure) {
+        let pause = seconds(i64::from(failure.pause_s.unwrap_or(0)));
+        self.not_before = self.not_before.max(self.app.now() + pause);
+    }
+
     /// A failure that concerns the whole account pauses it for other work; refusals, and an account that fails again and
     /// again, are told at once, once. The pause holds for this invoice, too, as far as its time goes (F34).
     async fn mind_account(&mut self, failure: &InvoiceFailure, asked: Asked) -> Result<(), FlowError> {
         let app = self.app;
         let now = app.now();
-        let own = failure.pause_s.map_or(0, |pause| now + seconds(i64::from(pause)));
-        self.not_before = self.not_before.max(own);
+        self.heed_pause(failure);
         let stops = failure.class == FailureClass::Config;
         let fails = failure.class == FailureClass::Retryable;
         let merchant = &self.invoice.merchant_id;

@@ -57,6 +57,16 @@ impl Stage {
         answer["invoices"]["0"]["invoice"].clone()
     }
 
+    /// Runs what is due in eight places at once; answers how many runs there were.
+    async fn run_jobs_at_once(&self) -> usize {
+        let mut workers = JoinSet::new();
+        for _ in 0..8 {
+            let app = Arc::clone(&self.hub.app);
+            workers.spawn(async move { grosz::worker::run_due(&app).await.expect("jobs run") });
+        }
+        workers.join_all().await.into_iter().sum()
+    }
+
     /// How often a fault was shown that was dialled to a million.
     async fn shown(&self, fault: &str) -> u64 {
         1_000_000 - self.dialled("wfirma", fault).await
@@ -512,6 +522,27 @@ on_both!(a_refused_write_is_healed_by_a_write_alone, async |engine: Engine| {
     assert_eq!((stage.invoices().await, stage.alerts().await), (3, vec!["invoice.exhausted".to_owned()]));
 });
 
+// However many calls an account bears at a time: the trial is one invoice.
+on_both!(one_invoice_is_the_trial_and_not_many, async |engine: Engine| {
+    let stage = Stage::set_with(engine, |config| config.invoicing_concurrency = 8).await;
+    stage.paid("17/2026", json!({"ksef_authorisation": 1_000_000})).await;
+    stage.hub.run_jobs().await;
+    for number in ["18/2026", "19/2026", "20/2026", "21/2026", "22/2026"] {
+        stage.pay(number, "autopay", "pay").await;
+    }
+    // The first makes its three attempts.
+    stage.let_pass(1500, 60).await;
+    for _ in 0..5 {
+        let sent = stage.shown("ksef_authorisation").await;
+        for _ in 0..11 {
+            stage.hub.advance(30);
+            stage.run_jobs_at_once().await;
+        }
+        let trials = stage.shown("ksef_authorisation").await - sent;
+        assert!((1..=2).contains(&trials), "{trials} in as little as one probe takes");
+    }
+});
+
 // Refused keys: only the probe asks, whatever the hour; no invoice goes beside it.
 on_both!(while_keys_are_refused_only_the_probe_asks, async |engine: Engine| {
     let stage = Stage::set(engine).await;
@@ -560,6 +591,22 @@ on_both!(a_pause_binds_whoever_met_it, async |engine: Engine| {
     assert!(stage.alerts().await.is_empty());
 });
 
+// A look-up that is told to come later comes later, and the invoice is found all the same.
+on_both!(a_look_up_that_was_put_off_waits, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.paid("17/2026", json!({"cut_after_work": 1})).await;
+    stage.hub.run_jobs().await;
+    stage.dial(json!({"wfirma": {"find_fails": 1_000_000}})).await;
+    stage.let_pass(60, 5).await;
+    assert_eq!(stage.shown("find_fails").await, 1, "after such an answer a minute is asked for");
+    stage.let_pass(10, 5).await;
+    assert_eq!(stage.shown("find_fails").await, 2);
+    stage.dial(json!({"wfirma": {}})).await;
+    stage.let_pass(1200, 60).await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    assert_eq!(stage.invoices().await, 1);
+});
+
 // R-5W-43, R-5W-48: searching is not an attempt. Searches that fail use up nothing, and are told of after a day.
 on_both!(searches_that_fail_are_no_attempts, async |engine: Engine| {
     let stage = Stage::set(engine).await;
@@ -596,12 +643,7 @@ on_both!(a_backlog_is_issued_in_its_order, async |engine: Engine| {
     }
     let (mut runs, mut rounds) = (0, 0);
     while stage.invoices().await < BACKLOG && rounds < 300 {
-        let mut workers = JoinSet::new();
-        for _ in 0..8 {
-            let app = Arc::clone(&stage.hub.app);
-            workers.spawn(async move { grosz::worker::run_due(&app).await.expect("jobs run") });
-        }
-        runs += workers.join_all().await.into_iter().sum::<usize>();
+        runs += stage.run_jobs_at_once().await;
         rounds += 1;
         stage.hub.advance(1);
     }
