@@ -130,12 +130,18 @@ enum KeyCommand {
         #[arg(long)]
         scope: Vec<String>,
     },
+    /// List API keys: id, name, first characters, mode, scopes, and whether they are valid.
+    List {
+        /// Whose.
+        #[arg(long)]
+        merchant: String,
+    },
     /// End an API key.
     Revoke {
         /// Whose.
         #[arg(long)]
         merchant: String,
-        /// Its id.
+        /// Its id, as `key list` shows it.
         #[arg(long)]
         id: String,
     },
@@ -347,6 +353,14 @@ async fn administer(app: &App, command: Command) -> Result<(), Failure> {
                 if scope.is_empty() { vec!["read", "write"] } else { scope.iter().map(String::as_str).collect() };
             let (_, shown) = make_key(app, &mut tx, &merchant, &name, live, &scopes).await?;
             say(&shown);
+        }
+        Command::Key(KeyCommand::List { merchant }) => {
+            tx.merchant(&merchant).await?.ok_or("there is no such merchant")?;
+            for k in tx.api_keys(&merchant).await? {
+                let mode = if k.live { "live" } else { "test" };
+                let state = if k.revoked_at.is_none() { "valid" } else { "revoked" };
+                say(&format!("{}\t{}\t{}…\t{mode}\t{}\t{state}", k.id, k.name, k.hint, k.scopes.join(",")));
+            }
         }
         Command::Key(KeyCommand::Revoke { merchant, id }) => {
             if !tx.revoke_api_key(&merchant, &id, app.now()).await? {

@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::FlowError;
 use super::notify::{OwnLetter, Raise, invoice_failed_line, raise, raise_with};
-use super::order_invoice::{alert_key, unreached_key};
+use super::order_invoice::alert_key;
 use super::tell_client::{jitter, tell};
 use crate::app::App;
 use crate::clock::{at, seconds};
@@ -105,10 +105,10 @@ async fn take_turn<'a>(app: &'a App, job: &'a Job) -> Result<Option<Run<'a>>, Fl
     let now = app.now();
     let has_begun = invoice.attempts > 0 || invoice.state != State::Queued;
     let rests = rest(account.paused_until, account.pause_reason.as_deref(), now);
-    // One that was begun goes on with its attempts and look-ups when the time of the pause is over; others wait until
-    // the account works again.
+    // One that was begun goes on with its attempts and look-ups, after a pause that has a time; others wait until the
+    // account works again.
     if has_begun && !has_waited_too_long(app, &invoice) {
-        if let Some(until) = account.paused_until.filter(|until| *until > now) {
+        if let Rest::Until(until) = rests {
             let error = Some("the account rests".to_owned());
             jobs::settle(app, tx, job, End::Again { at: until, error }).await?;
             return Ok(None);
@@ -218,9 +218,8 @@ impl Run<'_> {
         }
         match self.look().await {
             Found::None => {}
-            Found::Failed(failure) if self.invoice.first_sent_at.is_none() => {
-                return self.nothing_asked_yet(failure).await;
-            }
+            // No send is in doubt here, so a search that fails leaves nothing to find out.
+            Found::Failed(failure) => return self.failed_before_sending(failure, Asked::ToTell).await,
             other => return self.conclude(other).await,
         }
         let buyer_key =
@@ -232,14 +231,7 @@ impl Run<'_> {
         };
         let buyer = match self.invoicer.upsert_buyer(&self.cx(), &self.invoice.order, known.as_deref()).await {
             Ok(buyer) => buyer,
-            // Without an answer nothing was refused.
-            Err(failure) if matches!(failure.class, FailureClass::Retryable | FailureClass::Unknown) => {
-                return self.nothing_asked_yet(failure).await;
-            }
-            Err(failure) => {
-                self.invoice.attempts += 1;
-                return self.refused(failure).await;
-            }
+            Err(failure) => return self.failed_before_sending(failure, Asked::ToIssue).await,
         };
         if !self.mark_sending(&buyer_key, &buyer).await? {
             return Ok(());
@@ -314,7 +306,6 @@ impl Run<'_> {
         self.invoice.attempts += 1;
         self.invoice.sending_since = Some(now);
         self.invoice.first_sent_at.get_or_insert(now);
-        self.is_reached(&mut tx).await?;
         self.invoice.buyer_ref = Some(buyer.to_owned());
         tx.put_buyer_ref(&self.invoice.merchant_id, &self.account.id, buyer_key, buyer).await?;
         tx.update_invoice(&self.invoice, now).await?;
@@ -418,7 +409,6 @@ impl Run<'_> {
         self.invoice.issued_at = Some(now);
         self.invoice.sending_since = None;
         let Some(mut tx) = self.write().await? else { return Ok(()) };
-        self.is_reached(&mut tx).await?;
         tx.update_invoice(&self.invoice, now).await?;
         self.works(&mut tx, asked).await?;
         tx.resolve_alert_by_key(&self.invoice.merchant_id, &alert_key(&self.invoice), now).await?;
@@ -466,7 +456,7 @@ impl Run<'_> {
         jobs::settle(self.app, tx, self.job, end).await
     }
 
-    /// The send, or the buyer's card before it, was refused: surely not issued.
+    /// The send was refused: surely not issued.
     async fn refused(mut self, failure: InvoiceFailure) -> Result<(), FlowError> {
         self.invoice.state = State::Queued;
         self.invoice.sending_since = None;
@@ -474,9 +464,24 @@ impl Run<'_> {
             // The buyer's card may be what is wrong, or gone.
             self.invoice.buyer_ref = None;
         }
+        self.came_to_nothing(failure, Asked::ToIssue).await
+    }
+
+    /// An attempt that came to nothing before its send: the search or the buyer's card failed.
+    async fn failed_before_sending(mut self, failure: InvoiceFailure, asked: Asked) -> Result<(), FlowError> {
+        self.invoice.attempts += 1;
+        if failure.class != FailureClass::Unknown {
+            return self.came_to_nothing(failure, asked).await;
+        }
+        // Without an answer, but nothing was sent that could have been done.
+        self.came_to_nothing(InvoiceFailure { class: FailureClass::Retryable, ..failure }, asked).await
+    }
+
+    /// Surely not issued: the account's matter, another attempt, or the end.
+    async fn came_to_nothing(mut self, failure: InvoiceFailure, asked: Asked) -> Result<(), FlowError> {
         self.remember(&failure);
-        self.mind_account(&failure, Asked::ToIssue).await?;
-        if self.is_trial && failure.class == FailureClass::Config {
+        self.mind_account(&failure, asked).await?;
+        if self.is_trial && matches!(failure.class, FailureClass::Config | FailureClass::Retryable) {
             // It was sent ahead to find out just this, and waits on like the others.
             self.invoice.attempts -= 1;
             return self.wait_for_account().await;
@@ -485,46 +490,12 @@ impl Run<'_> {
         self.after(failure.class, now).await
     }
 
-    /// A search, or the buyer's card, that gave no answer before a send. Nothing was asked for, so it is no attempt
-    /// (R-5W-48): it is tried on, and a person hears when that lasts too long.
-    async fn nothing_asked_yet(mut self, failure: InvoiceFailure) -> Result<(), FlowError> {
-        let now = self.app.now();
-        self.invoice.unknown_since.get_or_insert(now);
-        self.remember(&failure);
-        self.mind_account(&failure, Asked::ToTell).await?;
-        if failure.class == FailureClass::Config {
-            return self.wait_for_account().await;
-        }
-        let due = self.next_look();
-        let Some(mut tx) = self.write().await? else { return Ok(()) };
-        tx.update_invoice(&self.invoice, now).await?;
-        if has_waited_too_long(self.app, &self.invoice) {
-            let why = format!(
-                "the invoice was not asked for yet, because the invoicing system has not answered for {} hours: {failure}",
-                self.app.config.invoice_unknown_limit_s / 3600
-            );
-            let key = unreached_key(&self.invoice);
-            raise(self.app, &mut tx, Raise::about_payment("invoice.unreachable", key, &self.payment, why)).await?;
-        }
-        let error = Some(format!("nothing was asked for yet: {failure}"));
-        jobs::settle(self.app, tx, self.job, End::Again { at: due, error }).await
-    }
-
     /// The account refuses: this invoice waits for the probe's verdict, like those that come after it.
     async fn wait_for_account(self) -> Result<(), FlowError> {
         let now = self.app.now();
         let Some(mut tx) = self.write().await? else { return Ok(()) };
         tx.update_invoice(&self.invoice, now).await?;
         jobs::settle(self.app, tx, self.job, waiting(now, WAITS_AT_MOST)).await
-    }
-
-    /// The account could be asked about this invoice.
-    async fn is_reached(&mut self, tx: &mut Tx) -> Result<(), FlowError> {
-        if self.invoice.unknown_since.take().is_some() {
-            let (merchant, key) = (&self.invoice.merchant_id, unreached_key(&self.invoice));
-            tx.resolve_alert_by_key(merchant, &key, self.app.now()).await?;
-        }
-        Ok(())
     }
 
     /// Another attempt, or the end. `failed_at` is when the attempt that just ended failed.
@@ -549,7 +520,6 @@ impl Run<'_> {
         self.invoice.state = State::Exhausted;
         let now = self.app.now();
         let Some(mut tx) = self.write().await? else { return Ok(()) };
-        self.is_reached(&mut tx).await?;
         tx.update_invoice(&self.invoice, now).await?;
         let matter = Raise::about_payment(
             "invoice.exhausted",
@@ -587,8 +557,12 @@ impl Run<'_> {
         self.invoice.last_fields = failure.fields.clone();
     }
 
-    /// Whoever is told to come later comes later.
+    /// Whoever is told to come later comes later. Refused credentials are no such word: the attempts of the invoice that
+    /// met them keep their times (R-5W-47).
     fn heed_pause(&mut self, failure: &InvoiceFailure) {
+        if failure.class == FailureClass::Config {
+            return;
+        }
         let pause = seconds(i64::from(failure.pause_s.unwrap_or(0)));
         self.not_before = self.not_before.max(self.app.now() + pause);
     }
@@ -650,7 +624,9 @@ impl Run<'_> {
             tx.enqueue(merchant, &job, JobKind::ProbeInvoicing, &account.id, probe_at, now).await?;
         }
         tx.commit().await?;
-        self.not_before = self.not_before.max(until.unwrap_or(now));
+        if !stops {
+            self.not_before = self.not_before.max(until.unwrap_or(now));
+        }
         Ok(())
     }
 

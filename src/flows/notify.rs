@@ -90,7 +90,7 @@ pub fn next_step(code: &str) -> &'static str {
         "event.unreadable" => "look at the delivery; ask the gateway what it says, and look after the payment by hand",
         "provider.config" => "correct the provider account's settings",
         "endpoint.disabled" => "correct the endpoint and enable it; missed messages can be replayed",
-        "job.poison" => "see the log for what the worker died of; the work is set aside until then",
+        "job.poison" => "see the log for what the worker died of; then POST /v1/jobs/{id}/retry has the work go on",
         "notice.undeliverable" => "correct the address; the matter itself is in the list of alerts",
         _ => "look at the details",
     }

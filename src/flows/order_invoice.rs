@@ -174,11 +174,6 @@ pub fn alert_key(invoice: &InvoiceRow) -> String {
     format!("invoice:{}", invoice.id)
 }
 
-/// The key of the alert about an invoice that could not be asked for in a long time.
-pub fn unreached_key(invoice: &InvoiceRow) -> String {
-    format!("invoice.unreached:{}", invoice.id)
-}
-
 /// Keeps an expert's own document with the payment; issuing by the integration ends (F33, R-5W-42).
 ///
 /// # Errors
@@ -197,9 +192,7 @@ pub async fn attach(app: &App, tx: &mut Tx, payment: &Payment, file: &Attachment
                     invoice.state = State::ByHand;
                     invoice.number = file.number.clone().or(invoice.number);
                     tx.update_invoice(&invoice, now).await?;
-                    for key in [alert_key(&invoice), unreached_key(&invoice)] {
-                        tx.resolve_alert_by_key(&payment.merchant_id, &key, now).await?;
-                    }
+                    tx.resolve_alert_by_key(&payment.merchant_id, &alert_key(&invoice), now).await?;
                 }
                 // The expert's document takes the place of one that cannot be had; nobody fetches that any more.
                 State::Issued if invoice.pdf_sha256.is_none() && is_overdue(app, &invoice) => {

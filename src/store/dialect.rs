@@ -3,6 +3,7 @@
 //! SQLite: one writing connection (`BEGIN IMMEDIATE`, WAL, `synchronous=FULL`) and some that read (see `sqlite.rs`).
 //! PostgreSQL: two pools (see `link.rs`), READ COMMITTED with row locks.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -498,13 +499,22 @@ macro_rules! args {
 }
 pub(super) use args;
 
+/// PostgreSQL has no texts with the character U+0000, and fails as a whole where it meets one. Nothing of ours holds it, so
+/// what a stranger names with it is not found, and what a gateway says with it is kept with U+FFFD in its place.
+pub(super) fn without_nul(text: &str) -> Cow<'_, str> {
+    match memchr::memchr(0, text.as_bytes()) {
+        None => Cow::Borrowed(text),
+        Some(_) => Cow::Owned(text.replace('\0', "\u{fffd}")),
+    }
+}
+
 macro_rules! bind {
     ($sql:expr, $args:expr) => {{
         let mut query = sqlx::query($sql);
         for arg in $args {
             query = match *arg {
-                Arg::Text(v) => query.bind(v),
-                Arg::MaybeText(v) => query.bind(v),
+                Arg::Text(v) => query.bind(without_nul(v)),
+                Arg::MaybeText(v) => query.bind(v.map(without_nul)),
                 Arg::Int(v) => query.bind(v),
                 Arg::MaybeInt(v) => query.bind(v),
                 Arg::Blob(v) => query.bind(v),

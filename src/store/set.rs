@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::dialect::{Arg, Conn, StoreError, Tx};
+use super::dialect::{Arg, Conn, StoreError, Tx, without_nul};
 use super::link::Link;
 use super::rows::{Answer, Row, names_of};
 use super::sqlite::Handle;
@@ -206,7 +206,7 @@ macro_rules! bind_columns {
             if $rows == Rows::One {
                 let value = &$set.values[n];
                 query = match value {
-                    Arg::Text(_) | Arg::MaybeText(_) => query.bind(text_of(value)),
+                    Arg::Text(_) | Arg::MaybeText(_) => query.bind(text_of(value).map(without_nul)),
                     Arg::Int(_) | Arg::MaybeInt(_) => query.bind(int_of(value)),
                     Arg::Blob(_) => query.bind(blob_of(value)),
                 };
@@ -214,7 +214,9 @@ macro_rules! bind_columns {
             }
             let column = $set.values.iter().skip(n).step_by(width);
             query = match $set.values[n] {
-                Arg::Text(_) | Arg::MaybeText(_) => query.bind(column.map(text_of).collect::<Vec<_>>()),
+                Arg::Text(_) | Arg::MaybeText(_) => {
+                    query.bind(column.map(|value| text_of(value).map(without_nul)).collect::<Vec<_>>())
+                }
                 Arg::Int(_) | Arg::MaybeInt(_) => query.bind(column.map(int_of).collect::<Vec<_>>()),
                 Arg::Blob(_) => query.bind(column.map(blob_of).collect::<Vec<_>>()),
             };

@@ -66,6 +66,10 @@ async fn nothing_that_is_secret_or_personal_leaks() {
     let mut add = grosz(&dir, port);
     add.args(["key", "add", "--merchant", &merchant]);
     let key = printed(add);
+    let mut list = grosz(&dir, port);
+    list.args(["key", "list", "--merchant", &merchant]);
+    let listed = printed(list);
+    assert!(listed.starts_with("key_") && listed.ends_with("valid") && !listed.contains(&key), "{listed}");
 
     let log = std::fs::File::create(dir.path().join("log")).expect("a log");
     let mut program = grosz(&dir, port).arg("serve").stderr(log).stdout(Stdio::null()).spawn().expect("it starts");

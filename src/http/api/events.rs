@@ -60,6 +60,8 @@ pub struct Message {
 pub struct FeedQuery {
     /// Id of the last message that was read; from the beginning when left out.
     after: Option<String>,
+    /// The same as `after`, for clients that page through all lists in one way.
+    cursor: Option<String>,
     /// Messages at most.
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<i64>,
@@ -72,16 +74,21 @@ pub struct FeedQuery {
     params(FeedQuery), responses((status = 200, body = Feed), (status = "4XX", body = ProblemBody)))]
 async fn list(State(web): State<Web>, caller: Caller, Params(query): Params<FeedQuery>) -> Result<Json<Feed>, Problem> {
     let limit = checked_limit(query.limit)?;
-    let after = query.after.as_deref();
+    if query.after.is_some() && query.cursor.is_some() {
+        return Err(Problem::field("cursor", "means the same as after: give one of them"));
+    }
+    let name = if query.cursor.is_some() { "cursor" } else { "after" };
+    let given = query.after.or(query.cursor);
+    let after = given.as_deref();
     if after.is_some_and(|id| !id.starts_with("msg_") || made_at(id).is_none()) {
-        return Err(Problem::field("after", "must be the id of a message (msg_…)"));
+        return Err(Problem::field(name, "must be the id of a message (msg_…)"));
     }
     let settled = web.app.now() - seconds(SETTLE_S);
     let mut rows = web.app.store.read().await?.feed(&caller.merchant, after, settled, limit + 1).await?;
     let shown = usize::try_from(limit).unwrap_or(0);
     let has_more = rows.len() > shown;
     rows.truncate(shown);
-    let next_cursor = rows.last().map(|m| m.id.clone()).or_else(|| query.after.clone());
+    let next_cursor = rows.last().map(|m| m.id.clone()).or_else(|| given.clone());
     Ok(Json(Feed { data: rows.into_iter().map(view).collect(), next_cursor, has_more }))
 }
 

@@ -1,10 +1,14 @@
 //! Refusals: right status, right field, plain words.
 
+use grosz::domain::payment::Status;
+use grosz_providers::{Event, EventKind};
 use insta::assert_json_snapshot;
 use serde_json::json;
 
 use super::client::{Client, check_problem, refused};
 use crate::harness::{Engine, Hub, KEY};
+use crate::matter::{event, matter};
+use crate::on_both;
 
 #[tokio::test]
 async fn without_a_valid_key_nothing_is_said() {
@@ -130,3 +134,24 @@ async fn refusals_name_the_field() {
     let answer = client.post("/v1/experts", json!({"name": "", "email": "x", "language": "de"})).await;
     assert_json_snapshot!(answer.json(), {".request_id" => "[request]"});
 }
+
+// F66: a name that no text of ours can be leads nowhere, on either engine, and what a gateway says with it is kept.
+on_both!(the_character_nul_names_nothing_and_breaks_nothing, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let client = Client::new(&hub);
+    check_problem(&client.get("/v1/payments/%00").await.expect(404));
+    assert_eq!(client.get("/v1/payments?payer=%00").await.expect(200).json()["data"], json!([]));
+    let order = json!({"payer": "\u{0}", "amount": 100, "currency": "PLN", "description": "a"});
+    assert_eq!(refused(&client.post("/v1/payments", order).await.expect(422)), ["/payer"]);
+    for path in ["/return/%00", "/pay/%00", "/portal/%00"] {
+        hub.raw("GET", path, &[], vec![]).await.expect(404);
+    }
+    hub.raw("POST", "/webhooks/autopay/%00", &[], b"transactions=eA".to_vec()).await.expect(404);
+
+    let matter = matter(&hub).await;
+    let (payment, attempt) = matter.lone_payment(&hub).await;
+    let told = Event { detail: "a\0b".into(), ..event(&attempt, "k\0", EventKind::Paid, "r\01") };
+    matter.receive(&hub, told).await;
+    let now = hub.tx().await.payment(&payment.merchant_id, &payment.id).await.unwrap().unwrap();
+    assert_eq!(now.status, Status::Completed);
+});

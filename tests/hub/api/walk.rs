@@ -323,6 +323,14 @@ async fn tell(stage: &Stage, client: &Client<'_>) {
     }
     assert!(read > 8, "{read}");
     assert_eq!(super::client::refused(&client.get("/v1/events?after=msg_x").await), ["after"]);
+    // In the words of the other lists.
+    let first = feed["data"][0]["id"].as_str().expect("an id");
+    let on = client.get(&format!("/v1/events?cursor={first}&limit=7")).await.expect(200).json();
+    assert_eq!(on, client.get(&format!("/v1/events?after={first}&limit=7")).await.expect(200).json());
+    assert_eq!(
+        super::client::refused(&client.get(&format!("/v1/events?cursor={first}&after={first}")).await),
+        ["cursor"]
+    );
 
     let path = "/v1/webhook-endpoints";
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
