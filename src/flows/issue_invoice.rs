@@ -325,10 +325,12 @@ impl Run<'_> {
     async fn conclude(mut self, found: Found) -> Result<(), FlowError> {
         let now = self.app.now();
         match found {
-            // A look-up tells too little to compare by; what cannot be read is not concluded upon.
+            // A look-up tells too little to compare by, so the document is read as a whole. Where that cannot be done it
+            // exists all the same, and is compared when its PDF is fetched, before anybody is given it.
             Found::One(row) => match self.invoicer.get(&self.cx(), &row.id, &self.invoice.order).await {
                 Ok(document) => self.issued(document, Asked::ToTell).await,
-                Err(failure) => self.no_answer(failure).await,
+                Err(failure) if failure.class == FailureClass::Absent => self.no_answer(failure).await,
+                Err(_) => self.issued(row, Asked::ToTell).await,
             },
             Found::Many(documents) => {
                 let numbers = documents.iter().map(|d| d.number.as_str()).collect::<Vec<_>>().join(", ");

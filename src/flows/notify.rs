@@ -182,7 +182,7 @@ pub async fn raise_with(app: &App, tx: &mut Tx, matter: Raise, letter: Option<Ow
         payment_id: alert.payment_id.clone(),
         recipient,
         language: language.clone(),
-        subject: first_line.clone(),
+        subject: first_line.lines().next().unwrap_or_default().to_owned(),
         body: body(app, language, &first_line, &reason, &alert),
         message_id: message_id(app),
         state: "queued".into(),
@@ -244,16 +244,19 @@ async fn addressee(
     })
 }
 
-/// The literal sentence of R-5W-44 in Polish, and what it says in the other languages.
+/// The literal sentence of R-5W-44, which stands first and unchanged for every reader (R-5W-52), and in a second line what
+/// it says in the reader's language.
 pub fn invoice_failed_line(language: &str, case_number: &str) -> String {
-    match language {
-        "pl" => format!("Wystąpił błąd podczas wystawiania faktury dla klienta do sprawy nr {case_number}"),
+    let literal = format!("Wystąpił błąd podczas wystawiania faktury dla klienta do sprawy nr {case_number}");
+    let meaning = match language {
+        "pl" => return literal,
         "uk" => format!("Сталася помилка під час виставлення рахунку клієнту у справі № {case_number}"),
         "cs" => format!("Při vystavování faktury pro klienta k případu č. {case_number} došlo k chybě"),
         "ru" => format!("Произошла ошибка при выставлении счёта клиенту по делу № {case_number}"),
         "is" => format!("Villa kom upp við útgáfu reiknings fyrir viðskiptavin í máli nr. {case_number}"),
         _ => format!("An error occurred while issuing the invoice for the client in case no. {case_number}"),
-    }
+    };
+    format!("{literal}\n{meaning}")
 }
 
 /// Words of a letter in one language: reason, fields, next step, link, "alert about case", in this order.
@@ -294,4 +297,20 @@ fn body(app: &App, language: &str, first_line: &str, why: &str, alert: &Alert) -
 /// The time of an alert for a letter's Date header.
 pub fn date_of(notice: &Notice) -> Timestamp {
     crate::clock::at(notice.created_at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // R-5W-44, R-5W-52
+    #[test]
+    fn the_sentence_stands_first_in_every_language() {
+        for language in ["pl", "en", "uk", "cs", "ru", "is", "xx"] {
+            let line = invoice_failed_line(language, "7/2026");
+            let (first, meaning) = line.split_once('\n').map_or((line.as_str(), None), |(a, b)| (a, Some(b)));
+            assert_eq!(first, "Wystąpił błąd podczas wystawiania faktury dla klienta do sprawy nr 7/2026");
+            assert_eq!(meaning.is_some_and(|m| m.contains("7/2026")), language != "pl");
+        }
+    }
 }

@@ -152,7 +152,7 @@ pub struct NewProfile {
     /// ISO 3166-1 alpha-2, in capitals.
     #[schema(example = "PL")]
     country: String,
-    /// Address for the invoice; the payer's own when left out.
+    /// Address for the invoice. An individual must have one; a company's is the payer's own when left out.
     email: Option<String>,
     /// Chosen when a payment names none. The first profile of a payer is the default unless it says no.
     default: Option<bool>,
@@ -195,6 +195,9 @@ async fn create(
     post: Post<NewProfile>,
 ) -> Result<Response, Problem> {
     let (app, new) = (&*web.app, &post.input);
+    if new.kind == Kind::Individual && new.email.is_none() {
+        return Err(Problem::field("/email", "is required for an individual"));
+    }
     let mut turn = post.mark.begin(&web.app).await?;
     let tx = &mut turn.tx;
     let payer = tx.payer(&caller.merchant, &payer).await?.ok_or_else(Problem::not_found)?;

@@ -150,7 +150,7 @@ on_both!(the_character_nul_names_nothing_and_breaks_nothing, async |engine: Engi
 
     let matter = matter(&hub).await;
     let (payment, attempt) = matter.lone_payment(&hub).await;
-    let told = Event { detail: "a\0b".into(), ..event(&attempt, "k\0", EventKind::Paid, "r\01") };
+    let told = Event { detail: "a\0b".into(), ..event(&attempt, "k\0", EventKind::Paid, "r\x001") };
     matter.receive(&hub, told).await;
     let now = hub.tx().await.payment(&payment.merchant_id, &payment.id).await.unwrap().unwrap();
     assert_eq!(now.status, Status::Completed);

@@ -41,7 +41,7 @@ async fn call(hub: &Hub, method: &str, path: &str, body: &Value) -> Answer {
 fn body_of(operation: &str) -> Value {
     match operation {
         "create_profile" => json!({"kind": "individual", "name": "Jan", "street": "Prosta 1", "postcode": "00-950",
-            "city": "Warszawa", "country": "PL"}),
+            "city": "Warszawa", "country": "PL", "email": "jan@example.com"}),
         "replay_messages" => json!({"since": "2026-11-01"}),
         _ => json!({}),
     }

@@ -97,7 +97,7 @@ async fn people(client: &Client<'_>) {
         if path == "/v1/payers" {
             let profiles = format!("{one}/profiles");
             let person = json!({"kind": "individual", "name": "Anna Nowak", "street": "Prosta 1",
-                "postcode": "00-950", "city": "Warszawa", "country": "PL"});
+                "postcode": "00-950", "city": "Warszawa", "country": "PL", "email": "anna@kancelaria.example"});
             let made = client.post(&profiles, person).await.expect(201);
             assert_json_snapshot!("profile", made.json(), {".id" => "[id]", ".payer" => "[id]"});
             let profile = format!("{profiles}/{}", id_of(&made));

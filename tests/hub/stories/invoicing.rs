@@ -467,17 +467,29 @@ on_both!(an_invoice_found_later_is_compared_as_a_whole, async |engine: Engine| {
     }
 });
 
-// What cannot be read cannot be compared: nothing is concluded, nothing made again.
-on_both!(an_invoice_found_that_cannot_be_read_stays_unknown, async |engine: Engine| {
-    let stage = Stage::set(engine).await;
-    let payment = stage.paid("17/2026", json!({"cut_after_work": 1, "get_fails": 1_000_000})).await;
-    stage.hub.run_jobs().await;
-    stage.let_pass(3600, 30).await;
-    assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::Unknown);
-    stage.dial(json!({"wfirma": {}})).await;
-    stage.let_pass(1200, 60).await;
-    stage.expect_paid_and_invoiced(&payment).await;
-    assert_eq!(stage.invoices().await, 1);
+// A document that is found and cannot be read exists all the same: nothing is made again, and it is compared when its
+// PDF is fetched, before the payer has it.
+on_both!(an_invoice_found_that_cannot_be_read_is_compared_later, async |engine: Engine| {
+    for fault in ["", "wrong_buyer"] {
+        let stage = Stage::set(engine).await;
+        let mut faults = json!({"cut_after_work": 1, "get_fails": 1_000_000});
+        if !fault.is_empty() {
+            faults[fault] = json!(1);
+        }
+        let payment = stage.paid("17/2026", faults).await;
+        stage.hub.run_jobs().await;
+        stage.let_pass(3600, 30).await;
+        let invoice = stage.invoice(&payment).await.expect("an invoice");
+        assert_eq!((invoice.state, invoice.pdf_sha256), (State::Issued, None), "{fault}");
+        assert_eq!(stage.cell(&payment).await, Cell::Generating);
+        stage.dial(json!({"wfirma": {}})).await;
+        stage.let_pass(3600, 60).await;
+        match fault {
+            "" => stage.expect_paid_and_invoiced(&payment).await,
+            _ => assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::IssuedDiffers),
+        }
+        assert_eq!(stage.invoices().await, 1);
+    }
 });
 
 // What differs only when the printed document is fetched is shown to a person, too, and not handed out.
