@@ -249,6 +249,9 @@ pub enum EventKind {
         closed: bool,
         /// Until when an answer is possible.
         due_by: Option<Timestamp>,
+        /// It goes on although it was over (an appeal). Without that, news of an open dispute that come after its end are old.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        reopens: bool,
     },
     /// A saved instrument was made, changed or switched off; `handle` is secret-like.
     Instrument {

@@ -84,9 +84,14 @@ pub async fn apply_event(
                 about.mismatch(tx, "refund.amount_mismatch", why).await?;
             }
         }
-        EventKind::Dispute { gateway_ref, status, closed, due_by } => {
-            let due_by = due_by.map(grosz_providers::Timestamp::as_microsecond);
-            about.disputed(tx, gateway_ref, status, *closed, due_by).await?;
+        EventKind::Dispute { gateway_ref, status, closed, due_by, reopens } => {
+            let known = tx.disputes(&payment.merchant_id, &payment.id).await?;
+            let is_over = known.iter().any(|d| d.gateway_ref == *gateway_ref && d.closed);
+            // News that are older than its end tell nobody anything.
+            if !is_over || *closed || *reopens {
+                let due_by = due_by.map(grosz_providers::Timestamp::as_microsecond);
+                about.disputed(tx, gateway_ref, status, *closed, due_by).await?;
+            }
         }
         EventKind::Unknown => {
             row.state = "unknown".into();

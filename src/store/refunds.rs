@@ -119,9 +119,7 @@ impl Tx {
             "INSERT INTO disputes (merchant_id, id, payment_id, gateway_ref, status, closed, amount, currency, due_by, created_at, updated_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)
              ON CONFLICT (merchant_id, payment_id, gateway_ref) DO UPDATE SET
-                 status = CASE WHEN disputes.closed = 1 AND excluded.closed = 0 THEN disputes.status ELSE excluded.status END,
-                 closed = CASE WHEN disputes.closed = 1 THEN 1 ELSE excluded.closed END,
-                 due_by = COALESCE(excluded.due_by, disputes.due_by), updated_at = excluded.updated_at",
+                 status = excluded.status, closed = excluded.closed, due_by = COALESCE(excluded.due_by, disputes.due_by), updated_at = excluded.updated_at",
             args![
                 &d.merchant_id, &d.id, &d.payment_id, &d.gateway_ref, &d.status, d.closed, d.amount, &d.currency, d.due_by, d.created_at
             ],

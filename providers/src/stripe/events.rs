@@ -150,6 +150,7 @@ fn dispute(frame: &Frame, dispute: &Tree<'_>) -> Event {
             gateway_ref,
             closed: over || frame.kind == "charge.dispute.closed",
             due_by: due_by.and_then(|s| Timestamp::from_second(s).ok()),
+            reopens: matches!(&*status, "appeal_needs_response" | "appeal_under_review"),
             status: status.clone(),
         },
         None => EventKind::Unknown,

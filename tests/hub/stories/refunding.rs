@@ -354,3 +354,24 @@ on_both!(a_refund_that_succeeds_after_its_failure_is_booked, async |engine: Engi
         }
     }
 });
+
+// F84: news of a dispute in any order; an appeal opens it again, older news do not.
+on_both!(a_dispute_ends_once_and_an_appeal_goes_on, async |engine: Engine| {
+    let (hub, matter, payment, attempt) = paid(engine).await;
+    let news = async |key: &str, status: &str, closed: bool, reopens: bool| {
+        let (gateway_ref, status) = ("dp_1".to_owned(), status.to_owned());
+        let kind = EventKind::Dispute { gateway_ref, status, closed, due_by: None, reopens };
+        matter.receive(&hub, event(&attempt, key, kind, "r1")).await;
+        let mut tx = hub.tx().await;
+        let disputes = tx.disputes(&payment.merchant_id, &payment.id).await.unwrap();
+        drop(tx);
+        let alerts = standing(&hub, &payment).await.2.len();
+        (disputes[0].status.clone(), disputes[0].closed, alerts)
+    };
+    assert_eq!(news("k1", "lost", true, false).await, ("lost".into(), true, 1));
+    assert_eq!(news("k2", "needs_response", false, false).await, ("lost".into(), true, 1), "it came late");
+    assert_eq!(news("k3", "appeal_needs_response", false, true).await, ("appeal_needs_response".into(), false, 2));
+    let refused = refund_of(&hub, &payment, None).await;
+    assert!(matches!(refused, Err(FlowError::Conflict { code: "payment_disputed", .. })), "{refused:?}");
+    assert_eq!(news("k4", "won", true, false).await, ("won".into(), true, 3));
+});
