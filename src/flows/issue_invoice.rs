@@ -33,6 +33,9 @@ const WAITS: &str = "waits for its turn";
 /// So long it waits at most, seconds, should whoever was to wake it have died.
 const WAITS_AT_MOST: i64 = 900;
 
+/// The same while an account works and another invoice has its slot.
+const WAITS_FOR_A_SLOT_AT_MOST: i64 = 120;
+
 /// The same for an invoice that was begun.
 const WAITS_ON_AT_MOST: i64 = 60;
 
@@ -120,8 +123,12 @@ async fn take_turn<'a>(app: &'a App, job: &'a Job) -> Result<Option<Run<'a>>, Fl
     }
     // Numbering is serial at the other side: one call at a time for an account.
     let Some(slot) = app.invoicing_slots.take(&account.id, app.config.invoicing_concurrency) else {
-        let at_most = if has_begun { WAITS_ON_AT_MOST } else { WAITS_AT_MOST };
+        let at_most = if has_begun { WAITS_ON_AT_MOST } else { WAITS_FOR_A_SLOT_AT_MOST };
         jobs::settle(app, tx, job, waiting(now, at_most)).await?;
+        // Whoever had the slot may have ended before this one was seen to wait.
+        if app.invoicing_slots.take(&account.id, app.config.invoicing_concurrency).is_some() {
+            wake_next(app, &job.merchant_id, &account.id).await?;
+        }
         return Ok(None);
     };
     if !has_begun {
@@ -134,14 +141,19 @@ async fn take_turn<'a>(app: &'a App, job: &'a Job) -> Result<Option<Run<'a>>, Fl
             due: now,
         };
         if let Some(older) = tx.next_to_issue(&older).await? {
+            // Free before the older one is called, which would find it taken.
+            drop(slot);
             tx.hasten(&job.merchant_id, JobKind::IssueInvoice, &older, now).await?;
-            jobs::settle(app, tx, job, waiting(now, WAITS_AT_MOST)).await?;
+            jobs::settle(app, tx, job, waiting(now, WAITS_FOR_A_SLOT_AT_MOST)).await?;
             return Ok(None);
         }
     }
     let is_trial = !has_begun && rests == Rest::Trial;
     if is_trial && !tx.begin_trial(&job.merchant_id, &account.id, now, now + seconds(app.config.job_lease_s)).await? {
+        drop(slot);
         jobs::settle(app, tx, job, waiting(now, WAITS_AT_MOST)).await?;
+        // The other trial may have ended before this one was seen to wait.
+        wake_next(app, &job.merchant_id, &account.id).await?;
         return Ok(None);
     }
     if invoice.state == State::Sending {

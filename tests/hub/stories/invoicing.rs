@@ -670,7 +670,8 @@ on_both!(a_backlog_is_issued_in_its_order, async |engine: Engine| {
     stage.hub.run_jobs().await;
     let mut numbers = vec![];
     for payment in &payments {
-        let number = stage.invoice(payment).await.and_then(|i| i.number).expect("a number");
+        let invoice = stage.invoice(payment).await.expect("an invoice");
+        let number = invoice.number.unwrap_or_else(|| panic!("{} was left behind: {rounds} rounds", invoice.id));
         let n = number.trim_start_matches("FV ").split('/').next().and_then(|n| n.parse::<usize>().ok());
         numbers.push(n.expect("a number"));
     }
