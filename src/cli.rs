@@ -219,7 +219,7 @@ pub fn main() -> Result<(), Failure> {
             crate::log::start(&config);
             block_on(config.runtime_threads, async {
                 let stop = crate::run::stop_on_signals()?;
-                Ok(crate::demo::run(config, stop, say).await?)
+                how_it_ended(crate::demo::run(config, stop, say).await?)
             })
         }
         Some(Command::Serve(options)) => {
@@ -284,12 +284,17 @@ fn serve(config: Config) -> Result<(), Failure> {
             }
         };
         tracing::info!(role = app.config.role, listen = app.config.listen, hold = app.config.hold, "Grosz is up");
-        match crate::run::run(app, listener, stop).await {
-            Ended::Asked => tracing::info!("Grosz stopped"),
-            Ended::Crippled => return Err("a part of the hub ended by itself; the log says which".into()),
-        }
-        Ok(())
+        how_it_ended(crate::run::run(app, listener, stop).await)
     })
+}
+
+/// A program that lost a part of itself ends as failed, so that whoever watches it starts it again (F26).
+fn how_it_ended(ended: Ended) -> Result<(), Failure> {
+    match ended {
+        Ended::Asked => tracing::info!("Grosz stopped"),
+        Ended::Crippled => return Err("a part of the hub ended by itself; the log says which".into()),
+    }
+    Ok(())
 }
 
 fn sandbox(listen: &str, hubs: Vec<String>) -> Result<(), Failure> {

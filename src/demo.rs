@@ -17,6 +17,7 @@ use crate::flows::FlowError;
 use crate::flows::add_account::{add_invoicing_account, add_provider_account, check_invoicer, check_provider};
 use crate::flows::add_key::{SCOPES, make_key};
 use crate::http::server::listen;
+use crate::run::Ended;
 use crate::store::{Case, Expert, InvoicingAccount, Merchant, Page, Payer, Profile, ProviderAccount, StoreError, Tx};
 
 /// Where the demonstration keeps its data, below the current directory.
@@ -83,7 +84,7 @@ pub async fn bind(config: &mut Config) -> Result<TcpListener, ConfigError> {
     Err(bad(format!("it and the next {PORTS} ports are in use; name another in GROSZ_LISTEN")))
 }
 
-/// Runs the demonstration until `stop` says true. `print` is given the text for people once everything is there.
+/// Runs the demonstration until `stop` says true, and says why it ended. `print` is given the text for people once everything is there.
 ///
 /// # Errors
 /// A setting cannot be used, no port is free, or the database cannot be written to.
@@ -91,13 +92,12 @@ pub async fn run(
     mut config: Config,
     stop: tokio::sync::watch::Receiver<bool>,
     print: impl FnOnce(&str),
-) -> Result<(), ConfigError> {
+) -> Result<Ended, ConfigError> {
     let listener = bind(&mut config).await?;
     let app = SharedApp::new(App::open(config, crate::clock::Clock::System).await?);
     let demo = seed(&app).await.map_err(|e| ConfigError(format!("the demonstration cannot be set up: {e}")))?;
     print(&demo.text);
-    crate::run::run(app, Some(listener), stop).await;
-    Ok(())
+    Ok(crate::run::run(app, Some(listener), stop).await)
 }
 
 /// Makes sure that merchant, accounts, experts, payers and cases are there, and makes a fresh API key; the keys of

@@ -49,7 +49,13 @@ impl Bill {
         Some(url.into())
     }
 
-    /// Where a changed quote can be seen: the case, or the list.
+    /// A link to where the payer stands on our own pages: the case, or the list (R-5W-17).
+    pub fn own_page(&self, look: &Look) -> (String, &'static str) {
+        let label = if self.payment.case_id.is_some() { look.t.go_to_case } else { look.t.go_to_list };
+        (look.at(&self.case_address()), label)
+    }
+
+    /// The case, where a changed quote can be seen too, or the list.
     fn case_address(&self) -> String {
         let portal = &self.payer.portal_token;
         match &self.payment.case_id {
@@ -218,10 +224,7 @@ fn standing(web: &Web, look: &Look, bill: &Bill, standing: Standing) -> Result<R
         Standing::GatewayError { .. } => (StatusCode::SERVICE_UNAVAILABLE, t.gateway_title, t.gateway_text, "stop"),
     };
     let link = match standing {
-        Standing::Paid => {
-            let portal = || (look.at(&format!("/portal/{}", bill.payer.portal_token)), t.go_to_list);
-            Some(bill.return_url(web).map_or_else(portal, |url| (url, t.back_to_shop)))
-        }
+        Standing::Paid => Some(bill.return_url(web).map_or_else(|| bill.own_page(look), |url| (url, t.back_to_shop))),
         Standing::QuoteChanged => Some((look.at(&bill.case_address()), t.quote_button)),
         Standing::GatewayError { anew: false } => Some((here, t.cell_try_again)),
         Standing::GatewayError { anew: true } | Standing::Closed | Standing::Busy => None,

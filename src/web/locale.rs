@@ -41,7 +41,7 @@ texts! {
     closed_title, closed_text, busy_title, busy_text, gateway_title, gateway_text, off_title, off_text,
     // The way back
     confirming_title, confirming_text, failed_title, why_cancelled, why_declined, why_expired, why_technical,
-    neutral_title, neutral_text, back_to_shop, go_to_list, back_soon,
+    neutral_title, neutral_text, back_to_shop, go_to_list, go_to_case, back_soon,
     // When something is wrong
     not_found_title, not_found_text, forbidden_title, forbidden_text, slow_title, slow_text, oops_title, oops_text,
     no_pdf_title, no_pdf_text,

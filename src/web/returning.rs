@@ -110,7 +110,7 @@ pub(crate) async fn show(
         Stage::Failed => (t.failed_title, "", "stop"),
     };
     let back = bill.return_url(&web).filter(|_| stage != Stage::Confirming);
-    let list = || known.then(|| (look.at(&format!("/portal/{}", bill.payer.portal_token)), t.go_to_list));
+    let own_page = || known.then(|| bill.own_page(&look));
     let template = ReturnPage {
         look: &look,
         title,
@@ -121,7 +121,7 @@ pub(crate) async fn show(
         poll: if stage == Stage::Confirming { format!("/return/{id}/status") } else { String::new() },
         version: version(&attempt, &bill),
         go: back.clone().filter(|_| stage == Stage::Paid).unwrap_or_default(),
-        link: back.map(|url| (url, t.back_to_shop)).or_else(list),
+        link: back.map(|url| (url, t.back_to_shop)).or_else(own_page),
         // Also while nothing is certain: whoever turned back without paying wants to go on (R-5W-32).
         button: (stage != Stage::Paid).then(|| (look.at(&format!("/return/{id}/retry")), again_label(&look, payment))),
         csrf: form_token(&payment.token),

@@ -167,7 +167,8 @@ async fn show(State(web): State<Web>, caller: Caller, Path(id): Path<String>) ->
 /// Tries a payment again
 ///
 /// The gateway is asked about the open attempt first. A link that can still be paid is used again, else an attempt is
-/// added with the same quote and invoice data.
+/// added with the same quote and invoice data. Where the case is being paid by another payment already, that one is
+/// answered: a case has one link.
 #[utoipa::path(post, path = "/v1/payments/{id}/retry", tag = "payments", operation_id = "retry_payment",
     params(("id" = String, Path)), request_body = Option<Retry>,
     responses((status = 200, body = Payment), (status = "4XX", body = ProblemBody)))]

@@ -119,6 +119,7 @@ pub(crate) const TEXTS: Texts = Texts {
     neutral_text: "Pokud jste platili, platbu právě ověřujeme. Její stav najdete v seznamu plateb.",
     back_to_shop: "Zpět do služby",
     go_to_list: "Přejít na seznam plateb",
+    go_to_case: "Přejít na případ",
     back_soon: "Za okamžik budete vráceni zpět.",
     not_found_title: "Tady nic není",
     not_found_text: "Tato adresa neexistuje nebo už neplatí. Zkontrolujte prosím odkaz, který jste dostali.",

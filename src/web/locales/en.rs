@@ -119,6 +119,7 @@ pub(crate) const TEXTS: Texts = Texts {
     neutral_text: "If you made a payment, it is being checked. You will find its state in your list of payments.",
     back_to_shop: "Return to the service",
     go_to_list: "Go to the list of payments",
+    go_to_case: "Go to the case",
     back_soon: "You will be taken back in a moment.",
     not_found_title: "There is nothing here",
     not_found_text: "This address does not exist or is no longer valid. Please check the link you were sent.",

@@ -119,6 +119,7 @@ pub(crate) const TEXTS: Texts = Texts {
     neutral_text: "Ef þú greiddir er verið að staðfesta greiðsluna. Stöðu hennar finnur þú í greiðslulistanum.",
     back_to_shop: "Aftur í þjónustuna",
     go_to_list: "Fara í greiðslulistann",
+    go_to_case: "Fara í málið",
     back_soon: "Þú ferð til baka eftir augnablik.",
     not_found_title: "Hér er ekkert",
     not_found_text: "Þessi slóð er ekki til eða er ekki lengur í gildi. Athugaðu tengilinn sem þú fékkst.",

@@ -119,6 +119,7 @@ pub(crate) const TEXTS: Texts = Texts {
     neutral_text: "Jeśli dokonano płatności, właśnie ją sprawdzamy. Jej stan znajdziesz na liście płatności.",
     back_to_shop: "Wróć do serwisu",
     go_to_list: "Przejdź do listy płatności",
+    go_to_case: "Przejdź do sprawy",
     back_soon: "Za chwilę nastąpi powrót.",
     not_found_title: "Nic tu nie ma",
     not_found_text: "Ten adres nie istnieje albo stracił ważność. Sprawdź otrzymany link.",

@@ -259,7 +259,12 @@ async fn the_payer_goes_back_to_the_client_app() {
         let text = visitor.get(&back).await.expect(200).text();
         match expect {
             Some(address) => assert!(text.contains(&format!("href=\"{address}{}\"", payment.id)), "{text}"),
-            None => assert!(!text.contains("evil") && !text.contains(":444") && !text.contains("data-go"), "{text}"),
+            None => {
+                assert!(!text.contains("evil") && !text.contains(":444") && !text.contains("data-go"), "{text}");
+                let case = payment.case_id.as_deref().expect("a case");
+                let own = format!("href=\"/portal/{}/cases/{case}\"", stage.payer.portal_token);
+                assert!(text.contains(&own) && text.contains("Przejdź do sprawy"), "{text}");
+            }
         }
     }
 }
