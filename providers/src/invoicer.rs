@@ -30,6 +30,21 @@ pub trait Invoicer: Send + Sync {
         Ok(())
     }
 
+    /// The VAT of a sale for which nobody said it: by what the settings say of the seller.
+    fn usual_vat(&self, settings: &Settings) -> Vat;
+
+    /// Checks what of a sale can be known before it is paid: the lines, and the buyer where there is one. No call.
+    ///
+    /// # Errors
+    /// [`FailureClass::Data`] with the fields.
+    fn check_sale(
+        &self,
+        settings: &Settings,
+        total: Money,
+        lines: &[InvoiceLine],
+        buyer: Option<&Buyer>,
+    ) -> Result<(), InvoiceFailure>;
+
     /// Checks what must hold before any call is made for this order (lengths, tax number, sums). No call.
     ///
     /// # Errors

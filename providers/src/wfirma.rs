@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 
 use crate::facts::{InvoicerFacts, Setting, SettingKind, Settings};
 use crate::gateway::Cx;
-use crate::invoicer::{Document, FailureClass, Found, InvoiceFailure, InvoiceOrder, Invoicer, Ksef};
+use crate::invoicer::{
+    Buyer, Document, FailureClass, Found, InvoiceFailure, InvoiceLine, InvoiceOrder, Invoicer, Ksef, Vat,
+};
+use crate::money::Money;
 use crate::twin::InvoicerTwin;
 use crate::wire::{HttpRequest, HttpResponse};
 
@@ -96,6 +99,20 @@ static FACTS: InvoicerFacts =
 impl Invoicer for Wfirma {
     fn facts(&self) -> &'static InvoicerFacts {
         &FACTS
+    }
+
+    fn usual_vat(&self, settings: &Settings) -> Vat {
+        if settings.flag("vat_payer") { Vat::Rate(2300) } else { Vat::SellerNotVatPayer }
+    }
+
+    fn check_sale(
+        &self,
+        settings: &Settings,
+        total: Money,
+        lines: &[InvoiceLine],
+        buyer: Option<&Buyer>,
+    ) -> Result<(), InvoiceFailure> {
+        order::check_sale(settings, total, lines, buyer)
     }
 
     fn check_order(&self, settings: &Settings, order: &InvoiceOrder) -> Result<(), InvoiceFailure> {

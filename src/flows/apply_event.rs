@@ -54,6 +54,8 @@ pub async fn apply_event(
     };
     let payment = tx.payment_for_update(&row.merchant_id, &attempt.payment_id).await?;
     let payment = payment.ok_or(FlowError::Internal("an attempt without its payment".into()))?;
+    // Somebody may have given it up between our look and the lock.
+    let attempt = tx.attempt_as_locked(attempt).await?;
     row.attempt_id = Some(attempt.id.clone());
     row.payment_id = Some(payment.id.clone());
     let about = About { app, account, event: &event, attempt: &attempt, payment: &payment, origin: row.origin.clone() };
@@ -212,6 +214,12 @@ impl About<'_> {
             let key = format!("payment.late_success:{}", p.id);
             raise(app, tx, Raise::about_payment("payment.late_success", key, p, why.into())).await?;
         }
+        if let Some(case) = &p.case_id
+            && tx.has_other_payments(&p.merchant_id, case).await?
+        {
+            // With the case paid, the links of the others are closed (F08).
+            enqueue_cancel(app, tx, self.attempt).await?;
+        }
         if case_paid {
             self.double(tx, self.attempt.amount).await?;
         } else {
@@ -271,17 +279,28 @@ impl About<'_> {
         let Some(gateway_ref) = &self.event.gateway_ref else { return Ok(()) };
         let (app, p, attempt) = (self.app, self.payment, self.attempt);
         let known = tx.captures(&p.merchant_id, &p.id).await?;
-        // Of the very try that failed it is old news, or the gateway's own second thoughts: asking tells.
-        let is_another = !known.iter().any(|c| c.attempt_id == attempt.id && c.gateway_ref == *gateway_ref);
-        let amount = self.event.amount.unwrap_or(attempt.amount);
-        self.put_capture(tx, "pending", amount, false).await?;
-        if is_another && p.status != Status::Completed && matches!(attempt.state.as_str(), "failed" | "closed") {
-            // The payer began another try on the same link: money is under way again, and is asked about.
-            tx.set_attempt_state(&p.merchant_id, &p.id, &attempt.id, "open").await?;
-            let (job, now) = (app.ids.make("job"), app.now());
-            let at = now + seconds(wait_s(&app.config.poll_waits_s, 0));
-            tx.enqueue(&p.merchant_id, &job, JobKind::PollStatus, &attempt.id, at, now).await?;
+        let told = known.iter().find(|c| c.attempt_id == attempt.id && c.gateway_ref == *gateway_ref);
+        match told.map(|c| c.state.as_str()) {
+            // The payer began another try on the same link: money is under way.
+            None => {
+                let amount = self.event.amount.unwrap_or(attempt.amount);
+                self.put_capture(tx, "pending", amount, false).await?;
+                if p.status != Status::Completed && matches!(attempt.state.as_str(), "failed" | "closed") {
+                    tx.set_attempt_state(&p.merchant_id, &p.id, &attempt.id, "open").await?;
+                }
+            }
+            // Of the very try that failed it is old news, or the gateway's own second thoughts: asking tells.
+            Some("failed") => {}
+            Some(_) => return Ok(()),
         }
+        if matches!(attempt.state.as_str(), "created" | "open") {
+            // It is asked about already.
+            return Ok(());
+        }
+        // Whatever the link has come to, what becomes of this money is asked about.
+        let (job, now) = (app.ids.make("job"), app.now());
+        let at = now + seconds(wait_s(&app.config.poll_waits_s, 0));
+        tx.enqueue(&p.merchant_id, &job, JobKind::PollStatus, &attempt.id, at, now).await?;
         Ok(())
     }
 
@@ -302,8 +321,10 @@ impl About<'_> {
         }
         let open_beside = known.iter().filter(mine).any(|c| c.gateway_ref != gateway_ref && c.state == "pending");
         let others = tx.attempts(&p.merchant_id, &p.id).await?;
-        let newer = others.iter().any(|a| a.no > self.attempt.no && matches!(a.state.as_str(), "created" | "open"));
-        let signal = if open_beside || newer { Signal::FailedBeside } else { Signal::Failed };
+        let is_pending = |a: &Attempt| known.iter().any(|c| c.attempt_id == a.id && c.state == "pending");
+        let is_tried = |a: &&Attempt| a.id != self.attempt.id && matches!(a.state.as_str(), "created" | "open");
+        let elsewhere = others.iter().filter(is_tried).any(|a| a.no > self.attempt.no || is_pending(a));
+        let signal = if open_beside || elsewhere { Signal::FailedBeside } else { Signal::Failed };
         if !open_beside {
             tx.set_attempt_state(&p.merchant_id, &p.id, &self.attempt.id, "failed").await?;
         }
@@ -548,6 +569,10 @@ pub async fn move_refund(
         return Ok(());
     }
     tx.sum_refunds(&p.merchant_id, &p.id, app.now()).await?;
+    if is_final(state) {
+        // What became of it is known now.
+        tx.resolve_alert_by_key(&p.merchant_id, &unknown_key(refund), app.now()).await?;
+    }
     if state == RefundState::Failed {
         let why = format!("a refund of {} did not happen: {detail}", refund.amount);
         let key = format!("refund.failed:{}", refund.id);
@@ -583,6 +608,15 @@ async fn after_giving_back(app: &App, tx: &mut Tx, p: &Payment, refund: &Refund)
     raise(app, tx, Raise::about_payment("invoice.to_correct", correction_key(refund), p, why)).await
 }
 
+fn is_final(state: RefundState) -> bool {
+    state != RefundState::Pending
+}
+
+/// The key of the alert that nobody can find out what became of a refund.
+pub(super) fn unknown_key(refund: &Refund) -> String {
+    format!("refund.unknown:{}", refund.id)
+}
+
 fn double_key(p: &Payment, gateway_ref: &str) -> String {
     format!("payment.double:{}:{gateway_ref}", p.id)
 }
@@ -591,7 +625,8 @@ fn correction_key(refund: &Refund) -> String {
     format!("invoice.to_correct:{}", refund.id)
 }
 
-/// Has an attempt closed at the gateway, so that an old link can no longer be paid.
+/// Has an attempt closed at the gateway, so that an old link can no longer be paid; of one that was paid, what is left of
+/// its case's other payments.
 ///
 /// # Errors
 /// The database.

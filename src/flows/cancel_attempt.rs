@@ -4,11 +4,16 @@
 use grosz_providers::CallError;
 
 use super::FlowError;
+use super::apply_event::enqueue_cancel;
 use super::start_checkout::{attempt_ref, provider_of};
 use crate::app::App;
 use crate::clock::seconds;
+use crate::domain::payment::Status;
 use crate::jobs::{self, End};
-use crate::store::Job;
+use crate::store::{Attempt, Job};
+
+/// Longest pause between two tries, in seconds: the link stays payable meanwhile.
+const LONGEST_WAIT_S: i64 = 600;
 
 /// The job.
 ///
@@ -20,7 +25,10 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     let account = tx.provider_account(&job.merchant_id, &attempt.provider_account_id).await?;
     drop(tx);
     let Some(account) = account else { return jobs::finish(app, job).await };
-    if attempt.state == "paid" || attempt.redirect.is_none() {
+    if attempt.state == "paid" {
+        return close_rest_of_case(app, job, &attempt).await;
+    }
+    if attempt.redirect.is_none() {
         return jobs::finish(app, job).await;
     }
     let settings = app.provider_settings(&account)?;
@@ -36,10 +44,29 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
         Err(CallError::Refused { .. } | CallError::Unsupported | CallError::Invalid { .. }) => {
             jobs::settle(app, tx, job, End::Done).await
         }
-        Err(e) if job.attempts >= 8 => jobs::settle(app, tx, job, End::Failed { error: e.to_string() }).await,
+        // Its time is over: it cannot be paid any more.
+        Err(_) if app.now() > attempt.expires_at => jobs::settle(app, tx, job, End::Done).await,
         Err(e) => {
-            let at = app.now() + seconds(1 << job.attempts.clamp(1, 10));
+            let at = app.now() + seconds((1 << job.attempts.clamp(1, 10)).min(LONGEST_WAIT_S));
             jobs::settle(app, tx, job, End::Again { at, error: Some(e.to_string()) }).await
         }
     }
+}
+
+/// With this attempt the case is paid: what could be paid for it by its other payments is closed (F08).
+async fn close_rest_of_case(app: &App, job: &Job, paid: &Attempt) -> Result<(), FlowError> {
+    let mut tx = app.store.begin().await?;
+    let payment = tx.payment(&paid.merchant_id, &paid.payment_id).await?;
+    let Some(case) = payment.filter(|p| p.status == Status::Completed).and_then(|p| p.case_id) else {
+        return jobs::settle(app, tx, job, End::Done).await;
+    };
+    for other in tx.unfinished_payments_of_case(&paid.merchant_id, &case).await? {
+        for attempt in tx.attempts(&paid.merchant_id, &other.id).await? {
+            let can_be_paid = matches!(attempt.state.as_str(), "created" | "open" | "failed");
+            if can_be_paid && attempt.expires_at > app.now() {
+                enqueue_cancel(app, &mut tx, &attempt).await?;
+            }
+        }
+    }
+    jobs::settle(app, tx, job, End::Done).await
 }

@@ -10,6 +10,18 @@ use crate::app::App;
 use crate::domain::payment::{self, Reason, Signal, Step};
 use crate::store::{Case, Tx};
 
+/// A case, held until the end of the transaction for its quote to be changed: after its unfinished payments, as whoever is
+/// paid for it or tries again takes them.
+///
+/// # Errors
+/// The database.
+pub async fn hold_case(tx: &mut Tx, merchant: &str, case: &str) -> Result<Option<Case>, FlowError> {
+    for payment in tx.unfinished_payments_of_case(merchant, case).await? {
+        tx.payment_for_update(merchant, &payment.id).await?;
+    }
+    Ok(tx.case_for_update(merchant, case).await?)
+}
+
 /// Writes the new quote and withdraws the unfinished payment of the old one.
 ///
 /// # Errors

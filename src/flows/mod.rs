@@ -6,6 +6,7 @@ pub mod add_key;
 pub mod apply_event;
 pub mod cancel_attempt;
 pub mod change_quote;
+pub mod check_sale;
 pub mod deliver;
 pub mod fetch_pdf;
 pub mod issue_invoice;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use grosz_providers::{CallError, Event, Outcome, Standing};
+use grosz_providers::{CallError, Event, Outcome, Reference, Standing};
 
 use super::FlowError;
 use super::apply_event::{apply_event, move_status};
@@ -27,9 +27,11 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     let mut tx = app.store.read().await?;
     let Some(attempt) = tx.attempt(&job.merchant_id, &job.subject).await? else { return jobs::finish(app, job).await };
     let account = tx.provider_account(&job.merchant_id, &attempt.provider_account_id).await?;
+    let known = pending_of(&mut tx, &attempt).await?;
     drop(tx);
     let Some(account) = account else { return jobs::finish(app, job).await };
-    if attempt.state == "paid" || attempt.state == "closed" {
+    // A link that was paid, or given up, may have more money under way.
+    if is_over(&attempt) && known.is_empty() {
         return jobs::finish(app, job).await;
     }
     let provider = provider_of(&account)?;
@@ -40,8 +42,19 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     let end = match asked {
         Ok(report) => {
             apply_answer(app, &mut tx, &account, &report.events, "poll").await?;
-            after_answer(app, &mut tx, job, &attempt, report.standing).await?
+            // What was told of while the gateway was asked is not in its answer.
+            tx.payment_for_update(&attempt.merchant_id, &attempt.payment_id).await?;
+            let attempt = tx.attempt_as_locked(attempt).await?;
+            let pending = pending_of(&mut tx, &attempt).await?;
+            let is_news = pending.iter().any(|gateway_ref| !known.contains(gateway_ref));
+            match is_over(&attempt) {
+                true if pending.is_empty() => End::Done,
+                true => later(app, &mut tx, job, &attempt, None).await?,
+                false if is_news => later(app, &mut tx, job, &attempt, None).await?,
+                false => after_answer(app, &mut tx, job, &attempt, report.standing).await?,
+            }
         }
+        Err(CallError::Unsupported) if is_over(&attempt) => End::Done,
         Err(CallError::Unsupported) => after_silence(app, &mut tx, job, &attempt).await?,
         Err(e) => {
             if matches!(e, CallError::Config(_)) {
@@ -51,6 +64,18 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
         }
     };
     jobs::settle(app, tx, job, end).await
+}
+
+/// Nothing more is expected of the attempt itself.
+fn is_over(attempt: &Attempt) -> bool {
+    matches!(attempt.state.as_str(), "paid" | "closed")
+}
+
+/// The gateway's names of the money that is under way on an attempt.
+async fn pending_of(tx: &mut Tx, attempt: &Attempt) -> Result<Vec<String>, FlowError> {
+    let mut captures = tx.captures(&attempt.merchant_id, &attempt.payment_id).await?;
+    captures.retain(|c| c.attempt_id == attempt.id && c.state == "pending");
+    Ok(captures.into_iter().map(|c| c.gateway_ref).collect())
 }
 
 /// Records and applies the events of a status answer. Answers what became of each.
@@ -66,6 +91,13 @@ pub async fn apply_answer(
 ) -> Result<Vec<Outcome>, FlowError> {
     let mut outcomes = vec![];
     for event in events {
+        // As a slice of webhooks does: the payment first, then the event.
+        if let Reference::Ours(reference) = &event.reference
+            && let Some(attempt) =
+                tx.attempt_by_reference(&account.merchant_id, &account.id, Some(reference), None).await?
+        {
+            tx.payment_for_update(&attempt.merchant_id, &attempt.payment_id).await?;
+        }
         let mut row = EventRow {
             merchant_id: account.merchant_id.clone(),
             id: app.ids.make("evt"),
@@ -123,8 +155,9 @@ async fn after_silence(app: &App, tx: &mut Tx, job: &Job, attempt: &Attempt) -> 
 async fn later(app: &App, tx: &mut Tx, job: &Job, attempt: &Attempt, error: Option<String>) -> Result<End, FlowError> {
     let now = app.now();
     if now > attempt.expires_at + seconds(app.config.poll_window_s) {
+        let is_open = !is_over(attempt) || !pending_of(tx, attempt).await?.is_empty();
         if let Some(payment) = tx.payment(&job.merchant_id, &attempt.payment_id).await?
-            && payment.status == Status::Started
+            && (payment.status == Status::Started || payment.status == Status::Error && is_open)
         {
             let why = "the gateway gave no final answer about this payment in all its time".to_owned();
             let key = format!("payment.stuck:{}", payment.id);

@@ -3,7 +3,7 @@
 use grosz_providers::{CallError, Money, RefundOrder, RefundReport, RefundState};
 
 use super::FlowError;
-use super::apply_event::move_refund;
+use super::apply_event::{move_refund, unknown_key};
 use super::notify::{Raise, raise};
 use super::start_checkout::{provider_of, raise_config};
 use crate::app::App;
@@ -211,10 +211,10 @@ async fn record(
             Some(e.to_string())
         }
     };
-    if now - refund.created_at > seconds(app.config.refund_limit_s) {
+    // Since it was ordered: it may have been prepared long before.
+    if now - job.created_at > seconds(app.config.refund_limit_s) {
         let why = format!("what became of a refund of {} cannot be found out", refund.amount);
-        let key = format!("refund.unknown:{}", refund.id);
-        raise(app, &mut tx, Raise::about_payment("refund.unknown", key, &payment, why)).await?;
+        raise(app, &mut tx, Raise::about_payment("refund.unknown", unknown_key(&refund), &payment, why)).await?;
     }
     let at = now + seconds(wait_s(&app.config.refund_waits_s, job.attempts - 1));
     jobs::settle(app, tx, job, End::Again { at, error }).await

@@ -1,7 +1,7 @@
-//! Tries a payment again: asks the gateway about the open attempt first, reuses a link that can still be paid, else adds
+//! Tries a payment again: asks the gateways first, reuses a link that can still be paid, else adds
 //! an attempt with the same quote and invoice data (R-5W-32, R-5W-33, F08).
 
-use grosz_providers::{CallError, Standing};
+use grosz_providers::Standing;
 
 use super::FlowError;
 use super::apply_event::enqueue_cancel;
@@ -9,45 +9,57 @@ use super::poll_status::apply_answer;
 use super::start_checkout::{add_attempt, attempt_ref, choose_account, has_old_quote, provider_of};
 use crate::app::App;
 use crate::domain::payment::Status;
-use crate::store::{Attempt, Merchant, Payment, Tx};
+use crate::store::{Attempt, Capture, Merchant, Payment, Tx};
 
-/// What the gateway said about the open attempt, asked before the transaction that retries.
+/// What gateways said about a payment's attempts, asked before the transaction that retries.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
-    /// The attempt that was asked about.
-    attempt: Option<Attempt>,
-    /// Its standing, when the gateway answered.
-    standing: Option<Standing>,
+    /// Attempts by id, with how they stand; those whose gateway gave no answer are missing.
+    standings: Vec<(String, Standing)>,
 }
 
-/// Asks the gateway about the last attempt and applies its answer. No answer is no reason to refuse a retry: the old
-/// link is then used as long as it can be.
+impl Asked {
+    fn of(&self, attempt: &str) -> Option<Standing> {
+        self.standings.iter().find(|(id, _)| id == attempt).map(|(_, standing)| *standing)
+    }
+
+    /// The attempt's gateway, and only that can know, says that no money is under way (promise 5).
+    fn is_idle(&self, attempt: &str) -> bool {
+        matches!(self.of(attempt), Some(Standing::Idle | Standing::Closed))
+    }
+}
+
+/// Asks the gateways about the last attempt and about those with money under way, and applies their answers. No answer is
+/// no reason to refuse a retry: the old link is then used as long as it can be.
 ///
 /// # Errors
 /// The database.
 pub async fn ask_first(app: &App, payment: &Payment) -> Result<Asked, FlowError> {
     let mut tx = app.store.read().await?;
     let attempts = tx.attempts(&payment.merchant_id, &payment.id).await?;
-    let Some(attempt) = attempts.into_iter().next_back() else { return Ok(Asked::default()) };
-    let account = tx.provider_account(&payment.merchant_id, &attempt.provider_account_id).await?;
+    let captures = tx.captures(&payment.merchant_id, &payment.id).await?;
+    let accounts = tx.provider_accounts(&payment.merchant_id).await?;
     drop(tx);
-    let (Some(account), true) = (account, attempt.redirect.is_some() && attempt.state != "closed") else {
-        return Ok(Asked { attempt: Some(attempt), standing: None });
-    };
-    let settings = app.provider_settings(&account)?;
-    let provider = provider_of(&account)?;
-    match provider.status(&app.cx(&settings, account.live), &attempt_ref(&attempt)).await {
-        Ok(report) => {
+    let last = attempts.len().saturating_sub(1);
+    let mut asked = Asked::default();
+    for (n, attempt) in attempts.iter().enumerate() {
+        let is_wanted = is_pending(&captures, attempt) || n == last && attempt.state != "closed";
+        let account = accounts.iter().find(|a| a.id == attempt.provider_account_id);
+        let Some(account) = account.filter(|_| is_wanted && attempt.redirect.is_some()) else { continue };
+        let settings = app.provider_settings(account)?;
+        let provider = provider_of(account)?;
+        if let Ok(report) = provider.status(&app.cx(&settings, account.live), &attempt_ref(attempt)).await {
             let mut tx = app.store.begin().await?;
-            apply_answer(app, &mut tx, &account, &report.events, "poll").await?;
+            apply_answer(app, &mut tx, account, &report.events, "poll").await?;
             tx.commit().await?;
-            Ok(Asked { attempt: Some(attempt), standing: Some(report.standing) })
+            asked.standings.push((attempt.id.clone(), report.standing));
         }
-        Err(CallError::Unsupported | CallError::NotSent(_) | CallError::Unknown(_) | CallError::Busy { .. }) => {
-            Ok(Asked { attempt: Some(attempt), standing: None })
-        }
-        Err(_) => Ok(Asked { attempt: Some(attempt), standing: None }),
     }
+    Ok(asked)
+}
+
+fn is_pending(captures: &[Capture], attempt: &Attempt) -> bool {
+    captures.iter().any(|c| c.attempt_id == attempt.id && c.state == "pending")
 }
 
 /// Another payment of the case by which it is being paid already: one case, one link (R-5W-16).
@@ -61,8 +73,10 @@ async fn other_of_case(app: &App, tx: &mut Tx, current: &Payment) -> Result<Opti
         return Ok(None);
     };
     let attempts = tx.attempts(m, &running.id).await?;
+    let captures = tx.captures(m, &running.id).await?;
     let is_open = attempts.last().is_some_and(|a| a.expires_at > app.now());
-    Ok(Some(running).filter(|p| p.status == Status::Started || is_open))
+    let is_pending = captures.iter().any(|c| c.state == "pending");
+    Ok(Some(running).filter(|p| p.status == Status::Started || is_open || is_pending))
 }
 
 /// Tries again, within the caller's transaction; answers the payment to go on with, which is another one where the case is
@@ -95,27 +109,31 @@ pub async fn retry_payment(
         return Ok(other);
     }
     let attempts = tx.attempts(&current.merchant_id, &current.id).await?;
+    let captures = tx.captures(&current.merchant_id, &current.id).await?;
     let last = attempts.last();
     if let Some(last) = last {
+        if asked.of(&last.id) == Some(Standing::Paid) {
+            let detail = "the gateway says that this payment is paid, but not as it was to be: a person looks into it";
+            return Err(FlowError::conflict("payment_pending", detail));
+        }
         let fresh = matches!(last.state.as_str(), "created" | "open") && last.expires_at > app.now();
         let same_account = account.is_none_or(|id| id == last.provider_account_id);
-        let closed =
-            asked.attempt.as_ref().is_some_and(|a| a.id == last.id) && asked.standing == Some(Standing::Closed);
+        let closed = asked.of(&last.id) == Some(Standing::Closed);
         // A gateway may keep its first answer, a failure, under the attempt's key: only a new attempt gets past it.
         if fresh && same_account && !closed && !last.start_failed() {
             return Ok(current);
         }
-        let captures = tx.captures(&current.merchant_id, &current.id).await?;
-        let is_pending = captures.iter().any(|c| c.attempt_id == last.id && c.state == "pending");
-        let still = asked.attempt.as_ref().is_some_and(|a| a.id == last.id) && asked.standing == Some(Standing::Open);
-        if is_pending && still {
-            let detail = "money for this payment is under way; it can be tried again when the gateway says that it \
-                          did not come";
-            return Err(FlowError::conflict("payment_pending", detail));
-        }
     }
-    let wanted = account.unwrap_or(&current.provider_account_id);
-    let account = choose_account(tx, merchant, current.live, Some(wanted), current.amount).await?;
+    if attempts.iter().any(|attempt| is_pending(&captures, attempt) && !asked.is_idle(&attempt.id)) {
+        let detail =
+            "money for this payment is under way; it can be tried again when the gateway says that it did not come";
+        return Err(FlowError::conflict("payment_pending", detail));
+    }
+    let accounts = tx.provider_accounts(&merchant.id).await?;
+    let is_on = |id: &str| accounts.iter().any(|a| a.id == id && a.enabled);
+    // Where its own account was switched off, the payment goes on at the one that took its place.
+    let wanted = account.or(Some(current.provider_account_id.as_str()).filter(|own| is_on(own)));
+    let account = choose_account(tx, merchant, current.live, wanted, current.amount).await?;
     for old in attempts.iter().filter(|a| matches!(a.state.as_str(), "created" | "open" | "failed")) {
         enqueue_cancel(app, tx, old).await?;
         if old.state != "failed" {

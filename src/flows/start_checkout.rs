@@ -8,12 +8,14 @@ use grosz_providers::invoicer::{Buyer, InvoiceLine, Vat};
 use grosz_providers::{AttemptRef, CallError, Checkout, Money, Provider, Redirect, registry};
 
 use super::FlowError;
+use super::apply_event::enqueue_cancel;
+use super::check_sale::{Seller, seller_of};
 use super::notify::{Raise, raise};
 use super::tell_client::tell_payment;
 use crate::app::App;
 use crate::clock::{at, seconds};
 use crate::domain::payment::Status;
-use crate::store::{Attempt, Case, JobKind, Merchant, Payment, ProviderAccount, Transition, Tx};
+use crate::store::{Attempt, Case, JobKind, Merchant, Payment, Profile, ProviderAccount, Transition, Tx};
 
 /// What a client app asks for.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +49,10 @@ pub async fn create_payment(
     live: bool,
     order: NewPayment,
 ) -> Result<Payment, FlowError> {
+    if order.case.is_some() && live != app.config.live {
+        let detail = "cases are paid in the hub's own mode: what is paid for a trial would count as paid";
+        return Err(FlowError::conflict("payment_of_other_mode", detail));
+    }
     let case = match &order.case {
         // Locked, so that two clicks take turns.
         Some(id) => {
@@ -63,6 +69,7 @@ pub async fn create_payment(
         (None, None) => return Err(FlowError::invalid("payer", "is required")),
     };
     let payer = tx.payer(&merchant.id, &payer_id).await?.ok_or(FlowError::invalid("payer", "does not exist"))?;
+    let seller = seller_of(app, tx, &merchant.id, live).await?;
     let (amount, lines, description) = match &case {
         Some(case) => {
             if order.amount.is_some_and(|a| a != case.total) {
@@ -78,7 +85,8 @@ pub async fn create_payment(
             if description.trim().is_empty() {
                 return Err(FlowError::invalid("description", "is required without a case"));
             }
-            let lines = order.lines.unwrap_or_else(|| vec![single_line(&description, amount)]);
+            let vat = seller.as_ref().map_or(Vat::Rate(2300), Seller::usual_vat);
+            let lines = order.lines.unwrap_or_else(|| vec![single_line(&description, amount, vat)]);
             (amount, Some(lines), description)
         }
     };
@@ -101,6 +109,8 @@ pub async fn create_payment(
         }
         None => tx.profiles(&merchant.id, &payer.id).await?.into_iter().find(|p| p.is_default),
     };
+    let profile =
+        check_sale(seller.as_ref(), case.as_ref(), amount, lines.as_deref(), profile, order.profile.is_some())?;
     let return_url = match &order.return_url {
         Some(url) => check_return_url(app, merchant, url)?,
         None => String::new(),
@@ -150,15 +160,46 @@ pub async fn create_payment(
     Ok(payment)
 }
 
+/// Checks that what is ordered could be invoiced. Answers the invoice data: none where those of the payer's habit do not do
+/// and he is asked for them on the way.
+fn check_sale(
+    seller: Option<&Seller>,
+    case: Option<&Case>,
+    total: Money,
+    lines: Option<&[InvoiceLine]>,
+    profile: Option<Profile>,
+    is_named: bool,
+) -> Result<Option<Profile>, FlowError> {
+    let (Some(seller), Some(lines)) = (seller, lines) else { return Ok(profile) };
+    seller.check(total, lines, None).map_err(|e| match e {
+        FlowError::Invalid { field, why } if case.is_some() => {
+            FlowError::invalid("case", format!("has a quote that cannot be invoiced: {field} {why}"))
+        }
+        // The client app gave a sum and no lines.
+        FlowError::Invalid { field, why } if field == "total" => FlowError::invalid("amount", why),
+        other => other,
+    })?;
+    let Some(profile) = profile else { return Ok(None) };
+    match seller.check(total, lines, Some(&profile.body)) {
+        Ok(()) => Ok(Some(profile)),
+        Err(_) if case.is_some() && !is_named => Ok(None),
+        Err(e) => Err(FlowError::invalid("profile", format!("holds data that cannot be invoiced: {e}"))),
+    }
+}
+
 /// Whether the payment that is under way is the one to pay the case by: one that failed and is tried again only while its
-/// link can be used and its quote holds.
+/// quote holds, and its link can be used or money is under way (F08).
 async fn is_for(app: &App, tx: &mut Tx, running: &Payment, case: &Case) -> Result<bool, FlowError> {
     if running.status == Status::Started {
         return Ok(true);
     }
     let attempts = tx.attempts(&running.merchant_id, &running.id).await?;
     let is_open = |a: &Attempt| matches!(a.state.as_str(), "created" | "open") && a.expires_at > app.now();
-    Ok(running.quote_version == case.quote_version && attempts.last().is_some_and(is_open))
+    if running.quote_version != case.quote_version || attempts.last().is_some_and(is_open) {
+        return Ok(running.quote_version == case.quote_version);
+    }
+    let captures = tx.captures(&running.merchant_id, &running.id).await?;
+    Ok(captures.iter().any(|c| c.state == "pending"))
 }
 
 /// Adds an attempt at an account, with the job that will ask the gateway about it.
@@ -270,10 +311,10 @@ fn check_limits(account: &ProviderAccount, amount: Money) -> Result<(), FlowErro
     }
 }
 
-/// A payment without a case is one line; its VAT is the standard rate of the seller's integration.
-fn single_line(description: &str, amount: Money) -> InvoiceLine {
+/// A payment without a case is one line, with the seller's usual VAT.
+fn single_line(description: &str, amount: Money, vat: Vat) -> InvoiceLine {
     let name = description.chars().take(256).collect();
-    InvoiceLine { name, quantity: 1, unit_gross_minor: amount.minor(), vat: Vat::Rate(2300) }
+    InvoiceLine { name, quantity: 1, unit_gross_minor: amount.minor(), vat }
 }
 
 /// Checks a return address: absolute http(s), no tricks, and one of the merchant's origins where there are any (F63).
@@ -333,13 +374,13 @@ pub async fn open_checkout(app: &App, payment: &Payment, ip: Option<&str>) -> Re
         return Ok(Opened::QuoteChanged);
     }
     let live_attempt = matches!(attempt.state.as_str(), "created" | "open") && attempt.expires_at > app.now();
-    if payment.status == Status::Completed {
+    if payment.status == Status::Completed || is_case_paid(&mut tx, payment).await? {
         return Ok(Opened::Closed);
     }
     if !live_attempt {
         let captures = tx.captures(&payment.merchant_id, &payment.id).await?;
-        let is_pending = captures.iter().any(|c| c.attempt_id == attempt.id && c.state == "pending");
-        return Ok(if is_pending { Opened::Pending(attempt.id) } else { Opened::Closed });
+        let pending = captures.into_iter().rfind(|c| c.state == "pending");
+        return Ok(pending.map_or(Opened::Closed, |c| Opened::Pending(c.attempt_id)));
     }
     if payment.case_id.is_some() && payment.buyer.is_none() {
         return Ok(Opened::NeedsBuyer);
@@ -399,6 +440,15 @@ pub async fn open_checkout(app: &App, payment: &Payment, ip: Option<&str>) -> Re
                 expires_at,
             )
             .await?;
+            let now = tx.attempt(&payment.merchant_id, &attempt.id).await?.ok_or(FlowError::NotFound("attempt"))?;
+            if now.state != "open" {
+                // Given up while the gateway was asked: whoever closed it saw no link that could be closed.
+                enqueue_cancel(app, &mut tx, &now).await?;
+                let has_old_quote = has_old_quote(&mut tx, payment).await?;
+                tx.commit().await?;
+                app.job_bell.notify_one();
+                return Ok(if has_old_quote { Opened::QuoteChanged } else { Opened::Closed });
+            }
             tx.commit().await?;
             Ok(Opened::Gateway(redirect))
         }
@@ -422,6 +472,15 @@ pub async fn raise_config(app: &App, tx: &mut Tx, account: &ProviderAccount, e: 
     let key = format!("provider.config:{}", account.id);
     let why = format!("the gateway refuses this account's credentials: {e}");
     raise(app, tx, Raise::about_account("provider.config", key, &account.merchant_id, why)).await
+}
+
+/// Whether the case of a payment is paid, by whichever payment.
+///
+/// # Errors
+/// The database.
+pub async fn is_case_paid(tx: &mut Tx, payment: &Payment) -> Result<bool, FlowError> {
+    let Some(case) = &payment.case_id else { return Ok(false) };
+    Ok(tx.completed_payments_of_case(&payment.merchant_id, case).await? > 0)
 }
 
 /// Whether the case has another quote than the one this payment was started with (R-5W-08).
@@ -457,7 +516,7 @@ pub fn attempt_ref(a: &Attempt) -> AttemptRef {
 /// Writes the buyer's snapshot into a payment, before the payer goes to the gateway.
 ///
 /// # Errors
-/// The payment is completed already.
+/// The payment is completed already, or its invoice could not be issued to this buyer: `buyer.tax_id` and the like.
 pub async fn choose_buyer(
     app: &App,
     tx: &mut Tx,
@@ -467,6 +526,9 @@ pub async fn choose_buyer(
 ) -> Result<(), FlowError> {
     if payment.status == Status::Completed {
         return Err(FlowError::conflict("payment_completed", "the payment is completed"));
+    }
+    if let Some(seller) = seller_of(app, tx, &payment.merchant_id, payment.live).await? {
+        seller.check(payment.amount, payment.lines.as_deref().unwrap_or_default(), Some(buyer))?;
     }
     let (id, version) = profile.map_or((None, 0), |(id, version)| (Some(id), version));
     tx.set_buyer(&payment.merchant_id, &payment.id, buyer, id, version, app.now()).await?;

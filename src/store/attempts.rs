@@ -171,6 +171,14 @@ impl Tx {
         }
     }
 
+    /// An attempt as it is now that its payment is locked.
+    pub async fn attempt_as_locked(&mut self, found: Attempt) -> Result<Attempt, StoreError> {
+        if self.folder(&found.merchant_id, &found.payment_id).is_some() {
+            return Ok(self.as_booked(found));
+        }
+        Ok(self.attempt(&found.merchant_id, &found.id).await?.unwrap_or(found))
+    }
+
     /// An attempt as the book has it, if it has it.
     fn as_booked(&mut self, found: Attempt) -> Attempt {
         let known = self.folder(&found.merchant_id, &found.payment_id);

@@ -87,13 +87,14 @@ pub(super) struct KeptCapture {
     put_at: Option<i64>,
 }
 
-/// A case, and how many of its payments are completed.
+/// A case, how many payments it has, and how many of them are completed.
 pub(super) struct CaseFolder {
     pub(super) case: Case,
     pub(super) is_changed: bool,
     /// Its version in the database, and when it was changed last.
     version_read: i64,
     updated_read: i64,
+    pub(super) payments: i64,
     pub(super) completed: i64,
     /// Its unfinished payment, where that was looked for.
     pub(super) started: Option<Option<Payment>>,
@@ -174,11 +175,12 @@ impl Tx {
         let named = distinct(sought.iter().filter_map(|s| Some([s.merchant, s.payer?])));
         let wanted_cases = distinct(sought.iter().filter_map(|s| Some([s.merchant, s.case?])));
         let keys = distinct(sought.iter().filter_map(|s| Some([s.merchant, s.key?])));
-        let [answers, owners, accounts, endpoints, cases, payers, profiles] = self
+        let [answers, owners, accounts, sellers, endpoints, cases, payers, profiles] = self
             .ask([
                 idempotency::of_keys(args_of(&keys)),
                 accounts::merchants_of(args_of(&merchants)),
                 accounts::provider_accounts_of(args_of(&merchants)),
+                accounts::invoicing_accounts_of(args_of(&merchants)),
                 messages::endpoints_of(args_of(&merchants)),
                 self.cases_for_update(args_of(&wanted_cases)),
                 people::payers_of_set(args_of(&named)),
@@ -198,6 +200,8 @@ impl Tx {
         }
         book.provider_accounts =
             shelves(&merchants, &accounts, accounts::provider_account, |a| (&a.merchant_id, &a.id))?;
+        book.invoicing_accounts =
+            shelves(&merchants, &sellers, accounts::invoicing_account, |a| (&a.merchant_id, &a.id))?;
         book.endpoints = shelves(&merchants, &endpoints, messages::endpoint, |e| (&e.merchant_id, &e.id))?;
         book.put_people(&named, &payers, &profiles)?;
         for row in cases {
@@ -490,7 +494,7 @@ impl CaseFolder {
     fn of(row: &Row) -> Result<CaseFolder, StoreError> {
         let case = cases::case(row)?;
         let (version_read, updated_read) = (row.int("version")?, case.updated_at);
-        Ok(CaseFolder { case, is_changed: false, version_read, updated_read, completed: 0, started: None })
+        Ok(CaseFolder { case, is_changed: false, version_read, updated_read, payments: 0, completed: 0, started: None })
     }
 
     fn changed(&self) -> Result<ChangedCase<'_>, StoreError> {
@@ -530,6 +534,7 @@ impl Book {
     fn put_completed(&mut self, counts: &[Row]) -> Result<(), StoreError> {
         for row in counts {
             if let Some(folder) = self.cases.get_mut(&row.text("case_id")?) {
+                folder.payments = row.int("payments")?;
                 folder.completed = row.int("completed")?;
             }
         }

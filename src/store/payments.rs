@@ -274,6 +274,15 @@ impl Tx {
         self.rows(sql, args![merchant, case]).await?.iter().map(payment).collect()
     }
 
+    /// Whether a case has more than one payment.
+    pub async fn has_other_payments(&mut self, merchant: &str, case: &str) -> Result<bool, StoreError> {
+        if let Some(folder) = self.case_folder(merchant, case) {
+            return Ok(folder.payments > 1);
+        }
+        let sql = "SELECT COUNT(*) FROM payments WHERE merchant_id = $1 AND case_id = $2";
+        Ok(self.number(sql, args![merchant, case]).await? > 1)
+    }
+
     /// How many payments of a case are completed.
     pub async fn completed_payments_of_case(&mut self, merchant: &str, case: &str) -> Result<i64, StoreError> {
         if let Some(folder) = self.case_folder(merchant, case) {
@@ -444,12 +453,13 @@ pub(super) fn of_ids<'a>(of: impl IntoIterator<Item = [Arg<'a>; 2]>) -> Question
     Set::new(&["of_merchant", "of_payment"], of, sql).asking(payment_columns!())
 }
 
-/// How many payments of each of these cases are completed: merchant, case.
+/// How many payments each of these cases has, and how many of them are completed: merchant, case.
 pub(super) fn completed_of_cases<'a>(of: impl IntoIterator<Item = [Arg<'a>; 2]>) -> Question<'a> {
-    let sql = "SELECT p.case_id, COUNT(*) AS completed FROM r CROSS JOIN payments p
-               WHERE p.merchant_id = r.of_merchant AND p.case_id = r.of_case AND p.status = 'completed'
+    let sql =
+        "SELECT p.case_id, COUNT(*) AS payments, SUM(CASE p.status WHEN 'completed' THEN 1 ELSE 0 END) AS completed
+               FROM r CROSS JOIN payments p WHERE p.merchant_id = r.of_merchant AND p.case_id = r.of_case
                GROUP BY p.merchant_id, p.case_id";
-    Set::new(&["of_merchant", "of_case"], of, sql).asking("case_id, completed")
+    Set::new(&["of_merchant", "of_case"], of, sql).asking("case_id, payments, completed")
 }
 
 /// The payments of these cases that are under way, see [`Tx::started_payment_of_case`]: merchant, case.

@@ -227,6 +227,21 @@ impl BuyerForm {
         }
     }
 
+    /// Notes that the seller's invoicing service would refuse a field of the buyer, named as in an invoice's order.
+    pub fn refuse_for_invoice(&mut self, t: &Texts, path: &str) {
+        let like = if self.country == "CZ" { "CZ45274649" } else { tax_id_example(&self.country) };
+        match path {
+            "buyer.tax_id" | "buyer.tax_id_kind" => self.refuse("tax_id", &sentence(t.err_invoice, &example(t, like))),
+            "buyer.street" => self.refuse("street", t.err_invoice),
+            "buyer.postcode" => self.refuse("postcode", t.err_invoice),
+            "buyer.city" => self.refuse("city", t.err_invoice),
+            "buyer.email" => self.refuse("email", t.err_invoice),
+            // What the lines need of a buyer is his number, too.
+            path if path.starts_with("lines") => self.refuse("tax_id", t.err_invoice),
+            _ => self.refuse("name", t.err_invoice),
+        }
+    }
+
     /// Notes an error; the first one of a field stays.
     fn refuse(&mut self, field: &'static str, why: &str) {
         self.errors.entry(field).or_insert_with(|| why.to_owned());

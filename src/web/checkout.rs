@@ -18,7 +18,7 @@ use super::stop::{Path, Stop};
 use crate::domain::payment::{Reason, Status};
 use crate::flows::FlowError;
 use crate::flows::retry_payment::{ask_first, retry_payment};
-use crate::flows::start_checkout::{Opened, check_return_url, choose_buyer, open_checkout};
+use crate::flows::start_checkout::{Opened, check_return_url, choose_buyer, is_case_paid, open_checkout};
 use crate::http::Web;
 use crate::store::{Merchant, Payer, Payment, Profile, Tx};
 
@@ -130,17 +130,12 @@ pub(crate) async fn go(web: &Web, look: &Look, bill: &Bill, ip: Option<String>) 
         Opened::QuoteChanged => standing(web, look, bill, Standing::QuoteChanged),
         Opened::Busy => standing(web, look, bill, Standing::Busy),
         Opened::Closed if bill.payment.status == Status::Completed => standing(web, look, bill, Standing::Paid),
-        Opened::Closed if is_case_paid(web, bill).await? => standing(web, look, bill, Standing::Paid),
+        Opened::Closed if is_case_paid(&mut web.app.store.read().await?, &bill.payment).await? => {
+            standing(web, look, bill, Standing::Paid)
+        }
         Opened::Closed => standing(web, look, bill, Standing::Closed),
         Opened::Pending(attempt) => see_other(&look.at(&format!("/return/{attempt}"))),
     }
-}
-
-/// Whether the case was paid by another payment meanwhile.
-async fn is_case_paid(web: &Web, bill: &Bill) -> Result<bool, Stop> {
-    let Some(case) = &bill.payment.case_id else { return Ok(false) };
-    let mut tx = web.app.store.read().await?;
-    Ok(tx.completed_payments_of_case(&bill.payment.merchant_id, case).await? > 0)
 }
 
 #[derive(Template)]
@@ -379,7 +374,15 @@ pub(crate) async fn take_buyer(
         return see_other(&here);
     }
     let named = profile.as_ref().map(|(id, version)| (id.as_str(), *version));
-    choose_buyer(&web.app, &mut tx, &payment, &buyer, named).await?;
+    match choose_buyer(&web.app, &mut tx, &payment, &buyer, named).await {
+        Err(FlowError::Invalid { field, .. }) => {
+            tx.rollback().await?;
+            let mut form = BuyerForm::of(&buyer);
+            form.refuse_for_invoice(look.t, &field);
+            return buyer_page(&web, &look, &bill, Some(Typed { form, profile: "new".into(), keep: true })).await;
+        }
+        chosen => chosen?,
+    }
     tx.commit().await?;
     bill.payment = Payment { buyer: Some(buyer), ..payment };
     let answer = go(&web, &look, &bill, public_ip(peer)).await?;

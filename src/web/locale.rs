@@ -34,7 +34,7 @@ texts! {
     street, postcode, city, country, email, save_future, example,
     add_data, edit, delete, delete_sure, set_default, default, no_profiles, save, profiles_lead,
     // Refused fields
-    err_summary, err_required, err_long, err_card, err_email, err_postcode, err_tax_missing, err_tax_digit, err_tax_shape,
+    err_summary, err_required, err_long, err_card, err_invoice, err_email, err_postcode, err_tax_missing, err_tax_digit, err_tax_shape,
     err_tax_person, err_country,
     // The payment link
     going_title, going_text, going_button, quote_title, quote_text, quote_button, paid_title, paid_text,

@@ -82,9 +82,9 @@ async fn the_demonstration_is_paid_in_a_browser() {
     browser.click("[data-twin-action=cancel]").await;
     browser.wait_for("Płatność została anulowana").await;
     browser.picture("cancelled").await;
-    let list = browser.script("return document.querySelector('a.wide').href").await;
-    let list = list.as_str().expect("the list's address").to_owned();
-    browser.go(&list).await;
+    browser.click("a.wide").await;
+    browser.wait_for("ANALIZA SPRAWY").await;
+    browser.click(".menu a:nth-child(1)").await;
     browser.wait_for("Błąd").await;
     browser.click(".cell-renew_payment button").await;
     browser.click("[data-twin-action=pay]").await;
@@ -92,6 +92,10 @@ async fn the_demonstration_is_paid_in_a_browser() {
     browser.wait_for("Płatność zrealizowana").await;
     browser.picture("paid").await;
 
+    // Back on the case, and from there to the list.
+    browser.click("a.wide").await;
+    browser.wait_for("W PRZYGOTOWANIU").await;
+    browser.picture("case-paid").await;
     browser.click("a.wide").await;
     browser.wait_for("Zrealizowana").await;
     browser.wait_for("Pobierz fakturę").await;

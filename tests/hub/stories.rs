@@ -1,5 +1,6 @@
 //! The whole path over HTTP through the simulated gateways and the simulated invoicing API, on both engines.
 
+mod beside;
 mod invoicing;
 mod paying;
 mod refunding;

@@ -18,18 +18,40 @@ pub(super) fn check(settings: &Settings, order: &InvoiceOrder) -> Result<(), Inv
     let mut faults = Faults(vec![]);
     check_head(order, &mut faults);
     check_buyer(&order.buyer, &mut faults);
-    check_lines(settings, order, &mut faults);
-    if faults.0.is_empty() {
-        return Ok(());
+    check_lines(settings, order.total, &order.lines, Some(&order.buyer), &mut faults);
+    faults.end()
+}
+
+/// Checks what of an order is known before it is paid.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn check_sale(
+    settings: &Settings,
+    total: Money,
+    lines: &[InvoiceLine],
+    buyer: Option<&Buyer>,
+) -> Result<(), InvoiceFailure> {
+    let mut faults = Faults(vec![]);
+    if let Some(buyer) = buyer {
+        check_buyer(buyer, &mut faults);
     }
-    let words = faults.0.iter().map(|(path, why)| format!("{path} {why}")).collect::<Vec<_>>().join("; ");
-    Err(InvoiceFailure { fields: faults.0, ..InvoiceFailure::new(FailureClass::Data, "CHECK", &words) })
+    check_lines(settings, total, lines, buyer, &mut faults);
+    faults.end()
 }
 
 /// Paths with what is wrong, as the end of a sentence.
 struct Faults(Vec<(String, String)>);
 
 impl Faults {
+    fn end(self) -> Result<(), InvoiceFailure> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let words = self.0.iter().map(|(path, why)| format!("{path} {why}")).collect::<Vec<_>>().join("; ");
+        Err(InvoiceFailure { fields: self.0, ..InvoiceFailure::new(FailureClass::Data, "CHECK", &words) })
+    }
+
     fn unless(&mut self, fine: bool, path: &str, why: &str) {
         if !fine {
             self.0.push((path.to_owned(), why.to_owned()));
@@ -87,9 +109,10 @@ fn check_buyer(buyer: &Buyer, faults: &mut Faults) {
     }
 }
 
-fn check_lines(settings: &Settings, order: &InvoiceOrder, faults: &mut Faults) {
-    faults.unless((1..=MAX_LINES).contains(&order.lines.len()), "lines", "must be 1 to 50");
-    for (at, line) in order.lines.iter().enumerate().take(MAX_LINES) {
+/// Without a buyer, what is refused whoever buys.
+fn check_lines(settings: &Settings, total: Money, lines: &[InvoiceLine], buyer: Option<&Buyer>, faults: &mut Faults) {
+    faults.unless((1..=MAX_LINES).contains(&lines.len()), "lines", "must be 1 to 50");
+    for (at, line) in lines.iter().enumerate().take(MAX_LINES) {
         let path = |field: &str| format!("lines.{at}.{field}");
         faults.text(&line.name, 256, &path("name"));
         faults.unless((1..=1_000_000).contains(&line.quantity), &path("quantity"), "must be 1 to 1000000");
@@ -99,14 +122,14 @@ fn check_lines(settings: &Settings, order: &InvoiceOrder, faults: &mut Faults) {
         faults.unless(agrees, &path("vat"), "contradicts the account's setting vat_payer");
         let known = !seller_pays || vat_code(line.vat).is_some();
         faults.unless(known, &path("vat"), "must be 23, 8, 5 or 0 %, exempt, or outside the scope");
-        let abroad = order.buyer.tax_id_kind == TaxIdKind::EuVat && is_member_state(&order.buyer.country);
+        let abroad = buyer.is_none_or(|b| b.tax_id_kind == TaxIdKind::EuVat && is_member_state(&b.country));
         let reverse = line.vat != Vat::ReverseChargeEu || abroad;
         faults.unless(reverse, &path("vat"), "needs a company with a VAT number of another member state");
     }
-    let sum = order.lines.iter().try_fold(0_i64, |sum, line| {
+    let sum = lines.iter().try_fold(0_i64, |sum, line| {
         line.quantity.checked_mul(line.unit_gross_minor).and_then(|gross| sum.checked_add(gross))
     });
-    faults.unless(sum == Some(order.total.minor()), "total", "must be the sum of the lines");
+    faults.unless(sum == Some(total.minor()), "total", "must be the sum of the lines");
 }
 
 /// The rate as wFirma names it.

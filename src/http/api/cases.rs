@@ -2,6 +2,8 @@
 
 use axum::extract::{Path, State};
 use axum::response::Response;
+use grosz_providers::Money;
+use grosz_providers::invoicer::InvoiceLine;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -10,7 +12,8 @@ use super::lists::{self, List, page};
 use super::views::{Line, NewLine, PricesWord, Totals, check_lines, given, show_lines, totals};
 use crate::app::App;
 use crate::clock::rfc3339;
-use crate::flows::change_quote::change_quote;
+use crate::flows::change_quote::{change_quote, hold_case};
+use crate::flows::check_sale::seller_of;
 use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
@@ -129,7 +132,7 @@ async fn create(State(web): State<Web>, caller: Caller, post: Post<NewCase>) -> 
     let total = total.ok_or_else(Problem::internal)?;
     let mut turn = post.mark.begin(&web.app).await?;
     let tx = &mut turn.tx;
-    check_quotable(tx, &caller).await?;
+    check_quotable(app, tx, &caller, total, &lines).await?;
     if tx.payer(&caller.merchant, &new.payer).await?.is_none() {
         return Err(Problem::field("/payer", "does not exist"));
     }
@@ -199,7 +202,7 @@ async fn change(
 ) -> Result<Json<Case>, Problem> {
     let app = &*web.app;
     let mut tx = app.store.begin().await?;
-    let mut row = tx.case_for_update(&caller.merchant, &id).await?.ok_or_else(Problem::not_found)?;
+    let mut row = hold_case(&mut tx, &caller.merchant, &id).await?.ok_or_else(Problem::not_found)?;
     let mut fields = Fields::default();
     let title = change.title.as_deref().map(|t| fields.free_text("/title", t, 200));
     let quote = match (change.amount, &change.lines) {
@@ -227,7 +230,7 @@ async fn change(
     row.updated_at = app.now();
     tx.update_case(&row).await?;
     if let Some((total, lines)) = quote {
-        check_quotable(&mut tx, &caller).await?;
+        check_quotable(app, &mut tx, &caller, total, &lines).await?;
         change_quote(app, &mut tx, &mut row, total, lines).await?;
     }
     tx.commit().await?;
@@ -235,14 +238,23 @@ async fn change(
     Ok(Json(view(row)))
 }
 
-/// Quoting is possible only while some provider account is on (R-5W-02).
-async fn check_quotable(tx: &mut Tx, caller: &Caller) -> Result<(), Problem> {
+/// Quoting is possible only while some provider account is on (R-5W-02), and with lines that can be invoiced (R-5W-05).
+async fn check_quotable(
+    app: &App,
+    tx: &mut Tx,
+    caller: &Caller,
+    total: Money,
+    lines: &[InvoiceLine],
+) -> Result<(), Problem> {
     let accounts = tx.provider_accounts(&caller.merchant).await?;
-    if accounts.iter().any(|a| a.enabled && a.live == caller.live) {
-        return Ok(());
+    if !accounts.iter().any(|a| a.enabled && a.live == caller.live) {
+        let detail = "quoting needs a provider account that is on; add one with POST /v1/provider-accounts";
+        return Err(Problem::conflict("provider_not_configured", detail));
     }
-    let detail = "quoting needs a provider account that is on; add one with POST /v1/provider-accounts";
-    Err(Problem::conflict("provider_not_configured", detail))
+    if let Some(seller) = seller_of(app, tx, &caller.merchant, caller.live).await? {
+        seller.check(total, lines, None)?;
+    }
+    Ok(())
 }
 
 /// Somebody must hear of failures: the case's expert, or the fallback address.

@@ -114,10 +114,6 @@ async fn start(app: &App, tx: &mut Tx, Called { caller, order, mark }: &Called) 
         }
         None => None,
     };
-    if running.as_ref().is_some_and(|p| p.live != caller.live) {
-        let detail = "the case has an unfinished payment of the other mode (live, test)";
-        return Err(Problem::conflict("payment_of_other_mode", detail).into());
-    }
     let payment = create_payment(app, tx, &merchant, caller.live, order.clone()).await?;
     let is_old = running.is_some_and(|p| p.id == payment.id);
     let known = look_up(tx, payment).await?;

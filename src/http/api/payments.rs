@@ -72,7 +72,8 @@ pub struct NewPayment {
     /// One line for the payer, at most 200 characters; required without a case.
     #[schema(max_length = 200, example = "Konsultacja")]
     description: Option<String>,
-    /// Without a case: lines of the invoice; one line with the description when left out.
+    /// Without a case: lines of the invoice; when left out, one line with the description and the VAT that is usual for
+    /// the seller (23 %, or none where the invoicing account says that the seller pays no VAT).
     lines: Option<Vec<NewLine>>,
     /// Whether unit prices hold VAT. Left out: gross if that adds up to the amount, else net.
     prices: Option<PricesWord>,

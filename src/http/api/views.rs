@@ -28,7 +28,7 @@ pub struct NewLine {
     #[schema(minimum = 1, example = 12300)]
     pub unit_price: i64,
     /// Rate in percent (`23`, `"8.5"`), or `"zw"` (exempt), `"np"` (outside the scope), `"eu"` (reverse charge in the
-    /// EU), `"none"` (the seller pays no VAT).
+    /// EU), `"none"` (the seller pays no VAT). Where invoices are issued, one that the invoicing service takes.
     #[schema(value_type = VatWord)]
     pub vat: Value,
 }

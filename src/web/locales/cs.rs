@@ -85,6 +85,7 @@ pub(crate) const TEXTS: Texts = Texts {
     err_required: "Vyplňte prosím toto pole.",
     err_long: "Text je příliš dlouhý.",
     err_card: "Nepište sem číslo karty.",
+    err_invoice: "S tímto údajem nemůže prodávající vystavit fakturu.",
     err_email: "Toto není e-mailová adresa.",
     err_postcode: "Toto není PSČ dané země.",
     err_tax_missing: "Firma uvádí své daňové číslo.",

@@ -85,6 +85,7 @@ pub(crate) const TEXTS: Texts = Texts {
     err_required: "Please fill in this field.",
     err_long: "This is too long.",
     err_card: "Please do not write a card number here.",
+    err_invoice: "The seller cannot issue an invoice with this.",
     err_email: "This is not an e-mail address.",
     err_postcode: "This is not a postcode of that country.",
     err_tax_missing: "A company gives its tax number.",

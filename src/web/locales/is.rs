@@ -85,6 +85,7 @@ pub(crate) const TEXTS: Texts = Texts {
     err_required: "Fylltu út þennan reit.",
     err_long: "Þetta er of langt.",
     err_card: "Skrifaðu ekki kortanúmer hér.",
+    err_invoice: "Með þessu getur seljandinn ekki gefið út reikning.",
     err_email: "Þetta er ekki netfang.",
     err_postcode: "Þetta er ekki póstnúmer í þessu landi.",
     err_tax_missing: "Fyrirtæki gefur upp skattnúmer sitt.",

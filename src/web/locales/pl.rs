@@ -85,6 +85,7 @@ pub(crate) const TEXTS: Texts = Texts {
     err_required: "Wypełnij to pole.",
     err_long: "Ten tekst jest za długi.",
     err_card: "Nie wpisuj tutaj numeru karty.",
+    err_invoice: "Z taką treścią tego pola sprzedawca nie może wystawić faktury.",
     err_email: "To nie jest adres e-mail.",
     err_postcode: "To nie jest kod pocztowy tego kraju.",
     err_tax_missing: "Firma podaje swój numer podatkowy.",

@@ -1,5 +1,6 @@
 //! Values that must not come in, and values that must.
 
+use grosz_providers::invoicer::Vat;
 use serde_json::{Value, json};
 
 use super::client::{Client, case_body, id_of, payment_body, refused};
@@ -302,4 +303,44 @@ async fn accounts_take_only_settings_that_are_right() {
     let row = tx.provider_account(&hub.merchant.id, &id).await.unwrap().unwrap();
     assert_eq!(hub.app.provider_settings(&row).unwrap().text("shared_key"), "canary");
     assert!(!row.sealed.contains("canary"));
+}
+
+// R-5W-05, R-5W-13: what the invoicing service would refuse after the money came is refused before it is asked for.
+#[tokio::test]
+async fn what_cannot_be_invoiced_is_not_sold() {
+    let stage = Stage::set(Engine::Sqlite).await;
+    let client = Client::new(&stage.hub);
+    let account = format!("/v1/invoicing-accounts/{}", stage.invoicing.id);
+    let with_vat = |vat: Value| {
+        let mut body = case_body(&stage, "9/2026");
+        body["lines"][0]["vat"] = vat;
+        body
+    };
+    // wFirma has no such rate, and a seller who pays VAT has one.
+    for vat in [json!("8.5"), json!("none")] {
+        assert_eq!(refused(&client.post("/v1/cases", with_vat(vat.clone())).await), ["/lines/0/vat"], "{vat}");
+    }
+    let case = client.post("/v1/cases", with_vat(json!("8"))).await.expect(201);
+    let path = format!("/v1/cases/{}", id_of(&case));
+    let quote = json!({"amount": 12300, "lines": with_vat(json!("8.5"))["lines"]});
+    assert_eq!(refused(&client.patch(&path, quote).await), ["/lines/0/vat"]);
+
+    // A company that KSeF does not know by its number: by name, and as the payer's habit.
+    let czech = json!({"kind": "company", "name": "Firma s.r.o.", "tax_id": "45274649", "street": "Dlouhá 1",
+        "postcode": "110 00", "city": "Praha", "country": "CZ", "email": "a@b.example"});
+    let profile = client.post(&format!("/v1/payers/{}/profiles", stage.payer.id), czech).await.expect(201);
+    let mut order = payment_body(&stage);
+    order["profile"] = json!(id_of(&profile));
+    let answer = client.post("/v1/payments", order).await;
+    assert_eq!(refused(&answer), ["/profile"]);
+    assert!(answer.text().contains("DIČ"), "{}", answer.text());
+
+    // Who does not pay VAT sells without it, also where nobody says so.
+    let settings = json!({"settings": {"vat_payer": false}});
+    client.patch(&account, settings).await.expect(200);
+    let sold = client.post("/v1/payments", payment_body(&stage)).await.expect(201);
+    let payment = stage.hub.tx().await.payment(&stage.payer.merchant_id, &id_of(&sold)).await.unwrap().unwrap();
+    assert_eq!(payment.lines.unwrap()[0].vat, Vat::SellerNotVatPayer);
+    let order = json!({"case": id_of(&case), "provider_account": stage.account("autopay").id});
+    assert_eq!(refused(&client.post("/v1/payments", order).await), ["/case"], "quoted with VAT");
 }

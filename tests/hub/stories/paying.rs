@@ -733,7 +733,7 @@ impl Stage {
         again
     }
 
-    async fn quote(&self, case: &mut Case, minor: i64) {
+    pub(super) async fn quote(&self, case: &mut Case, minor: i64) {
         let total = Money::new(minor, Currency::PLN);
         let mut tx = self.hub.tx().await;
         change_quote(&self.hub.app, &mut tx, case, total, line(total)).await.expect("a quote");

@@ -14,7 +14,7 @@ use crate::matter::{event, matter};
 use crate::on_both;
 
 impl Stage {
-    async fn refund(&self, payment: &Payment, amount: Option<i64>) -> Result<Refund, FlowError> {
+    pub(super) async fn refund(&self, payment: &Payment, amount: Option<i64>) -> Result<Refund, FlowError> {
         let mut tx = self.hub.tx().await;
         let refund = request_refund(&self.hub.app, &mut tx, payment, amount, Some("goodwill".into())).await?;
         tx.commit().await.expect("a commit");

@@ -269,6 +269,25 @@ async fn the_payer_goes_back_to_the_client_app() {
     }
 }
 
+// R-5W-13: data that are in order, with which this seller can issue no invoice, are refused beside their field; so are such
+// that were saved before.
+#[tokio::test]
+async fn a_buyer_who_cannot_be_invoiced_is_asked_again() {
+    let stage = Stage::set(Engine::Sqlite).await;
+    let visitor = Visitor(&stage.hub);
+    let payment = stage.start(&stage.case("1/2026").await, "autopay").await;
+    let address = format!("{}/buyer", pay_link(&payment));
+    let token = csrf(&visitor.get(&address).await);
+    let czech = [("country", "CZ"), ("postcode", "110 00"), ("tax_id", "45274649")];
+    let before = stage.payment(&payment).await.buyer;
+    let asked = visitor.post(&address, &filled(&token, &czech, true)).await.expect(422).text();
+    assert!(asked.contains("nie może wystawić faktury") && asked.contains("CZ45274649"), "{asked}");
+    assert_eq!(stage.payment(&payment).await.buyer, before);
+    assert_eq!(profiles(&stage).await, ["Firma Klienta"], "nothing of it is saved");
+    let good = [("country", "CZ"), ("postcode", "110 00"), ("tax_id", "CZ45274649")];
+    location(&visitor.post(&address, &filled(&token, &good, true)).await);
+}
+
 // F68: a form that another site sent changes nothing.
 #[tokio::test]
 async fn forms_of_other_sites_are_refused() {
