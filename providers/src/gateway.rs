@@ -154,8 +154,8 @@ pub struct Delivery<'a> {
     pub query: &'a str,
     /// The raw body.
     pub body: &'a [u8],
-    /// When it came.
-    pub received_at: Timestamp,
+    /// When it came; `None` when a call that was taken in is read again: it was fresh then, and its age no longer counts.
+    pub received_at: Option<Timestamp>,
 }
 
 /// What a delivery says.

@@ -154,7 +154,11 @@ impl Provider for Stripe {
         let header = delivery.headers.single("stripe-signature");
         let header = header.map_err(|RepeatedHeader| ReadError::Malformed("two Stripe-Signature headers"))?;
         let secrets = [settings.text("webhook_secret"), settings.text("webhook_secret_previous")];
-        signature::check(header, delivery.body, &secrets, delivery.received_at, Some(signature::TOLERANCE_S))
+        let (now, tolerance_s) = match delivery.received_at {
+            Some(at) => (at, Some(signature::TOLERANCE_S)),
+            None => (Timestamp::UNIX_EPOCH, None),
+        };
+        signature::check(header, delivery.body, &secrets, now, tolerance_s)
             .map_err(|refusal| ReadError::Forged { why: refusal.word(), echo: String::new() })?;
         Ok(Reading { events: events::read(delivery.body), echo: String::new() })
     }

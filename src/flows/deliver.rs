@@ -122,23 +122,24 @@ fn open(app: &App, endpoint: Endpoint) -> Result<Arc<Receiver>, String> {
 /// Signs and sends. What goes wrong on the way is what came of it.
 pub async fn send(app: &App, delivery: Delivery) -> Told {
     let Delivery { job, to, telling, body } = delivery;
-    let now_s = unix_seconds(app);
-    let keys = standard_webhooks::live_keys(&to.keys, now_s);
-    let tried = match standard_webhooks::headers(&keys, &telling.message_id, now_s, body.as_bytes()) {
+    // The ends of secrets are instants of our rows; what the receiver compares with its own clock is the world's time.
+    let keys = standard_webhooks::live_keys(&to.keys, unix_seconds(app));
+    let world_s = u64::try_from(app.clock.outside().as_second()).unwrap_or(0);
+    let tried = match standard_webhooks::headers(&keys, &telling.message_id, world_s, body.as_bytes()) {
         Ok(headers) => {
             let mut request = HttpRequest::post(&to.url, "application/json", body.into_bytes());
             request.headers.extend(headers);
-            call(app, request, now_s).await
+            call(app, request, world_s).await
         }
         Err(e) => Tried { status: None, retry_after: None, error: Some(e.to_string()) },
     };
     Told { job, telling, tried }
 }
 
-async fn call(app: &App, request: HttpRequest, now_s: u64) -> Tried {
+async fn call(app: &App, request: HttpRequest, world_s: u64) -> Tried {
     match app.http_clients.send(request).await {
         Ok(answer) => {
-            let now = UNIX_EPOCH + Duration::from_secs(now_s);
+            let now = UNIX_EPOCH + Duration::from_secs(world_s);
             let retry_after = delivery::retry_after(answer.headers.first("retry-after"), now);
             Tried { status: Some(answer.status), retry_after, error: None }
         }

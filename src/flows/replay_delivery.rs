@@ -1,5 +1,5 @@
-//! Takes a kept delivery in again: verified again, as of the time it came, and what was not applied is applied. What
-//! was applied stays as it is, so replaying is always safe.
+//! Takes a kept delivery in again: its signature is verified again, and what was not applied is applied. What was applied
+//! stays as it is, so replaying is always safe.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +11,6 @@ use super::FlowError;
 use super::apply_event::apply_event;
 use super::start_checkout::provider_of;
 use crate::app::App;
-use crate::clock::at;
 use crate::store::{EventRow, ProviderAccount, StoredDelivery, Tx};
 
 /// What replaying did to one event.
@@ -43,8 +42,8 @@ fn read_again(app: &App, account: &ProviderAccount, stored: &StoredDelivery) -> 
     let pairs: Vec<(String, String)> = serde_json::from_str(&kept.headers)
         .map_err(|_| FlowError::Internal(format!("headers of {} are unreadable", kept.id)))?;
     let headers = Headers::from_pairs(pairs);
-    let delivery =
-        Delivery { headers: &headers, query: &kept.query, body: &kept.body, received_at: at(kept.received_at) };
+    // Only what was fresh is kept, by the clock of the machine that took it in; our rows have another one.
+    let delivery = Delivery { headers: &headers, query: &kept.query, body: &kept.body, received_at: None };
     let settings = app.provider_settings(account)?;
     let reading = provider_of(account)?.read(&settings, &delivery).map_err(|refusal| {
         let detail = format!("the delivery does not verify with the account's settings as they are now ({refusal})");

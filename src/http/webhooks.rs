@@ -92,7 +92,8 @@ async fn read_and_record(
 
     let pairs = headers.iter().filter_map(|(n, v)| Some((n.as_str(), v.to_str().ok()?)));
     let wire_headers = Headers::from_pairs(pairs);
-    let delivery = Delivery { headers: &wire_headers, query: &query, body: &body, received_at: app.clock.outside() };
+    let received_at = Some(app.clock.outside());
+    let delivery = Delivery { headers: &wire_headers, query: &query, body: &body, received_at };
     let reading = match gateway.read(settings, &delivery) {
         Ok(reading) => reading,
         Err(refusal) => {

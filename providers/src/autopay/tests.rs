@@ -65,7 +65,7 @@ pub(super) fn form_body(parameter: &str, value: &str) -> Vec<u8> {
 
 pub(super) fn read_body(settings: &Settings, body: &[u8]) -> Result<Reading, ReadError> {
     let headers = Headers::from_pairs([("content-type", "application/x-www-form-urlencoded")]);
-    let received_at = "2026-11-21T20:00:00Z".parse().unwrap();
+    let received_at = Some("2026-11-21T20:00:00Z".parse().unwrap());
     Autopay.read(settings, &Delivery { headers: &headers, query: "", body, received_at })
 }
 

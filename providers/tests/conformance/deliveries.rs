@@ -31,7 +31,7 @@ struct Bench<'f> {
 
 impl Bench<'_> {
     fn read(&self, case: &DeliveryCase, settings: &Settings, body: &[u8]) -> Result<Reading, ReadError> {
-        let (headers, received_at) = (case.headers(), self.fixture.now_of_delivery(case));
+        let (headers, received_at) = (case.headers(), Some(self.fixture.now_of_delivery(case)));
         self.provider.read(settings, &Delivery { headers: &headers, query: &case.query, body, received_at })
     }
 

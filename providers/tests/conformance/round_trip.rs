@@ -135,7 +135,7 @@ impl World {
     fn read(&self, delivery: &TwinDelivery) -> (Vec<Event>, String) {
         let headers = Headers::from_pairs(delivery.headers.iter().map(|(n, v)| (n, v.as_str())));
         let (query, now) = (Url::parse(&delivery.url).unwrap().query().unwrap_or_default().to_owned(), self.now());
-        let call = Delivery { headers: &headers, query: &query, body: &delivery.body, received_at: now };
+        let call = Delivery { headers: &headers, query: &query, body: &delivery.body, received_at: Some(now) };
         let reading = self.provider.read(&self.settings, &call).unwrap_or_else(|e| panic!("{}: {e}", self.name));
         (reading.events, reading.echo)
     }

@@ -128,7 +128,7 @@ impl World {
         let mut all = vec![];
         for delivery in self.twin.due(self.now(), &self.faults.lock().unwrap()) {
             let headers = Headers::from_pairs(delivery.headers.iter().map(|(n, v)| (n, v.as_str())));
-            let call = Delivery { headers: &headers, query: "", body: &delivery.body, received_at: self.now() };
+            let call = Delivery { headers: &headers, query: "", body: &delivery.body, received_at: Some(self.now()) };
             all.extend(Stripe.read(&self.settings, &call).unwrap().events);
             self.twin.answered(delivery.id, Some((200, vec![])), self.now());
         }
