@@ -148,7 +148,7 @@ impl Ways {
         }
         settings.client_hook.total = Duration::from_secs(config.tell_timeout_s);
         settings.client_hook.total_once = Duration::from_secs(config.tell_timeout_s);
-        let resolver = SystemResolver { limit: settings.provider.connect };
+        let resolver = SystemResolver::new(settings.provider.connect);
         let out = Outbound::with(settings, Arc::new(resolver), Arc::clone(&metrics) as Arc<dyn Observe>)
             .map_err(|e| outside_calls(&e))?;
         Ok(Ways { sealer, mailer, metrics, targets, out })
@@ -211,6 +211,8 @@ impl App {
             tracing::error!("{warning}");
         }
         let Ways { sealer, mailer, metrics, targets, out } = ways;
+        let resolver_of_clients = SystemResolver::new(Duration::from_secs(config.connect_s));
+        let out_to_clients = out.for_kind(CallKind::ClientHook).resolving_by(Arc::new(resolver_of_clients));
         let way = |out: Outbound| -> Arc<dyn Http> { if config.hold { Arc::new(Held) } else { Arc::new(out) } };
         let tick = i64::try_from(config.job_tick_ms).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
         Ok(App {
@@ -218,7 +220,7 @@ impl App {
             clock,
             sealer,
             http: way(out.clone()),
-            http_clients: way(out.for_kind(CallKind::ClientHook)),
+            http_clients: way(out_to_clients),
             http_documents: way(out.for_kind(CallKind::Document)),
             invoicing_slots: Slots::default(),
             targets,

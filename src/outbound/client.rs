@@ -140,11 +140,11 @@ impl Observe for Nobody {
 pub struct Outbound {
     shared: Arc<Shared>,
     kind: CallKind,
+    resolver: Arc<dyn Resolve>,
 }
 
 struct Shared {
     settings: OutboundSettings,
-    resolver: Arc<dyn Resolve>,
     observer: Arc<dyn Observe>,
     connections: Connections,
     slots: Slots,
@@ -156,7 +156,7 @@ impl Outbound {
     /// # Errors
     /// See [`BadSettings`].
     pub fn new(settings: OutboundSettings) -> Result<Self, BadSettings> {
-        let resolver = SystemResolver { limit: settings.provider.connect };
+        let resolver = SystemResolver::new(settings.provider.connect);
         Outbound::with(settings, Arc::new(resolver), Arc::new(Nobody))
     }
 
@@ -184,14 +184,20 @@ impl Outbound {
             settings.kept_per_host,
         )?;
         let slots = Slots::new(settings.calls_per_host);
-        let shared = Shared { settings, resolver, observer, connections, slots };
-        Ok(Outbound { shared: Arc::new(shared), kind: CallKind::Provider })
+        let shared = Shared { settings, observer, connections, slots };
+        Ok(Outbound { shared: Arc::new(shared), kind: CallKind::Provider, resolver })
     }
 
     /// The same client for another kind of call.
     #[must_use]
     pub fn for_kind(&self, kind: CallKind) -> Self {
-        Outbound { shared: Arc::clone(&self.shared), kind }
+        Outbound { shared: Arc::clone(&self.shared), kind, resolver: Arc::clone(&self.resolver) }
+    }
+
+    /// The same client with a resolver of its own: names that do not answer hold up each other, and nobody else's.
+    #[must_use]
+    pub fn resolving_by(self, resolver: Arc<dyn Resolve>) -> Self {
+        Outbound { resolver, ..self }
     }
 
     /// The rules for targets, to check an address at its registration.
@@ -223,7 +229,7 @@ impl Outbound {
         request: HttpRequest,
         started: Instant,
     ) -> Result<HttpResponse, CallError> {
-        let Shared { settings, resolver, connections, slots, .. } = &*self.shared;
+        let Shared { settings, connections, slots, .. } = &*self.shared;
         let limits = settings.limits(self.kind);
         // Many receivers live at one host, each behind a path of its own.
         let key = match self.kind {
@@ -231,7 +237,7 @@ impl Outbound {
             CallKind::Provider | CallKind::Document => (self.kind, target.authority()),
         };
         let _slot = timeout(limits.connect, slots.take(key)).await.map_err(|_| CallError::Busy)?;
-        let addresses = match timeout(limits.connect, settings.policy.vet(target, &**resolver)).await {
+        let addresses = match timeout(limits.connect, settings.policy.vet(target, &*self.resolver)).await {
             Ok(vetted) => vetted.map_err(CallError::Refused)?,
             Err(_) => return Err(CallError::Refused(super::Refusal::LookUpFailed)),
         };

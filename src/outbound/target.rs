@@ -8,13 +8,15 @@
 //! Must not know: sockets, the client, the configuration file. The resolver is passed in, so that the rules are tested
 //! without a network.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::{Semaphore, watch};
 use url::{Host, Url};
 
 /// Longest address taken, in characters.
@@ -294,21 +296,73 @@ pub enum ResolveError {
     Failed,
 }
 
-/// The resolver of the operating system.
-#[derive(Debug, Clone, Copy)]
+/// Look-ups of one resolver under way at the same time: each holds a thread of those that the whole process has for what
+/// waits, until the system gives up, long after nobody waits for it any more.
+const LOOK_UPS: usize = 64;
+
+/// Asks the system, for as long as that takes.
+type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+
+/// What came of a look-up; nothing yet while it is under way.
+type Found = Option<Result<Vec<IpAddr>, ResolveError>>;
+
+/// The resolver of the operating system. Whoever asks for a name that is being looked up shares the answer, so a dead name
+/// holds one thread, however many ask for it.
+#[derive(Clone)]
 pub struct SystemResolver {
-    /// How long one look-up may take.
-    pub limit: Duration,
+    limit: Duration,
+    look_up: Arc<LookUp>,
+    threads: Arc<Semaphore>,
+    under_way: Arc<Mutex<HashMap<String, watch::Receiver<Found>>>>,
+}
+
+impl SystemResolver {
+    /// A resolver whose callers wait so long at most. Names that come from strangers deserve one of their own.
+    pub fn new(limit: Duration) -> SystemResolver {
+        SystemResolver::with(limit, |name| Ok((name, 0).to_socket_addrs()?.map(|a| a.ip()).collect()))
+    }
+
+    fn with(limit: Duration, look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
+        let threads = Arc::new(Semaphore::new(LOOK_UPS));
+        SystemResolver { limit, look_up: Arc::new(look_up), threads, under_way: Arc::default() }
+    }
+
+    fn look_up(&self, name: &str) -> watch::Receiver<Found> {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = under_way.get(name) {
+            return found.clone();
+        }
+        let (say, found) = watch::channel(None);
+        under_way.insert(name.to_owned(), found.clone());
+        let (this, name) = (self.clone(), name.to_owned());
+        tokio::spawn(async move {
+            let answer = this.ask(&name).await;
+            this.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            say.send_replace(Some(answer));
+        });
+        found
+    }
+
+    async fn ask(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        let thread = Arc::clone(&self.threads).acquire_owned().await.map_err(|_| ResolveError::Failed)?;
+        let (look_up, name) = (Arc::clone(&self.look_up), name.to_owned());
+        let asked = tokio::task::spawn_blocking(move || {
+            // Free again when the thread is.
+            let _thread = thread;
+            look_up(&name)
+        });
+        let found = asked.await.map_err(|_| ResolveError::Failed)?.map_err(|e| look_up_error(&e))?;
+        Ok(found.into_iter().collect::<BTreeSet<_>>().into_iter().collect())
+    }
 }
 
 #[async_trait]
 impl Resolve for SystemResolver {
     async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
-        let look_up = tokio::net::lookup_host((name, 0));
-        match tokio::time::timeout(self.limit, look_up).await {
-            Ok(Ok(found)) => Ok(found.map(|a| a.ip()).collect::<BTreeSet<_>>().into_iter().collect()),
-            Ok(Err(e)) => Err(look_up_error(&e)),
-            Err(_) => Err(ResolveError::Failed),
+        let mut found = self.look_up(name);
+        match tokio::time::timeout(self.limit, found.wait_for(Option::is_some)).await {
+            Ok(Ok(found)) => found.clone().unwrap_or(Err(ResolveError::Failed)),
+            Ok(Err(_)) | Err(_) => Err(ResolveError::Failed),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The published target list, name by name, against a made-up name table: nothing here touches a network.
 
 use std::collections::VecDeque;
-use std::sync::{LazyLock, Mutex};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -231,4 +232,57 @@ proptest! {
             prop_assert_eq!(POLICY.check_text(&format!("https://{host}/")).unwrap_err(), Refusal::Private);
         }
     }
+}
+
+/// A system that never answers for names that begin with `dead`, until it is let go; and how many it is asked for.
+struct DeadNames {
+    asked: Arc<AtomicUsize>,
+    /// Lets all go when it is dropped.
+    _held: std::sync::mpsc::Sender<()>,
+}
+
+fn dead_names(limit: Duration) -> (DeadNames, SystemResolver) {
+    let (held, end) = std::sync::mpsc::channel();
+    let (end, asked) = (Mutex::new(end), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&asked);
+    let resolver = SystemResolver::with(limit, move |name| {
+        if name.starts_with("dead") {
+            count.fetch_add(1, Ordering::SeqCst);
+            let _ = end.lock().unwrap().recv();
+        }
+        Ok(vec![Ipv4Addr::new(192, 0, 2, 1).into(); 2])
+    });
+    (DeadNames { asked, _held: held }, resolver)
+}
+
+// F35: whoever asks for a name that does not answer waits within his limit; all together hold one thread.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_name_holds_one_thread() {
+    let (dead, resolver) = dead_names(Duration::from_millis(20));
+    for _ in 0..20 {
+        assert_eq!(resolver.resolve("dead.example").await, Err(ResolveError::Failed));
+    }
+    assert_eq!(dead.asked.load(Ordering::SeqCst), 1);
+    let patient = SystemResolver { limit: Duration::from_secs(60), ..resolver };
+    let found = patient.resolve("alive.example").await;
+    assert_eq!(found, Ok(vec![Ipv4Addr::new(192, 0, 2, 1).into()]), "another name is looked up at once");
+    drop(dead);
+    assert!(patient.resolve("dead.example").await.is_ok(), "it answers again");
+}
+
+// F35: dead names without end hold so many threads; another resolver does not know of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_names_hold_so_many_threads() {
+    let (dead, resolver) = dead_names(Duration::from_millis(500));
+    let mut asked = tokio::task::JoinSet::new();
+    for n in 0..4 * LOOK_UPS {
+        let resolver = resolver.clone();
+        asked.spawn(async move { resolver.resolve(&format!("dead{n}.example")).await });
+    }
+    while let Some(found) = asked.join_next().await {
+        assert_eq!(found.unwrap(), Err(ResolveError::Failed));
+    }
+    assert!((1..=LOOK_UPS).contains(&dead.asked.load(Ordering::SeqCst)));
+    let (_, other) = dead_names(Duration::from_secs(60));
+    assert!(other.resolve("alive.example").await.is_ok());
 }
