@@ -112,7 +112,7 @@ impl Worker {
             running: JoinSet::new(),
             places: Arc::new(Semaphore::new(most_places)),
             most_places,
-            lines: Lines::open(Arc::clone(&app)),
+            lines: Lines::open(Arc::clone(&app), most_places),
             app,
         }
     }

@@ -31,8 +31,8 @@ pub struct Delivery {
 
 /// An endpoint with its keys, opened once for a batch.
 pub struct Receiver {
-    /// `ep_…`
-    pub id: String,
+    /// The line that it stands in: its address as it is called. Endpoints with one address share it.
+    pub line: String,
     url: String,
     keys: Vec<HeldKey>,
 }
@@ -116,7 +116,9 @@ pub async fn load(app: &App, jobs: Vec<Job>) -> Result<Loaded, FlowError> {
 
 fn open(app: &App, endpoint: Endpoint) -> Result<Arc<Receiver>, String> {
     let keys = held_keys(app, &endpoint).map_err(|e| e.to_string())?;
-    Ok(Arc::new(Receiver { id: endpoint.id, url: endpoint.url, keys }))
+    let target = app.targets.check_text(&endpoint.url);
+    let line = target.map_or_else(|_| endpoint.url.clone(), |target| target.url().to_string());
+    Ok(Arc::new(Receiver { line, url: endpoint.url, keys }))
 }
 
 /// Signs and sends. What goes wrong on the way is what came of it.

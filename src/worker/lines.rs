@@ -1,13 +1,16 @@
-//! One line before each endpoint: so many calls at the same time, the others wait a moment, and whoever would wait too
-//! long is given back to the queue. So a slow endpoint holds its own places and nobody else's (F43).
+//! One line before each address of an endpoint: so many calls at the same time, the others wait a moment, and whoever would
+//! wait too long is given back to the queue. So a slow endpoint holds its own places and nobody else's (F43). Those that
+//! have not shown that they are quick hold half of all places at most, and one place each: however many hang together, the
+//! others are told.
 //!
 //! Ends are written by one task that takes whatever came while it wrote the batch before; there is no timer.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::app::{App, SharedApp};
@@ -26,6 +29,9 @@ const AHEAD: Duration = Duration::from_millis(500);
 /// How many may wait before an endpoint of which nothing is known yet.
 const UNTRIED: usize = 256;
 
+/// Lines that are remembered, with how quick their endpoints are.
+const REMEMBERED: usize = 1000;
+
 /// Ends written together at most.
 const TOGETHER: usize = 256;
 
@@ -40,9 +46,11 @@ pub(super) struct Lines {
 struct Desk {
     app: SharedApp,
     lines: Mutex<HashMap<String, Line>>,
+    /// What all lines together may hold whose endpoints are not known to be quick.
+    doubtful: Arc<Semaphore>,
 }
 
-/// The deliveries before one endpoint.
+/// The deliveries before one address.
 #[derive(Default)]
 struct Line {
     waiting: VecDeque<Waiting>,
@@ -56,6 +64,8 @@ struct Line {
 struct Waiting {
     delivery: Delivery,
     place: OwnedSemaphorePermit,
+    /// One of the doubtful; held until the call ended.
+    doubt: Option<OwnedSemaphorePermit>,
     since: Instant,
 }
 
@@ -71,11 +81,12 @@ enum Came {
 }
 
 impl Lines {
-    /// Empty lines, and the task that writes ends.
-    pub(super) fn open(app: SharedApp) -> Lines {
+    /// Empty lines of a worker with so many places, and the task that writes ends.
+    pub(super) fn open(app: SharedApp, places: usize) -> Lines {
         let (ended, ends) = mpsc::unbounded_channel();
         let writer = tokio::spawn(write_ends(Arc::clone(&app), ends));
-        Lines { desk: Arc::new(Desk { app, lines: Mutex::default() }), ended, writer }
+        let doubtful = Arc::new(Semaphore::new((places / 2).max(1)));
+        Lines { desk: Arc::new(Desk { app, lines: Mutex::default(), doubtful }), ended, writer }
     }
 
     /// Takes claimed jobs, one place each.
@@ -109,12 +120,19 @@ impl Lines {
     fn line_up(&self, delivery: Delivery, place: OwnedSemaphorePermit) {
         let most = self.desk.app.config.tell_concurrency;
         let mut lines = self.desk.lock();
-        let line = lines.entry(delivery.to.id.clone()).or_default();
-        let next = Waiting { delivery, place, since: Instant::now() };
-        if line.calling < most {
+        if lines.len() >= REMEMBERED {
+            lines.retain(|_, line| line.calling > 0 || !line.waiting.is_empty());
+        }
+        let line = lines.entry(delivery.to.line.clone()).or_default();
+        let is_quick = line.is_quick();
+        let doubt = if is_quick { None } else { Arc::clone(&self.desk.doubtful).try_acquire_owned().ok() };
+        let has_room = is_quick || doubt.is_some();
+        let next = Waiting { delivery, place, doubt, since: Instant::now() };
+        // The first call to an endpoint finds out how quick it is.
+        if line.calling < most && (has_room || line.calling == 0) {
             line.calling += 1;
             tokio::spawn(call(Arc::clone(&self.desk), self.ended.clone(), next));
-        } else if line.waiting.len() < line.may_wait(most) {
+        } else if line.waiting.len() < line.may_wait(most) && (has_room || line.usual.is_zero()) {
             line.waiting.push_back(next);
         } else {
             let at = line.turn(self.desk.app.now(), most);
@@ -168,6 +186,11 @@ impl Desk {
 }
 
 impl Line {
+    /// Its calls are known to take less than a moment.
+    fn is_quick(&self) -> bool {
+        !self.usual.is_zero() && self.usual < LONGEST_WAIT
+    }
+
     /// How many may wait: what `most` callers take in a moment.
     fn may_wait(&self, most: usize) -> usize {
         if self.usual.is_zero() {
@@ -186,60 +209,76 @@ impl Line {
         self.last_turn
     }
 
+    /// A caller fewer.
+    fn leave(&mut self) {
+        self.calling = self.calling.saturating_sub(1);
+    }
+
     fn learn(&mut self, took: Duration) {
         self.usual = if self.usual.is_zero() { took } else { (self.usual * 7 + took) / 8 };
     }
 }
 
-/// Calls for one delivery after another until nobody waits before this endpoint.
-async fn call(desk: Arc<Desk>, ended: mpsc::UnboundedSender<Ended>, first: Waiting) {
-    let endpoint = first.delivery.to.id.clone();
-    let mut caller = Caller { desk: &desk, endpoint, left: false };
-    let mut next = Some(first);
-    while let Some(Waiting { delivery, place, .. }) = next {
-        let began = Instant::now();
-        let told = deliver::send(&desk.app, delivery).await;
-        next = caller.next(began.elapsed());
-        let _ = ended.send(Ended { came: Came::Told(told), place });
-    }
+/// Calls for one delivery after another until nobody waits before this address.
+fn call(
+    desk: Arc<Desk>,
+    ended: mpsc::UnboundedSender<Ended>,
+    first: Waiting,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    // Boxed, because a caller may send for another one.
+    Box::pin(async move {
+        let line = first.delivery.to.line.clone();
+        let mut caller = Caller { desk: &desk, line, left: false };
+        let mut next = Some(first);
+        while let Some(Waiting { delivery, place, doubt, .. }) = next {
+            let began = Instant::now();
+            let told = deliver::send(&desk.app, delivery).await;
+            drop(doubt);
+            let others;
+            (next, others) = caller.next(began.elapsed());
+            let _ = ended.send(Ended { came: Came::Told(told), place });
+            if let Some(others) = others {
+                tokio::spawn(call(Arc::clone(&desk), ended.clone(), others));
+            }
+        }
+    })
 }
 
 /// One of the callers of a line; its place in the line is free again whatever happens to it.
 struct Caller<'a> {
     desk: &'a Desk,
-    endpoint: String,
+    line: String,
     left: bool,
 }
 
 impl Caller<'_> {
-    /// The next one of the line; without one this caller leaves.
-    fn next(&mut self, took: Duration) -> Option<Waiting> {
+    /// The next one of the line, without which this caller leaves; and one for a further caller, where the line has shown
+    /// that it is quick and has too few.
+    fn next(&mut self, took: Duration) -> (Option<Waiting>, Option<Waiting>) {
+        let most = self.desk.app.config.tell_concurrency;
         let mut lines = self.desk.lock();
-        let line = lines.get_mut(&self.endpoint)?;
+        let Some(line) = lines.get_mut(&self.line) else { return (None, None) };
         line.learn(took);
         let next = line.waiting.pop_front();
         if next.is_none() {
             self.left = true;
-            leave(&mut lines, &self.endpoint);
+            line.leave();
+            return (None, None);
         }
-        next
+        let wants_another = line.is_quick() && line.calling < most;
+        let others = if wants_another { line.waiting.pop_front() } else { None };
+        line.calling += usize::from(others.is_some());
+        (next, others)
     }
 }
 
 impl Drop for Caller<'_> {
     fn drop(&mut self) {
-        if !self.left {
-            leave(&mut self.desk.lock(), &self.endpoint);
+        if !self.left
+            && let Some(line) = self.desk.lock().get_mut(&self.line)
+        {
+            line.leave();
         }
-    }
-}
-
-/// A caller fewer. A line without callers and without anybody waiting is forgotten.
-fn leave(lines: &mut HashMap<String, Line>, endpoint: &str) {
-    let Some(line) = lines.get_mut(endpoint) else { return };
-    line.calling = line.calling.saturating_sub(1);
-    if line.calling == 0 && line.waiting.is_empty() {
-        lines.remove(endpoint);
     }
 }
 

@@ -16,7 +16,7 @@ use grosz::flows::tell_client::tell;
 use grosz::flows::{add_account, deliver};
 use grosz::store::{Job, JobEnd, JobKind, Lane, NewJob, Telling};
 use grosz::worker;
-use grosz_providers::wire::{Http, HttpError, HttpRequest, HttpResponse};
+use grosz_providers::wire::{Headers, Http, HttpError, HttpRequest, HttpResponse};
 use grosz_providers::{EventKind, Provider, registry};
 use serde_json::json;
 use tokio::sync::watch;
@@ -609,6 +609,93 @@ on_both!(a_hanging_endpoint_holds_nobody_else, async |engine: Engine| {
     let tried = raw.number("SELECT COUNT(*) FROM tellings WHERE attempts > 0").await;
     assert!((50 + 1..=50 + 12).contains(&tried), "{tried} were tried");
     assert_eq!(raw.number("SELECT COUNT(*) FROM jobs WHERE attempts > 1").await, 0, "a wait is not an attempt");
+});
+
+/// Client apps: those at `holds.example` take a message in and answer when their door is opened, others at once.
+struct Doors {
+    held: AtomicUsize,
+    most: AtomicUsize,
+    open: watch::Receiver<bool>,
+}
+
+impl Doors {
+    fn new() -> (watch::Sender<bool>, Arc<Doors>) {
+        let (opener, open) = watch::channel(false);
+        (opener, Arc::new(Doors { held: AtomicUsize::new(0), most: AtomicUsize::new(0), open }))
+    }
+}
+
+#[async_trait]
+impl Http for Doors {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if request.url.to_lowercase().contains("holds.example") {
+            self.most.fetch_max(self.held.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let _ = self.open.clone().wait_for(|open| *open).await;
+            self.held.fetch_sub(1, Ordering::SeqCst);
+        }
+        Ok(HttpResponse { status: 200, headers: Headers::default(), body: vec![] })
+    }
+}
+
+// F35, F43: two endpoints of one address stand in one line, so that neither burns the other's tries waiting for a call.
+on_both!(endpoints_of_one_address_stand_in_one_line, async |engine: Engine| {
+    let (opener, doors) = Doors::new();
+    let way = Arc::clone(&doors);
+    let hub =
+        Hub::build(engine, |c| (c.tell_concurrency, c.tell_in_flight) = (4, 64), |app| app.http_clients = way).await;
+    let raw = Raw::of(&hub.app).await;
+    let first = endpoint(&hub, "http://holds.example/hook").await;
+    let second = endpoint(&hub, "http://HOLDS.example:80/hook").await;
+    let elsewhere = endpoint(&hub, "http://answers.example/hook").await;
+    messages(&hub, 20).await;
+    let worker = Worker::start(&hub);
+    until("others are told", async || told(&hub, &elsewhere, "delivered").await == 20).await;
+    opener.send(true).unwrap();
+    for one in [&first, &second] {
+        until("all are told", async || {
+            pass(&hub, &raw, 2).await;
+            told(&hub, one, "delivered").await == 20
+        })
+        .await;
+    }
+    worker.stop().await;
+    assert_eq!(doors.most.load(Ordering::SeqCst), 4, "calls to one address at the same time");
+    assert_eq!(raw.number("SELECT COUNT(*) FROM tellings WHERE attempts > 1").await, 0);
+});
+
+// F35, F43: a merchant whose endpoints all hang, with more to tell them than there are places, holds up nobody else.
+on_both!(endpoints_that_hang_together_hold_half_of_the_places, async |engine: Engine| {
+    let (_opener, doors) = Doors::new();
+    let way = Arc::clone(&doors);
+    let hub = Hub::build(engine, |c| c.tell_in_flight = 16, |app| app.http_clients = way).await;
+    for n in 0..4 {
+        endpoint(&hub, &format!("http://holds.example/{n}")).await;
+    }
+    messages(&hub, 20).await;
+    let worker = Worker::start(&hub);
+    until("half of the places are held", async || doors.held.load(Ordering::SeqCst) >= 8).await;
+    let key = "sk_test_other00000000000000000000000000000";
+    let other = hub.other_merchant("Sklep", key).await;
+    let url = json!({"url": "http://answers.example/hook"});
+    hub.call("POST", "/v1/webhook-endpoints", Some(key), Some(url), &[]).await.expect(201);
+    for count in [1, 30] {
+        let mut tx = hub.tx().await;
+        for _ in 0..count {
+            tell(&hub.app, &mut tx, &other.id, "payment.started", "pay_2", false, json!({})).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        hub.app.job_bell.notify_one();
+        until("the other merchant's are told", async || {
+            let page = grosz::store::Page { before: None, limit: 100 };
+            let mut tx = hub.app.store.read().await.unwrap();
+            let endpoint = tx.endpoints(&other.id).await.unwrap().remove(0).id;
+            tx.tellings(&other.id, &endpoint, &page).await.unwrap().iter().all(|t| t.state == "delivered")
+        })
+        .await;
+    }
+    assert!(doors.most.load(Ordering::SeqCst) <= 8 + 4, "half of the places, and a first call to each");
+    // They hang for ever: the worker is not waited for.
+    drop(worker);
 });
 
 // A flood in one lane does not stand before the work of the other.
