@@ -28,6 +28,8 @@ pub enum End {
         /// For people.
         error: Option<String>,
     },
+    /// All its tries came to nothing, and it is done all the same; an alert says so to people.
+    Exhausted,
     /// Set aside; an alert or a state elsewhere says so to people.
     Failed {
         /// For people.
@@ -43,7 +45,7 @@ pub enum End {
 impl End {
     fn row(&self) -> JobEnd<'_> {
         match self {
-            End::Done => JobEnd::Done,
+            End::Done | End::Exhausted => JobEnd::Done,
             End::Again { at, error } => JobEnd::Again(*at, error.as_deref()),
             End::Failed { error } => JobEnd::SetAside(error),
             End::Returned { at } => JobEnd::Returned(*at),
@@ -55,6 +57,7 @@ impl End {
         match self {
             End::Done => "done",
             End::Again { .. } => "again",
+            End::Exhausted => "exhausted",
             End::Failed { .. } => "failed",
             End::Returned { .. } => "returned",
         }

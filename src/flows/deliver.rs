@@ -40,6 +40,7 @@ pub struct Receiver {
 /// A delivery that was tried.
 pub struct Told {
     job: Job,
+    to: Arc<Receiver>,
     telling: Telling,
     tried: Tried,
 }
@@ -135,7 +136,7 @@ pub async fn send(app: &App, delivery: Delivery) -> Told {
         }
         Err(e) => Tried { status: None, retry_after: None, error: Some(e.to_string()) },
     };
-    Told { job, telling, tried }
+    Told { job, to, telling, tried }
 }
 
 async fn call(app: &App, request: HttpRequest, world_s: u64) -> Tried {
@@ -211,6 +212,8 @@ struct Health {
     endpoint: Endpoint,
     run: Option<FailureRun>,
     gives_up: Option<&'static str>,
+    /// What came of a message whose last try this was.
+    exhausted: Option<String>,
 }
 
 impl Healths {
@@ -220,7 +223,7 @@ impl Healths {
         let endpoints = tx.endpoints_by_id(&ids.into_iter().collect::<Vec<_>>()).await?;
         let entry = |endpoint: Endpoint| {
             let key = (endpoint.merchant_id.clone(), endpoint.id.clone());
-            (key, Health { run: run_of(&endpoint), endpoint, gives_up: None })
+            (key, Health { run: run_of(&endpoint), endpoint, gives_up: None, exhausted: None })
         };
         let waits: Vec<u32> = app.config.tell_waits_s.iter().map(|s| u32::try_from(*s).unwrap_or(u32::MAX)).collect();
         Ok(Healths {
@@ -237,13 +240,21 @@ impl Healths {
         let Some(health) = self.by_endpoint.get_mut(&key) else {
             return Judged { telling: None, done_at: None, end: End::Done };
         };
-        let verdict = told.tried.status.map_or(Verdict::Retry, |status| Verdict::of(Ok(status)));
+        // What another address answered says nothing about this one, and the message goes on to this one.
+        let has_moved = health.endpoint.url != told.to.url;
+        let verdict = match told.tried.status.map_or(Verdict::Retry, |status| Verdict::of(Ok(status))) {
+            Verdict::DisableEndpoint if has_moved => Verdict::Retry,
+            verdict => verdict,
+        };
         telling.attempts += 1;
         telling.last_status = told.tried.status.map(i64::from);
         telling.last_error.clone_from(&told.tried.error);
-        health.run = FailureRun::after(health.run, verdict, unix_seconds(app), telling.attempts == 1);
+        if !has_moved {
+            health.run = FailureRun::after(health.run, verdict, unix_seconds(app), telling.attempts == 1);
+        }
         let gives_up = match health.run {
             _ if verdict == Verdict::DisableEndpoint => Some("answered 410 Gone"),
+            _ if has_moved => None,
             Some(run) if run.is_hopeless(&self.rule) => Some("failed for too long"),
             _ => None,
         };
@@ -258,23 +269,34 @@ impl Healths {
                 Judged { telling: Some(telling), done_at: None, end }
             }
             None => {
-                telling.state = if verdict == Verdict::Delivered { "delivered" } else { "failed" }.into();
-                Judged { telling: Some(telling), done_at: Some(now), end: End::Done }
+                let is_delivered = verdict == Verdict::Delivered;
+                telling.state = if is_delivered { "delivered" } else { "failed" }.into();
+                // The alert about an endpoint that is given up stands for its messages.
+                let is_exhausted = !is_delivered && gives_up.is_none();
+                if is_exhausted {
+                    let answer = told.tried.status.map(|status| format!("HTTP {status}"));
+                    health.exhausted = Some(answer.or(telling.last_error.clone()).unwrap_or_default());
+                }
+                let end = if is_exhausted { End::Exhausted } else { End::Done };
+                Judged { telling: Some(telling), done_at: Some(now), end }
             }
         }
     }
 
-    /// Writes the health that changed, and tells the owners of endpoints that were given up.
+    /// Writes the health that changed, and tells the owners of endpoints that were given up, or did not take a message
+    /// with its last try.
     async fn close(self, app: &App, tx: &mut Tx) -> Result<(), FlowError> {
         for health in self.by_endpoint.into_values() {
-            let Health { endpoint, run, gives_up } = health;
+            let Health { endpoint, run, gives_up, exhausted } = health;
             let first = run.map(|r| seconds(i64::try_from(r.first_s).unwrap_or(0)));
             let messages = run.map_or(0, |r| i64::from(r.messages));
-            if gives_up.is_some() || (first, messages) != (endpoint.first_failure_at, endpoint.failed_messages) {
-                tx.put_endpoint_health(&endpoint, gives_up, first, messages).await?;
-            }
-            if let Some(why) = gives_up {
-                raise(app, tx, Raise::about_endpoint(&endpoint, why)).await?;
+            let has_changed = (first, messages) != (endpoint.first_failure_at, endpoint.failed_messages);
+            let is_written = (gives_up.is_some() || has_changed)
+                && tx.put_endpoint_health(&endpoint, gives_up, first, messages).await?;
+            match (gives_up.filter(|_| is_written), exhausted) {
+                (Some(why), _) => raise(app, tx, Raise::about_endpoint(&endpoint, why)).await?,
+                (None, Some(answer)) => raise(app, tx, Raise::about_messages(&endpoint, &answer)).await?,
+                (None, None) => {}
             }
         }
         Ok(())

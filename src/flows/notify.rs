@@ -42,6 +42,14 @@ impl Raise {
         Raise::about_account("endpoint.disabled", key, &endpoint.merchant_id, reason)
     }
 
+    /// Messages that a client app's endpoint did not take with their last try.
+    pub fn about_messages(endpoint: &Endpoint, answer: &str) -> Self {
+        let id = &endpoint.id;
+        let reason =
+            format!("a message to the webhook endpoint {id} is not tried again; the last try came to: {answer}");
+        Raise::about_account("message.exhausted", format!("message.exhausted:{id}"), &endpoint.merchant_id, reason)
+    }
+
     /// With the fields to correct.
     #[must_use]
     pub fn with_fields(mut self, fields: &[(String, String)]) -> Self {
@@ -90,6 +98,10 @@ pub fn next_step(code: &str) -> &'static str {
         "event.unreadable" => "look at the delivery; ask the gateway what it says, and look after the payment by hand",
         "provider.config" => "correct the provider account's settings",
         "endpoint.disabled" => "correct the endpoint and enable it; missed messages can be replayed",
+        "message.exhausted" => {
+            "see why the endpoint refuses messages, replay what it missed with POST /v1/webhook-endpoints/{id}/replay, \
+             then resolve the alert"
+        }
         "job.poison" => "see the log for what the worker died of; then POST /v1/jobs/{id}/retry has the work go on",
         "notice.undeliverable" => "correct the address; the matter itself is in the list of alerts",
         _ => "look at the details",

@@ -161,22 +161,24 @@ impl Tx {
     }
 
     /// Writes an endpoint's health: when its present run of failures began, how many messages failed in it, and, when
-    /// it is given up, why. Touches nothing that its owner may be changing at the same time.
+    /// it is given up, why. Touches nothing that its owner may be changing at the same time, and answers `false` when its
+    /// address is another one by now, whose health this is not.
     pub async fn put_endpoint_health(
         &mut self,
         e: &Endpoint,
         gives_up: Option<&str>,
         first_failure_at: Option<i64>,
         failed_messages: i64,
-    ) -> Result<(), StoreError> {
-        self.run(
-            "UPDATE endpoints SET first_failure_at = $3, failed_messages = $4,
-                 state = CASE WHEN $5 IS NULL THEN state ELSE 'disabled' END, state_reason = COALESCE($5, state_reason)
-             WHERE merchant_id = $1 AND id = $2",
-            args![&e.merchant_id, &e.id, first_failure_at, failed_messages, gives_up],
-        )
-        .await?;
-        Ok(())
+    ) -> Result<bool, StoreError> {
+        let written = self
+            .run(
+                "UPDATE endpoints SET first_failure_at = $3, failed_messages = $4,
+                     state = CASE WHEN $5 IS NULL THEN state ELSE 'disabled' END, state_reason = COALESCE($5, state_reason)
+                 WHERE merchant_id = $1 AND id = $2 AND url = $6",
+                args![&e.merchant_id, &e.id, first_failure_at, failed_messages, gives_up, &e.url],
+            )
+            .await?;
+        Ok(written == 1)
     }
 
     /// Removes an endpoint; `false` when there is none.

@@ -1,12 +1,16 @@
 //! Client apps are told: signed, at least once, on the schedule, and never at an address inside.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use grosz::standard_webhooks::{SigningKey, verify};
 use grosz::store::Lane;
-use grosz_providers::wire::Headers;
+use grosz::worker;
+use grosz_providers::wire::{Headers, Http, HttpError, HttpRequest, HttpResponse};
 use grosz_providers::{EventKind, FailReason};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use wiremock::matchers::method;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
@@ -118,6 +122,92 @@ async fn gone_disables_and_a_redirect_is_not_followed() {
     hub.run_jobs().await;
     assert_eq!(gone.received_requests().await.expect("kept").len(), 1, "a disabled endpoint is left alone");
 }
+
+/// How many alerts of a code are open.
+async fn open_alerts(hub: &Hub, code: &str) -> usize {
+    let alerts = hub.get("/v1/alerts").await.expect(200).json();
+    alerts["data"].as_array().expect("a list").iter().filter(|a| a["code"] == code).count()
+}
+
+// F43, I9: a message whose tries are used up is a matter for a person, one for an endpoint, and counted.
+on_both!(the_last_try_opens_an_alert, async |engine: Engine| {
+    let hub = Hub::start_with(engine, |c| c.tell_waits_s = vec![0, 60]).await;
+    let server = server(ResponseTemplate::new(500)).await;
+    let (id, _) = endpoint(&hub, &server.uri(), json!(["payment.started"])).await;
+    let matter = matter(&hub).await;
+    matter.payment(&hub, "1/2026").await;
+    hub.run_jobs().await;
+    assert_eq!(open_alerts(&hub, "message.exhausted").await, 0, "there is another try");
+    hub.advance(90);
+    hub.run_jobs().await;
+    assert_eq!(open_alerts(&hub, "message.exhausted").await, 1);
+    matter.payment(&hub, "2/2026").await;
+    hub.run_jobs().await;
+    hub.advance(90);
+    hub.run_jobs().await;
+    assert_eq!(server.received_requests().await.expect("kept").len(), 4);
+    assert_eq!(open_alerts(&hub, "message.exhausted").await, 1, "one for an endpoint");
+    assert_eq!(open_alerts(&hub, "endpoint.disabled").await, 0);
+    let metrics = hub.raw("GET", "/metrics", &[], vec![]).await.text();
+    let counted = "grosz_job_runs_total{subject=\"tell_client\",outcome=\"exhausted\"} 2";
+    assert!(metrics.contains(counted), "{metrics}");
+    server.reset().await;
+    Mock::given(method("POST")).respond_with(ResponseTemplate::new(200)).mount(&server).await;
+    assert_eq!(replay(&hub, &id).await, 2);
+});
+
+/// Receivers by the ends of their addresses: one that fails, one that says after a while that it is gone, and others.
+#[derive(Default)]
+struct Receivers {
+    called: Notify,
+    may_answer: Notify,
+}
+
+#[async_trait]
+impl Http for Receivers {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let status = match request.url.rsplit('/').next() {
+            Some("failing") => 500,
+            Some("gone") => {
+                self.called.notify_one();
+                self.may_answer.notified().await;
+                410
+            }
+            _ => 200,
+        };
+        Ok(HttpResponse { status, headers: Headers::default(), body: vec![] })
+    }
+}
+
+// F43: what an old address answers says nothing about the new one, and the message goes there.
+on_both!(an_answer_of_the_old_address_does_not_disable_the_new_one, async |engine: Engine| {
+    let receivers = Arc::new(Receivers::default());
+    let way = Arc::clone(&receivers);
+    let hub = Hub::build(engine, |_| {}, |app| app.http_clients = way).await;
+    let (id, _) = endpoint(&hub, "http://shop.example/failing", json!(["payment.started"])).await;
+    let path = format!("/v1/webhook-endpoints/{id}");
+    let matter = matter(&hub).await;
+    matter.payment(&hub, "1/2026").await;
+    hub.run_jobs().await;
+    assert!(hub.get(&path).await.expect(200).json()["failing_since"].is_string());
+    let moved = hub.patch(&path, json!({"url": "http://shop.example/gone"})).await.expect(200).json();
+    assert!(moved["failing_since"].is_null(), "another address has no failures yet: {moved}");
+    matter.payment(&hub, "2/2026").await;
+    let app = Arc::clone(&hub.app);
+    let run = tokio::spawn(async move { worker::run_due(&app).await.expect("jobs run") });
+    receivers.called.notified().await;
+    hub.patch(&path, json!({"url": "http://shop.example/new"})).await.expect(200);
+    receivers.may_answer.notify_one();
+    run.await.expect("a run");
+    let state = hub.get(&path).await.expect(200).json();
+    assert_eq!((&state["enabled"], &state["failing_since"]), (&json!(true), &Value::Null), "{state}");
+    assert_eq!(open_alerts(&hub, "endpoint.disabled").await, 0);
+    hub.advance(60);
+    hub.run_jobs().await;
+    let told = hub.get(&format!("{path}/deliveries")).await.expect(200).json();
+    let states: Vec<&Value> = told["data"].as_array().expect("a list").iter().map(|t| &t["state"]).collect();
+    assert_eq!(states, ["delivered", "delivered"]);
+});
 
 /// Replays everything; answers how many messages go out again.
 async fn replay(hub: &Hub, id: &str) -> i64 {

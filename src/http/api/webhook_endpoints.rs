@@ -209,7 +209,10 @@ async fn change(
     fields.finish()?;
     let mut tx = app.store.begin().await?;
     let mut row = find(&mut tx, &caller, &id).await?;
-    row.url = change.url.unwrap_or(row.url);
+    if let Some(url) = change.url.filter(|url| *url != row.url) {
+        // Another address has no failures yet.
+        (row.url, row.first_failure_at, row.failed_messages) = (url, None, 0);
+    }
     row.types = change.types.unwrap_or(row.types);
     match change.enabled {
         Some(true) if row.state != "enabled" => {
