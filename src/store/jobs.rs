@@ -235,22 +235,23 @@ impl Tx {
         self.first_due = Some(self.first_due.map_or(at, |first| first.min(at)));
     }
 
-    /// Brings a waiting job forward to `run_at`; nothing when it runs or is due earlier.
+    /// Brings a waiting job forward to `run_at`; `false` when there is none, or it runs or is due earlier.
     pub async fn hasten(
         &mut self,
         merchant: &str,
         kind: JobKind,
         subject: &str,
         run_at: i64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         self.will_be_due(run_at);
-        self.run(
-            "UPDATE jobs SET run_at = $4
-             WHERE merchant_id = $1 AND subject = $3 AND kind = $2 AND set_aside = '' AND state = 'ready' AND run_at > $4",
-            args![merchant, kind.word(), subject, run_at],
-        )
-        .await?;
-        Ok(())
+        let hastened = self
+            .run(
+                "UPDATE jobs SET run_at = $4
+                 WHERE merchant_id = $1 AND subject = $3 AND kind = $2 AND set_aside = '' AND state = 'ready' AND run_at > $4",
+                args![merchant, kind.word(), subject, run_at],
+            )
+            .await?;
+        Ok(hastened == 1)
     }
 
     /// Claims up to `limit` due jobs of a lane until `lease_until`, oldest first. A job whose last run died comes again,

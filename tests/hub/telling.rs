@@ -209,6 +209,42 @@ on_both!(an_answer_of_the_old_address_does_not_disable_the_new_one, async |engin
     assert_eq!(states, ["delivered", "delivered"]);
 });
 
+// I9: what waits for a distant try goes out at once when it is replayed.
+on_both!(what_waits_for_a_distant_try_is_hastened_by_a_replay, async |engine: Engine| {
+    let hub = Hub::start_with(engine, |c| c.tell_waits_s = vec![0, 86_400, 86_400]).await;
+    let server = server(ResponseTemplate::new(500)).await;
+    let (id, _) = endpoint(&hub, &server.uri(), json!(["payment.started"])).await;
+    matter(&hub).await.payment(&hub, "1/2026").await;
+    hub.run_jobs().await;
+    let path = format!("/v1/webhook-endpoints/{id}");
+    hub.patch(&path, json!({"enabled": false})).await.expect(200);
+    hub.advance(600);
+    hub.run_jobs().await;
+    hub.patch(&path, json!({"enabled": true})).await.expect(200);
+    server.reset().await;
+    Mock::given(method("POST")).respond_with(ResponseTemplate::new(200)).mount(&server).await;
+    assert_eq!(replay(&hub, &id).await, 1);
+    assert_eq!(replay(&hub, &id).await, 0, "it is on its way");
+    hub.run_jobs().await;
+    assert_eq!(server.received_requests().await.expect("kept").len(), 1);
+    assert_eq!(replay(&hub, &id).await, 0, "it was delivered");
+});
+
+// I9: a test message is one endpoint's own.
+on_both!(a_test_message_is_replayed_to_its_endpoint_only, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let (failing, other) = (server(ResponseTemplate::new(500)).await, server(ResponseTemplate::new(200)).await);
+    let (tested, _) = endpoint(&hub, &failing.uri(), json!([])).await;
+    let (bystander, _) = endpoint(&hub, &other.uri(), json!([])).await;
+    hub.post(&format!("/v1/webhook-endpoints/{tested}/test"), json!({})).await.expect(202);
+    hub.run_jobs().await;
+    assert_eq!(replay(&hub, &bystander).await, 0);
+    assert_eq!(replay(&hub, &tested).await, 1);
+    hub.run_jobs().await;
+    assert_eq!(failing.received_requests().await.expect("kept").len(), 2);
+    assert!(other.received_requests().await.expect("kept").is_empty());
+});
+
 /// Replays everything; answers how many messages go out again.
 async fn replay(hub: &Hub, id: &str) -> i64 {
     let path = format!("/v1/webhook-endpoints/{id}/replay");
