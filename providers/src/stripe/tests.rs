@@ -277,6 +277,22 @@ fn two_signature_headers_and_bodies_over_the_limit_are_malformed() {
     assert_eq!(Stripe.reply(&settings(json!({})), &Verdict::Refused(&refused)).status, 400);
 }
 
+// What was taken in is read again at any age, and only if it is what was signed.
+#[test]
+fn a_call_that_is_read_again_has_no_age() {
+    let body = br#"{"id":"evt_1","object":"event","type":"customer.created","data":{"object":{"id":"cus_1"}}}"#;
+    let long_ago = Timestamp::from_second(now().as_second() - 400 * 86_400).unwrap();
+    let header = Headers::from_pairs([("stripe-signature", signature::header(long_ago, body, &[SECRET]))]);
+    let read = |body, received_at| {
+        let delivery = Delivery { headers: &header, query: "", body, received_at };
+        Stripe.read(&settings(json!({})), &delivery).map(|reading| reading.events.len())
+    };
+    let forged = |why| Err(ReadError::Forged { why, echo: String::new() });
+    assert_eq!(read(body, Some(now())), forged("too_old"));
+    assert_eq!(read(body, None), Ok(1));
+    assert_eq!(read(b"{}", None), forged("mismatch"));
+}
+
 #[test]
 fn refunds_are_told_one_by_one_and_never_twice() {
     let refund =
