@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::Part;
 use super::lists::{List, ListQuery, list_of_few, page};
-use super::provider_accounts::{check_mode, merge};
+use super::provider_accounts::{check_mode, check_secrets_stay, merge};
 use crate::clock::rfc3339;
 use crate::flows::add_account::{add_invoicing_account, check_invoicer};
 use crate::flows::probe_invoicing::hear_well;
@@ -74,7 +74,8 @@ pub struct NewInvoicingAccount {
 pub struct InvoicingAccountChange {
     /// Switch.
     enabled: Option<bool>,
-    /// Settings to change; others stay, and so does a secret given as `"***"`. `null` brings a default back.
+    /// Settings to change; others stay, and so does a secret given as `"***"`. `null` brings a default back. Where an
+    /// address changes, every secret must be given anew: stored ones are not told elsewhere.
     #[schema(value_type = Option<Object>)]
     settings: Option<Map<String, Value>>,
 }
@@ -154,9 +155,12 @@ async fn change(
     let mut row = found.ok_or_else(Problem::not_found)?;
     row.enabled = change.enabled.unwrap_or(row.enabled);
     if let Some(changes) = &change.settings {
-        let settings = check_invoicer(app, &row.invoicer, &merge(&app.invoicing_settings(&row)?, changes))?;
+        let present = app.invoicing_settings(&row)?;
+        let settings = check_invoicer(app, &row.invoicer, &merge(&present, changes))?;
+        let facts = registry::invoicer(&row.invoicer).map_or(&[][..], |i| i.facts().settings);
+        check_secrets_stay(facts, &present, &settings, changes)?;
         row.sealed = app.seal_settings(&row.id, &settings)?;
-        row.shown = settings.shown(registry::invoicer(&row.invoicer).map_or(&[], |i| i.facts().settings));
+        row.shown = settings.shown(facts);
         // The pause was about the old settings.
         (row.paused_until, row.pause_reason, row.failures) = (None, None, 0);
     }

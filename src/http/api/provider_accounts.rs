@@ -1,6 +1,7 @@
 //! A merchant's accounts at gateways.
 
 use axum::extract::{Path, State};
+use grosz_providers::facts::{Setting, SettingKind};
 use grosz_providers::{Settings, registry};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -15,7 +16,7 @@ use crate::flows::add_account::{add_provider_account, check_provider};
 use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
-use crate::http::input::{Input, Params, Post};
+use crate::http::input::{Fields, Input, Params, Post};
 use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
 use crate::store::ProviderAccount as Row;
@@ -73,7 +74,8 @@ pub struct NewProviderAccount {
 pub struct ProviderAccountChange {
     /// Switch.
     enabled: Option<bool>,
-    /// Settings to change; others stay, and so does a secret given as `"***"`. `null` brings a default back.
+    /// Settings to change; others stay, and so does a secret given as `"***"`. `null` brings a default back. Where an
+    /// address changes, every secret must be given anew: stored ones are not told elsewhere.
     #[schema(value_type = Option<Object>)]
     settings: Option<Map<String, Value>>,
     /// The one currency.
@@ -150,11 +152,14 @@ async fn change(
     row.enabled = change.enabled.unwrap_or(row.enabled);
     if change.settings.is_some() || change.currency.is_some() {
         let wanted = change.currency.unwrap_or_else(|| row.currency.clone());
-        let merged = merge(&app.provider_settings(&row)?, &change.settings.unwrap_or_default());
+        let (present, changes) = (app.provider_settings(&row)?, change.settings.unwrap_or_default());
+        let merged = merge(&present, &changes);
         let (settings, currency) = check_provider(app, &row.provider, &merged, wanted.as_deref(), row.live)?;
+        let facts = registry::provider(&row.provider).map_or(&[][..], |p| p.facts().settings);
+        check_secrets_stay(facts, &present, &settings, &changes)?;
         row.currency = currency;
         row.sealed = app.seal_settings(&row.id, &settings)?;
-        row.shown = settings.shown(registry::provider(&row.provider).map_or(&[], |p| p.facts().settings));
+        row.shown = settings.shown(facts);
     }
     tx.update_provider_account(&row).await?;
     tx.commit().await?;
@@ -173,17 +178,45 @@ pub(super) fn check_mode(caller: &Caller, wanted: Option<bool>) -> Result<(), Pr
     }
 }
 
+/// What stands for a secret where settings are shown.
+const HIDDEN: &str = "***";
+
 /// The settings as they are, with the changes laid over them.
 pub(super) fn merge(present: &Settings, changes: &Map<String, Value>) -> Map<String, Value> {
     let kept = present.expose().iter().map(|(name, value)| (name.clone(), Value::String(value.clone())));
     let mut merged: Map<String, Value> = kept.collect();
     for (name, value) in changes {
-        let unchanged = value == "***" && merged.contains_key(name);
+        let unchanged = value == HIDDEN && merged.contains_key(name);
         if !unchanged {
             merged.insert(name.clone(), value.clone());
         }
     }
     merged
+}
+
+/// Secrets can be written and never read. So an account that is to call another address than before needs its secrets
+/// anew: whoever may change settings would otherwise have the stored ones sent to an address of his own.
+///
+/// # Errors
+/// An address changes, and a secret that would be told there is not among the changes; each is named.
+pub(super) fn check_secrets_stay(
+    facts: &[Setting],
+    present: &Settings,
+    settings: &Settings,
+    changes: &Map<String, Value>,
+) -> Result<(), Problem> {
+    let mut fields = Fields::default();
+    let moves = |s: &&Setting| s.kind == SettingKind::Url && present.get(s.name) != settings.get(s.name);
+    if let Some(moved) = facts.iter().find(moves) {
+        let is_given = |s: &Setting| changes.get(s.name).is_some_and(|value| value != HIDDEN);
+        for secret in facts.iter().filter(|s| s.kind == SettingKind::Secret) {
+            if settings.get(secret.name).is_some() && !is_given(secret) {
+                let why = format!("must be given anew, because {} changes", moved.name);
+                fields.refuse(&format!("/settings/{}", secret.name), why);
+            }
+        }
+    }
+    fields.finish()
 }
 
 fn view(app: &App, row: Row) -> ProviderAccount {

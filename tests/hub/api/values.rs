@@ -344,3 +344,58 @@ async fn what_cannot_be_invoiced_is_not_sold() {
     let order = json!({"case": id_of(&case), "provider_account": stage.account("autopay").id});
     assert_eq!(refused(&client.post("/v1/payments", order).await), ["/case"], "quoted with VAT");
 }
+
+// R-5W-03, F72
+#[tokio::test]
+async fn secrets_do_not_follow_an_account_to_another_address() {
+    let hub = Hub::start_with(Engine::Sqlite, |config| config.allow_insecure_targets = false).await;
+    let client = Client::new(&hub);
+    let autopay = json!({"provider": "autopay", "currency": "PLN",
+        "settings": {"service_id": "123456", "shared_key": "canary"}});
+    let stripe = json!({"provider": "stripe", "settings": {
+        "secret_key": "sk_test_canary", "webhook_secret": "whsec_canary", "webhook_secret_previous": "whsec_before"}});
+    let wfirma = json!({"invoicer": "wfirma", "settings": {
+        "access_key": "canary1", "secret_key": "canary2", "app_key": "canary3", "company_id": "1"}});
+    for (path, new, name, secrets) in [
+        ("/v1/provider-accounts", autopay, "gateway_url", json!({"shared_key": "anew"})),
+        (
+            "/v1/provider-accounts",
+            stripe,
+            "base_url",
+            json!({"secret_key": "sk_test_anew", "webhook_secret": "whsec_anew", "webhook_secret_previous": null}),
+        ),
+        (
+            "/v1/invoicing-accounts",
+            wfirma,
+            "base_url",
+            json!({"access_key": "anew", "secret_key": "anew", "app_key": "anew"}),
+        ),
+    ] {
+        let made = client.post(path, new).await.expect(201);
+        let mine = format!("{path}/{}", id_of(&made));
+        let at_first = made.json()["settings"][name].clone();
+        let moved = |secrets: &Value, to: Value| {
+            let mut settings = secrets.clone();
+            settings[name] = to;
+            json!({"settings": settings})
+        };
+        let names = secrets.as_object().unwrap().keys();
+        let all: Vec<String> = names.map(|name| format!("/settings/{name}")).collect();
+        // Left out, or what is shown instead of them, is not giving them.
+        let elsewhere = json!("https://elsewhere.example");
+        let mut hidden = secrets.clone();
+        hidden.as_object_mut().unwrap().values_mut().for_each(|v| *v = json!("***"));
+        for without in [json!({}), hidden] {
+            assert_eq!(refused(&client.patch(&mine, moved(&without, elsewhere.clone())).await), all);
+        }
+        assert_eq!(client.get(&mine).await.expect(200).json()["settings"][name], at_first);
+        // Where it is stays; so the secrets may stay.
+        client.patch(&mine, moved(&json!({}), at_first.clone())).await.expect(200);
+        let answer = client.patch(&mine, moved(&secrets, elsewhere.clone())).await.expect(200);
+        assert_eq!(answer.json()["settings"][name], elsewhere);
+        client.patch(&mine, moved(&json!({}), elsewhere)).await.expect(200);
+        // The way back to the default is a way to another address too.
+        let last = refused(&client.patch(&mine, moved(&json!({}), json!(null))).await);
+        assert!(last.iter().all(|field| all.contains(field)), "{last:?}");
+    }
+}
