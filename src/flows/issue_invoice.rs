@@ -591,7 +591,7 @@ impl Run<'_> {
         let fails = failure.class == FailureClass::Retryable;
         let merchant = &self.invoice.merchant_id;
         let mut tx = app.store.begin().await?;
-        let Some(account) = tx.invoicing_account(merchant, &self.account.id).await? else {
+        let Some(account) = tx.invoicing_account_for_update(merchant, &self.account.id).await? else {
             return Ok(tx.rollback().await?);
         };
         if !stops && !fails && !failure.account_wide {

@@ -39,7 +39,7 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     let next = now + seconds(app.config.invoicing_probe_s);
     let mut tx = app.store.begin().await?;
     // Somebody may have decided otherwise during the call.
-    let Some(account) = tx.invoicing_account(&job.merchant_id, &account.id).await? else {
+    let Some(account) = tx.invoicing_account_for_update(&job.merchant_id, &account.id).await? else {
         return jobs::settle(app, tx, job, End::Done).await;
     };
     match healthy {

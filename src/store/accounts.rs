@@ -236,6 +236,22 @@ impl Tx {
         .transpose()
     }
 
+    /// One provider account of a merchant, locked until the end of the transaction: for whoever writes all that there is
+    /// about it.
+    pub async fn provider_account_for_update(
+        &mut self,
+        merchant: &str,
+        id: &str,
+    ) -> Result<Option<ProviderAccount>, StoreError> {
+        let sql = self.pick(
+            "SELECT merchant_id, id, provider, currency, live, enabled, sealed, shown, created_at
+             FROM provider_accounts WHERE merchant_id = $1 AND id = $2",
+            "SELECT merchant_id, id, provider, currency, live, enabled, sealed, shown, created_at
+             FROM provider_accounts WHERE merchant_id = $1 AND id = $2 FOR UPDATE",
+        );
+        self.row(sql, args![merchant, id]).await?.map(|r| provider_account(&r)).transpose()
+    }
+
     /// The account a webhook address names: begins a request, so the merchant is not known yet.
     pub async fn provider_account_by_id(&mut self, id: &str) -> Result<Option<ProviderAccount>, StoreError> {
         self.row(
@@ -335,6 +351,22 @@ impl Tx {
         .await?
         .map(|r| invoicing_account(&r))
         .transpose()
+    }
+
+    /// One invoicing account of a merchant, locked until the end of the transaction: for whoever writes its settings or its
+    /// pause by what it read.
+    pub async fn invoicing_account_for_update(
+        &mut self,
+        merchant: &str,
+        id: &str,
+    ) -> Result<Option<InvoicingAccount>, StoreError> {
+        let sql = self.pick(
+            "SELECT merchant_id, id, invoicer, live, enabled, sealed, shown, paused_until, pause_reason, failures, created_at
+             FROM invoicing_accounts WHERE merchant_id = $1 AND id = $2",
+            "SELECT merchant_id, id, invoicer, live, enabled, sealed, shown, paused_until, pause_reason, failures, created_at
+             FROM invoicing_accounts WHERE merchant_id = $1 AND id = $2 FOR UPDATE",
+        );
+        self.row(sql, args![merchant, id]).await?.map(|r| invoicing_account(&r)).transpose()
     }
 
     /// All invoicing accounts of a merchant, oldest first.

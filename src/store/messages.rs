@@ -146,7 +146,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Writes everything about an endpoint but its identity.
+    /// Writes everything about an endpoint but its identity and mode: what was read with
+    /// [`Tx::endpoint_for_update`] in the same transaction.
     pub async fn update_endpoint(&mut self, e: &Endpoint) -> Result<(), StoreError> {
         self.run(
             "UPDATE endpoints SET url = $3, types = $4, sealed = $5, state = $6, state_reason = $7, first_failure_at = $8, failed_messages = $9
@@ -189,6 +190,15 @@ impl Tx {
     /// One endpoint.
     pub async fn endpoint(&mut self, merchant: &str, id: &str) -> Result<Option<Endpoint>, StoreError> {
         let sql = concat!("SELECT ", endpoint_columns!(), " FROM endpoints WHERE merchant_id = $1 AND id = $2");
+        self.row(sql, args![merchant, id]).await?.map(|r| endpoint(&r)).transpose()
+    }
+
+    /// One endpoint, locked until the end of the transaction: for whoever writes all that there is about it.
+    pub async fn endpoint_for_update(&mut self, merchant: &str, id: &str) -> Result<Option<Endpoint>, StoreError> {
+        let sql = self.pick(
+            concat!("SELECT ", endpoint_columns!(), " FROM endpoints WHERE merchant_id = $1 AND id = $2"),
+            concat!("SELECT ", endpoint_columns!(), " FROM endpoints WHERE merchant_id = $1 AND id = $2 FOR UPDATE"),
+        );
         self.row(sql, args![merchant, id]).await?.map(|r| endpoint(&r)).transpose()
     }
 

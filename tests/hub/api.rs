@@ -4,6 +4,7 @@ pub mod client;
 mod document;
 mod errors;
 mod lists;
+mod meanwhile;
 mod modes;
 mod once;
 mod tenants;

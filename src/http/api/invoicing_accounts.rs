@@ -151,7 +151,7 @@ async fn change(
 ) -> Result<Json<InvoicingAccount>, Problem> {
     let app = &*web.app;
     let mut tx = app.store.begin().await?;
-    let found = tx.invoicing_account(&caller.merchant, &id).await?.filter(|a| a.live == caller.live);
+    let found = tx.invoicing_account_for_update(&caller.merchant, &id).await?.filter(|a| a.live == caller.live);
     let mut row = found.ok_or_else(Problem::not_found)?;
     row.enabled = change.enabled.unwrap_or(row.enabled);
     if let Some(changes) = &change.settings {
@@ -196,8 +196,10 @@ async fn test(
     };
     let mut turn = post.mark.begin(&web.app).await?;
     let tx = &mut turn.tx;
-    if result.ok && row.pause_reason.is_some() {
-        hear_well(app, tx, &row).await?;
+    // Of the settings that were tried, and of the pause as it is now: either may have changed during the call.
+    let now = if result.ok { tx.invoicing_account_for_update(&caller.merchant, &id).await? } else { None };
+    if let Some(now) = now.filter(|now| now.pause_reason.is_some() && now.sealed == row.sealed) {
+        hear_well(app, tx, &now).await?;
     }
     turn.end(&web.app, Answer::ok(&result)).await
 }

@@ -147,7 +147,7 @@ async fn change(
 ) -> Result<Json<ProviderAccount>, Problem> {
     let app = &*web.app;
     let mut tx = app.store.begin().await?;
-    let found = tx.provider_account(&caller.merchant, &id).await?.filter(|a| a.live == caller.live);
+    let found = tx.provider_account_for_update(&caller.merchant, &id).await?.filter(|a| a.live == caller.live);
     let mut row = found.ok_or_else(Problem::not_found)?;
     row.enabled = change.enabled.unwrap_or(row.enabled);
     if change.settings.is_some() || change.currency.is_some() {

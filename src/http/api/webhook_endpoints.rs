@@ -208,7 +208,7 @@ async fn change(
     }
     fields.finish()?;
     let mut tx = app.store.begin().await?;
-    let mut row = find(&mut tx, &caller, &id).await?;
+    let mut row = find_for_update(&mut tx, &caller, &id).await?;
     if let Some(url) = change.url.filter(|url| *url != row.url) {
         // Another address has no failures yet.
         (row.url, row.first_failure_at, row.failed_messages) = (url, None, 0);
@@ -264,7 +264,7 @@ async fn rotate_secret(
     let overlap = overlap.ok_or_else(|| Problem::field("/overlap_seconds", why))?;
     let mut turn = post.mark.begin(&web.app).await?;
     let tx = &mut turn.tx;
-    let mut row = find(tx, &caller, &id).await?;
+    let mut row = find_for_update(tx, &caller, &id).await?;
     let now = now_s(app);
     let mut held = held_keys(app, &row)?;
     held.retain(|k| k.expires_s.is_none_or(|end| now < end));
@@ -341,6 +341,11 @@ async fn deliveries(
 
 async fn find(tx: &mut Tx, caller: &Caller, id: &str) -> Result<Row, Problem> {
     tx.endpoint(&caller.merchant, id).await?.ok_or_else(Problem::not_found)
+}
+
+/// For whoever is going to write the row: two of them must not take back what the other wrote.
+async fn find_for_update(tx: &mut Tx, caller: &Caller, id: &str) -> Result<Row, Problem> {
+    tx.endpoint_for_update(&caller.merchant, id).await?.ok_or_else(Problem::not_found)
 }
 
 fn now_s(app: &App) -> u64 {

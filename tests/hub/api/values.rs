@@ -345,7 +345,7 @@ async fn what_cannot_be_invoiced_is_not_sold() {
     assert_eq!(refused(&client.post("/v1/payments", order).await), ["/case"], "quoted with VAT");
 }
 
-// R-5W-03, F72
+// R-5W-03, F62
 #[tokio::test]
 async fn secrets_do_not_follow_an_account_to_another_address() {
     let hub = Hub::start_with(Engine::Sqlite, |config| config.allow_insecure_targets = false).await;
