@@ -5,7 +5,7 @@
 use ulid::Ulid;
 
 use super::FlowError;
-use super::tell_client::queue_telling;
+use super::tell_client::{mode_of, queue_telling, wants};
 use crate::app::App;
 use crate::ids::made_at;
 use crate::store::{Endpoint, JobKind, Tx};
@@ -38,7 +38,7 @@ pub async fn replay_messages(app: &App, tx: &mut Tx, endpoint: &Endpoint, since:
     let more_after = messages.last().filter(|_| is_full).and_then(|m| made_at(&m.id));
     let mut queued = 0;
     for message in messages {
-        let wanted = endpoint.types.is_empty() || endpoint.types.contains(&message.kind);
+        let wanted = wants(endpoint, &message.kind, mode_of(&message.body));
         // A test message is its endpoint's own.
         let of_another = message.kind == "endpoint.test" && message.subject != endpoint.id;
         if wanted && !of_another {

@@ -2,7 +2,7 @@
 //! endpoint, delivered by jobs (`deliver.rs`) as Standard Webhooks. At least once, in no promised order; `data.version`
 //! orders them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::FlowError;
 use crate::app::App;
@@ -54,7 +54,8 @@ pub async fn tell_payment(
         Some(now) => text(now)?,
         None => text(tx.payment(&payment.merchant_id, &payment.id).await?.as_ref().unwrap_or(payment))?,
     };
-    tell_about(app, tx, Subject { merchant: &payment.merchant_id, id: &payment.id, transition }, kind, body).await
+    let subject = Subject { merchant: &payment.merchant_id, id: &payment.id, live: payment.live, transition };
+    tell_about(app, tx, subject, kind, body).await
 }
 
 /// A payment as messages show it.
@@ -129,7 +130,7 @@ pub async fn tell(
     data: impl Serialize + Send,
 ) -> Result<(), FlowError> {
     let body = text_of(app, kind, live, data)?;
-    tell_about(app, tx, Subject { merchant, id: subject, transition: None }, kind, body).await
+    tell_about(app, tx, Subject { merchant, id: subject, live, transition: None }, kind, body).await
 }
 
 /// What a message is about.
@@ -137,6 +138,8 @@ pub async fn tell(
 struct Subject<'a> {
     merchant: &'a str,
     id: &'a str,
+    /// Its mode.
+    live: bool,
     /// The move of its status that the message tells of.
     transition: Option<&'a str>,
 }
@@ -144,13 +147,32 @@ struct Subject<'a> {
 async fn tell_about(app: &App, tx: &mut Tx, subject: Subject<'_>, kind: &str, body: String) -> Result<(), FlowError> {
     let message = add_message(app, tx, subject, kind, body).await?;
     for endpoint in tx.endpoints(subject.merchant).await? {
-        let wanted = endpoint.types.is_empty() || endpoint.types.iter().any(|t| t == kind);
-        if endpoint.state == "enabled" && wanted {
+        if endpoint.state == "enabled" && wants(&endpoint, kind, Some(subject.live)) {
             let after = seconds(wait_s(&app.config.tell_waits_s, 0));
             queue_telling(app, tx, (subject.merchant, &message), &endpoint.id, after).await?;
         }
     }
     Ok(())
+}
+
+/// Whether a message of this type and mode is for an endpoint. One without a mode hears of both.
+pub fn wants(endpoint: &Endpoint, kind: &str, live: Option<bool>) -> bool {
+    let is_its_mode = endpoint.live.is_none_or(|own| live.is_none_or(|live| own == live));
+    is_its_mode && (endpoint.types.is_empty() || endpoint.types.iter().any(|t| t == kind))
+}
+
+/// The mode that a message's text names.
+pub fn mode_of(body: &str) -> Option<bool> {
+    match serde_json::from_str::<Mode<'_>>(body).ok()?.mode {
+        "live" => Some(true),
+        "test" => Some(false),
+        _ => None,
+    }
+}
+
+#[derive(Deserialize)]
+struct Mode<'a> {
+    mode: &'a str,
 }
 
 /// Writes a message for one endpoint only, whatever types it wants; answers its way there.
@@ -165,7 +187,7 @@ pub async fn tell_endpoint(
     live: bool,
     data: impl Serialize + Send,
 ) -> Result<Telling, FlowError> {
-    let subject = Subject { merchant: &endpoint.merchant_id, id: &endpoint.id, transition: None };
+    let subject = Subject { merchant: &endpoint.merchant_id, id: &endpoint.id, live, transition: None };
     let message = add_message(app, tx, subject, kind, text_of(app, kind, live, data)?).await?;
     queue_telling(app, tx, (subject.merchant, &message), &endpoint.id, 0).await?;
     let telling = tx.tellings_of(subject.merchant, &message).await?.into_iter().next();

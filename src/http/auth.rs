@@ -20,6 +20,13 @@ pub struct Caller {
     pub live: bool,
 }
 
+impl Caller {
+    /// Whether something is shown to this caller: it belongs to the caller's mode, or to both.
+    pub fn sees(&self, mode: Option<&bool>) -> bool {
+        mode.is_none_or(|live| *live == self.live)
+    }
+}
+
 impl FromRequestParts<Web> for Caller {
     type Rejection = Problem;
 

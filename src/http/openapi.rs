@@ -22,8 +22,9 @@ A payment hub: client apps start checkouts, gateways report by signed webhooks, 
 invoice issued and tells people when something needs them.
 
 **Keys.** `Authorization: Bearer sk_test_…` or `sk_live_…`. A key has the scopes `read` (GET) and `write` (all else). \
-Payments, provider accounts, invoicing accounts and deliveries are live or test, and a key sees those of its own mode; \
-people, cases, alerts, endpoints and messages belong to the merchant in both modes.
+Payments, provider accounts, invoicing accounts, deliveries, webhook endpoints and messages are live or test, and so are \
+alerts, notices and jobs by what they are about; a key sees those of its own mode. People and cases belong to the \
+merchant in both modes.
 
 **Amounts** are whole numbers of minor units beside an ISO 4217 code: `{\"amount\": 12300, \"currency\": \"PLN\"}` is \
 123.00 PLN. **Times** are RFC 3339 in UTC. Fields that are not known are refused by name.

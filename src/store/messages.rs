@@ -33,6 +33,9 @@ pub struct Endpoint {
     pub merchant_id: String,
     /// `ep_…`
     pub id: String,
+    /// Whether it is told of live payments or of those of the test mode; `None`, of one that was made before endpoints had a
+    /// mode: of both.
+    pub live: Option<bool>,
     /// Where.
     pub url: String,
     /// Message types it wants; empty: all.
@@ -82,7 +85,7 @@ macro_rules! message_columns {
 
 macro_rules! endpoint_columns {
     () => {
-        "merchant_id, id, url, types, sealed, state, state_reason, first_failure_at, failed_messages, created_at"
+        "merchant_id, id, live, url, types, sealed, state, state_reason, first_failure_at, failed_messages, created_at"
     };
 }
 
@@ -138,9 +141,18 @@ impl Tx {
     /// Adds an endpoint.
     pub async fn add_endpoint(&mut self, e: &Endpoint) -> Result<(), StoreError> {
         self.run(
-            "INSERT INTO endpoints (merchant_id, id, url, types, sealed, state, failed_messages, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, 0, $7)",
-            args![&e.merchant_id, &e.id, &e.url, &to_json(&e.types)?, &e.sealed, &e.state, e.created_at],
+            "INSERT INTO endpoints (merchant_id, id, live, url, types, sealed, state, failed_messages, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8)",
+            args![
+                &e.merchant_id,
+                &e.id,
+                e.live.map(i64::from),
+                &e.url,
+                &to_json(&e.types)?,
+                &e.sealed,
+                &e.state,
+                e.created_at
+            ],
         )
         .await?;
         Ok(())
@@ -370,6 +382,7 @@ pub(super) fn endpoint(r: &Row) -> Result<Endpoint, StoreError> {
     Ok(Endpoint {
         merchant_id: r.text("merchant_id")?,
         id: r.text("id")?,
+        live: r.maybe_int("live")?.map(|flag| flag != 0),
         url: r.text("url")?,
         types: r.json("types")?,
         sealed: r.text("sealed")?,

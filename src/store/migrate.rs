@@ -24,6 +24,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (8, include_str!("migrations/0008_glances.sql")),
     (9, include_str!("migrations/0009_room.sql")),
     (10, include_str!("migrations/0010_numbers.sql")),
+    (11, include_str!("migrations/0011_modes.sql")),
 ];
 
 impl Store {

@@ -17,6 +17,7 @@ mod jobs;
 mod link;
 mod messages;
 mod migrate;
+mod modes;
 mod partitions;
 mod payments;
 mod people;

@@ -472,6 +472,7 @@ fn endpoint_of(hub: &Hub, id: &str) -> Endpoint {
     Endpoint {
         merchant_id: hub.merchant.id.clone(),
         id: id.into(),
+        live: None,
         url: "https://client.example/hook".into(),
         types: vec!["payment.completed".into(), "case.status_changed".into()],
         sealed: String::new(),

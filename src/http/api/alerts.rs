@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Part;
 use super::invoicing_accounts::Nothing;
-use super::lists::{self, List, page};
+use super::lists::{List, Sieve, page};
 use crate::clock::rfc3339;
 use crate::http::Web;
 use crate::http::auth::Caller;
@@ -15,7 +15,7 @@ use crate::http::idempotency::Answer;
 use crate::http::input::{Params, Post};
 use crate::http::json::Json;
 use crate::problem::{FieldError, Problem, ProblemBody};
-use crate::store::Alert as Row;
+use crate::store::{Alert as Row, Tx};
 
 pub(super) fn part() -> Part {
     Part::default().add(__path_list, list).add(__path_show, show).add(__path_resolve, resolve)
@@ -65,6 +65,8 @@ pub struct AlertQuery {
 }
 
 /// Lists alerts
+///
+/// Those about the other mode than the key's are left out.
 #[utoipa::path(get, path = "/v1/alerts", tag = "alerts", operation_id = "list_alerts",
     params(AlertQuery), responses((status = 200, body = List<Alert>), (status = "4XX", body = ProblemBody)))]
 async fn list(
@@ -79,16 +81,22 @@ async fn list(
         Some(_) => return Err(Problem::field("state", "must be open or all")),
     };
     let mut tx = web.app.store.read().await?;
-    let rows = tx.alerts(&caller.merchant, query.payment.as_deref(), open_only, &page).await?;
-    Ok(Json(lists::list(rows, &page, |a| &a.id, view)))
+    let mut sieve = Sieve::new(page);
+    while let Some(page) = sieve.wanted() {
+        let rows = tx.alerts(&caller.merchant, query.payment.as_deref(), open_only, &page).await?;
+        let ids: Vec<&str> = rows.iter().map(|a| a.id.as_str()).collect();
+        let modes = tx.modes_of(&caller.merchant, &ids).await?;
+        sieve.take(rows, |a| &a.id, |a| caller.sees(modes.get(&a.id)));
+    }
+    Ok(Json(sieve.list(view)))
 }
 
 /// Shows an alert
 #[utoipa::path(get, path = "/v1/alerts/{id}", tag = "alerts", operation_id = "get_alert",
     params(("id" = String, Path)), responses((status = 200, body = Alert), (status = "4XX", body = ProblemBody)))]
 async fn show(State(web): State<Web>, caller: Caller, Path(id): Path<String>) -> Result<Json<Alert>, Problem> {
-    let found = web.app.store.read().await?.alert(&caller.merchant, &id).await?;
-    Ok(Json(view(found.ok_or_else(Problem::not_found)?)))
+    let mut tx = web.app.store.read().await?;
+    Ok(Json(view(find(&mut tx, &caller, &id).await?)))
 }
 
 /// Marks an alert as dealt with
@@ -105,9 +113,16 @@ async fn resolve(
 ) -> Result<Response, Problem> {
     let mut turn = post.mark.begin(&web.app).await?;
     let tx = &mut turn.tx;
+    find(tx, &caller, &id).await?;
     tx.resolve_alert(&caller.merchant, &id, web.app.now()).await?;
-    let found = tx.alert(&caller.merchant, &id).await?.ok_or_else(Problem::not_found)?;
+    let found = find(tx, &caller, &id).await?;
     turn.end(&web.app, Answer::ok(&view(found))).await
+}
+
+async fn find(tx: &mut Tx, caller: &Caller, id: &str) -> Result<Row, Problem> {
+    let found = tx.alert(&caller.merchant, id).await?.ok_or_else(Problem::not_found)?;
+    let modes = tx.modes_of(&caller.merchant, &[id]).await?;
+    if caller.sees(modes.get(id)) { Ok(found) } else { Err(Problem::not_found()) }
 }
 
 fn view(a: Row) -> Alert {

@@ -6,15 +6,16 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Part;
-use super::lists::checked_limit;
+use super::lists::{Sieve, checked_limit};
 use crate::clock::seconds;
+use crate::flows::tell_client::mode_of;
 use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::input::Params;
 use crate::http::json::Json;
 use crate::ids::made_at;
 use crate::problem::{Problem, ProblemBody};
-use crate::store::Message as Row;
+use crate::store::{Message as Row, Page};
 
 pub(super) fn part() -> Part {
     Part::default().add(__path_list, list)
@@ -69,7 +70,8 @@ pub struct FeedQuery {
 
 /// Reads the feed of messages
 ///
-/// Poll it with the last `next_cursor`. Messages appear about a second after they happened.
+/// The messages of the key's mode. Poll it with the last `next_cursor`; a part may be shorter than `limit`, or empty,
+/// although `has_more` is true. Messages appear about a second after they happened.
 #[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "list_events",
     params(FeedQuery), responses((status = 200, body = Feed), (status = "4XX", body = ProblemBody)))]
 async fn list(State(web): State<Web>, caller: Caller, Params(query): Params<FeedQuery>) -> Result<Json<Feed>, Problem> {
@@ -79,16 +81,17 @@ async fn list(State(web): State<Web>, caller: Caller, Params(query): Params<Feed
     }
     let name = if query.cursor.is_some() { "cursor" } else { "after" };
     let given = query.after.or(query.cursor);
-    let after = given.as_deref();
-    if after.is_some_and(|id| !id.starts_with("msg_") || made_at(id).is_none()) {
+    if given.as_deref().is_some_and(|id| !id.starts_with("msg_") || made_at(id).is_none()) {
         return Err(Problem::field(name, "must be the id of a message (msg_…)"));
     }
     let settled = web.app.now() - seconds(SETTLE_S);
-    let mut rows = web.app.store.read().await?.feed(&caller.merchant, after, settled, limit + 1).await?;
-    let shown = usize::try_from(limit).unwrap_or(0);
-    let has_more = rows.len() > shown;
-    rows.truncate(shown);
-    let next_cursor = rows.last().map(|m| m.id.clone()).or_else(|| given.clone());
+    let mut tx = web.app.store.read().await?;
+    let mut sieve = Sieve::new(Page { before: given, limit: limit + 1 });
+    while let Some(part) = sieve.wanted() {
+        let rows = tx.feed(&caller.merchant, part.before.as_deref(), settled, part.limit).await?;
+        sieve.take(rows, |m| &m.id, |m| mode_of(&m.body).is_none_or(|live| live == caller.live));
+    }
+    let (rows, next_cursor, has_more) = sieve.end();
     Ok(Json(Feed { data: rows.into_iter().map(view).collect(), next_cursor, has_more }))
 }
 

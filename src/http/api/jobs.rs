@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Part;
 use super::invoicing_accounts::Nothing;
-use super::lists::{self, List, page};
+use super::lists::{List, Sieve, page};
 use crate::clock::rfc3339;
 use crate::flows::FlowError;
 use crate::http::Web;
@@ -60,6 +60,8 @@ pub struct JobQuery {
 }
 
 /// Lists jobs
+///
+/// Those about the other mode than the key's are left out.
 #[utoipa::path(get, path = "/v1/jobs", tag = "operations", operation_id = "list_jobs",
     params(JobQuery), responses((status = 200, body = List<Job>), (status = "4XX", body = ProblemBody)))]
 async fn list(
@@ -71,8 +73,15 @@ async fn list(
     if query.state.as_deref().is_some_and(|s| !["ready", "running", "failed"].contains(&s)) {
         return Err(Problem::field("state", "must be one of: ready, running, failed"));
     }
-    let rows = web.app.store.read().await?.jobs(&caller.merchant, query.state.as_deref(), &page).await?;
-    Ok(Json(lists::list(rows, &page, |j| &j.id, view)))
+    let mut tx = web.app.store.read().await?;
+    let mut sieve = Sieve::new(page);
+    while let Some(page) = sieve.wanted() {
+        let rows = tx.jobs(&caller.merchant, query.state.as_deref(), &page).await?;
+        let subjects: Vec<&str> = rows.iter().map(|j| j.subject.as_str()).collect();
+        let modes = tx.modes_of(&caller.merchant, &subjects).await?;
+        sieve.take(rows, |j| &j.id, |j| caller.sees(modes.get(&j.subject)));
+    }
+    Ok(Json(sieve.list(view)))
 }
 
 /// Runs a job again that was set aside
@@ -90,7 +99,11 @@ async fn retry(
 ) -> Result<Response, Problem> {
     let mut turn = post.mark.begin(&web.app).await?;
     let (tx, now) = (&mut turn.tx, web.app.now());
-    tx.job_set_aside(&caller.merchant, &id).await?.ok_or_else(Problem::not_found)?;
+    let job = tx.job_set_aside(&caller.merchant, &id).await?.ok_or_else(Problem::not_found)?;
+    let modes = tx.modes_of(&caller.merchant, &[&job.subject]).await?;
+    if !caller.sees(modes.get(&job.subject)) {
+        return Err(Problem::not_found());
+    }
     let Some(revived) = tx.revive_job(&caller.merchant, &id, now).await? else {
         let detail = "another job of this kind about the same thing is at work";
         return Err(FlowError::conflict("job_is_live", detail).into());

@@ -71,6 +71,63 @@ pub fn list<R, T>(mut rows: Vec<R>, page: &Page, id: impl Fn(&R) -> &str, show: 
     List { data: rows.into_iter().map(show).collect(), next_cursor }
 }
 
+/// Rows looked at for one page at most, where not all are shown.
+const LOOKED_AT: i64 = 1000;
+
+/// A page of rows of which some are not shown to this caller. More are read until it is full, but only so many: then it is
+/// shorter, and the next one goes on behind the last row that was looked at.
+pub struct Sieve<R> {
+    kept: Vec<R>,
+    most: usize,
+    next: Page,
+    left: i64,
+    has_more: bool,
+}
+
+impl<R> Sieve<R> {
+    /// For a page made by [`page`].
+    pub fn new(page: Page) -> Self {
+        let most = usize::try_from(page.limit - 1).unwrap_or(0);
+        Sieve { kept: vec![], most, next: page, left: LOOKED_AT, has_more: true }
+    }
+
+    /// The rows to be read next; `None` when the page is done.
+    pub fn wanted(&self) -> Option<Page> {
+        let goes_on = self.has_more && self.kept.len() < self.most && self.left > 0;
+        goes_on.then(|| self.next.clone())
+    }
+
+    /// Takes the rows that were wanted, and keeps those that fit.
+    pub fn take(&mut self, rows: Vec<R>, id: impl Fn(&R) -> &str, fits: impl Fn(&R) -> bool) {
+        let read = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+        self.has_more = read >= self.next.limit;
+        self.left -= read;
+        for row in rows {
+            if self.kept.len() == self.most {
+                self.has_more = true;
+                break;
+            }
+            self.next.before = Some(id(&row).to_owned());
+            if fits(&row) {
+                self.kept.push(row);
+            }
+        }
+        self.next.limit = self.left;
+    }
+
+    /// The rows that were kept, the last one looked at, and whether there may be more.
+    pub fn end(self) -> (Vec<R>, Option<String>, bool) {
+        (self.kept, self.next.before, self.has_more)
+    }
+
+    /// The page.
+    pub fn list<T>(self, show: impl FnMut(R) -> T) -> List<T> {
+        let (rows, last, has_more) = self.end();
+        let next_cursor = last.filter(|_| has_more).map(|id| URL_SAFE_NO_PAD.encode(id));
+        List { data: rows.into_iter().map(show).collect(), next_cursor }
+    }
+}
+
 /// A page of rows that are few and were all read, oldest first or in any order.
 pub fn list_of_few<R, T>(mut rows: Vec<R>, page: &Page, id: impl Fn(&R) -> &str, show: impl FnMut(R) -> T) -> List<T> {
     rows.sort_by(|a, b| id(b).cmp(id(a)));
@@ -96,6 +153,33 @@ mod tests {
         let second = page("exp", Some(2), shown.next_cursor.as_deref()).unwrap();
         let shown = list_of_few(IDS.to_vec(), &second, |id| id, str::to_owned);
         assert_eq!((shown.data, shown.next_cursor), (vec![IDS[0].to_owned()], None));
+    }
+
+    #[test]
+    fn a_page_of_which_some_rows_are_not_shown_goes_on_behind_them() {
+        let rows: Vec<String> = (0..2500).rev().map(|n| format!("exp_{n:026}")).collect();
+        // As a store reads.
+        let read = |page: &Page| -> Vec<String> {
+            let older = rows.iter().filter(|id| page.before.as_ref().is_none_or(|before| *id < before));
+            older.take(usize::try_from(page.limit).unwrap()).cloned().collect()
+        };
+        let (mut cursor, mut shown, mut pages) = (None, vec![], 0);
+        loop {
+            let mut sieve = Sieve::new(page("exp", Some(2), cursor.as_deref()).unwrap());
+            while let Some(page) = sieve.wanted() {
+                sieve.take(read(&page), |id| id, |id| id.ends_with("00") && !id.ends_with("500"));
+            }
+            let list = sieve.list(|id| id);
+            shown.extend(list.data);
+            pages += 1;
+            cursor = list.next_cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let fitting = rows.iter().filter(|id| id.ends_with("00") && !id.ends_with("500"));
+        assert_eq!(shown, fitting.cloned().collect::<Vec<_>>());
+        assert!(pages <= 13, "{pages} pages");
     }
 
     #[test]

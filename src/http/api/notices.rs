@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Part;
-use super::lists::{self, List, page};
+use super::lists::{List, Sieve, page};
 use crate::clock::rfc3339;
 use crate::http::Web;
 use crate::http::auth::Caller;
@@ -64,6 +64,8 @@ pub struct NoticeQuery {
 }
 
 /// Lists notices
+///
+/// Those about the other mode than the key's are left out.
 #[utoipa::path(get, path = "/v1/notices", tag = "alerts", operation_id = "list_notices",
     params(NoticeQuery), responses((status = 200, body = List<Notice>), (status = "4XX", body = ProblemBody)))]
 async fn list(
@@ -72,8 +74,15 @@ async fn list(
     Params(query): Params<NoticeQuery>,
 ) -> Result<Json<List<Notice>>, Problem> {
     let page = page("ntc", query.limit, query.cursor.as_deref())?;
-    let rows = web.app.store.read().await?.notices(&caller.merchant, query.payment.as_deref(), &page).await?;
-    Ok(Json(lists::list(rows, &page, |n| &n.id, view)))
+    let mut tx = web.app.store.read().await?;
+    let mut sieve = Sieve::new(page);
+    while let Some(page) = sieve.wanted() {
+        let rows = tx.notices(&caller.merchant, query.payment.as_deref(), &page).await?;
+        let ids: Vec<&str> = rows.iter().map(|n| n.id.as_str()).collect();
+        let modes = tx.modes_of(&caller.merchant, &ids).await?;
+        sieve.take(rows, |n| &n.id, |n| caller.sees(modes.get(&n.id)));
+    }
+    Ok(Json(sieve.list(view)))
 }
 
 fn view(n: Row) -> Notice {

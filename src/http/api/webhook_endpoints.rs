@@ -42,6 +42,8 @@ pub(super) fn part() -> Part {
 pub struct WebhookEndpoint {
     /// `ep_…`
     id: String,
+    /// It is told of live payments, or of those of the test mode; `null`: of both (made before endpoints had a mode).
+    live: Option<bool>,
     /// Where.
     url: String,
     /// Message types it wants; empty: all.
@@ -132,7 +134,7 @@ pub struct EndpointDelivery {
 
 /// Adds a webhook endpoint
 ///
-/// Answers with the secret, once. Messages are signed as Standard Webhooks (standardwebhooks.com) says.
+/// It is told of payments of the key's mode. Answers with the secret, once. Messages are signed as Standard Webhooks (standardwebhooks.com) says.
 #[utoipa::path(post, path = "/v1/webhook-endpoints", tag = "events", operation_id = "create_webhook_endpoint",
     request_body = NewWebhookEndpoint, responses((status = 201, body = WebhookEndpoint), (status = "4XX", body = ProblemBody)))]
 async fn create(State(web): State<Web>, caller: Caller, post: Post<NewWebhookEndpoint>) -> Result<Response, Problem> {
@@ -151,6 +153,7 @@ async fn create(State(web): State<Web>, caller: Caller, post: Post<NewWebhookEnd
         merchant_id: caller.merchant.clone(),
         sealed: seal_keys(app, &id, &held)?,
         id,
+        live: Some(caller.live),
         url: new.url.clone(),
         types: new.types.clone(),
         state: "enabled".into(),
@@ -172,7 +175,8 @@ async fn list(
     Params(query): Params<ListQuery>,
 ) -> Result<Json<List<WebhookEndpoint>>, Problem> {
     let page = page("ep", query.limit, query.cursor.as_deref())?;
-    let rows = web.app.store.read().await?.endpoints(&caller.merchant).await?;
+    let mut rows = web.app.store.read().await?.endpoints(&caller.merchant).await?;
+    rows.retain(|e| is_managed_by(&web.app, e, &caller));
     Ok(Json(list_of_few(rows, &page, |e| &e.id, |e| view(e, None))))
 }
 
@@ -185,7 +189,7 @@ async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<WebhookEndpoint>, Problem> {
     let mut tx = web.app.store.read().await?;
-    Ok(Json(view(find(&mut tx, &caller, &id).await?, None)))
+    Ok(Json(view(find(&web.app, &mut tx, &caller, &id).await?, None)))
 }
 
 /// Changes a webhook endpoint
@@ -208,7 +212,7 @@ async fn change(
     }
     fields.finish()?;
     let mut tx = app.store.begin().await?;
-    let mut row = find_for_update(&mut tx, &caller, &id).await?;
+    let mut row = find_for_update(app, &mut tx, &caller, &id).await?;
     if let Some(url) = change.url.filter(|url| *url != row.url) {
         // Another address has no failures yet.
         (row.url, row.first_failure_at, row.failed_messages) = (url, None, 0);
@@ -238,9 +242,8 @@ async fn change(
     params(("id" = String, Path)), responses((status = 204), (status = "4XX", body = ProblemBody)))]
 async fn remove(State(web): State<Web>, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let mut tx = web.app.store.begin().await?;
-    if !tx.delete_endpoint(&caller.merchant, &id).await? {
-        return Err(Problem::not_found());
-    }
+    find_for_update(&web.app, &mut tx, &caller, &id).await?;
+    tx.delete_endpoint(&caller.merchant, &id).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -264,7 +267,7 @@ async fn rotate_secret(
     let overlap = overlap.ok_or_else(|| Problem::field("/overlap_seconds", why))?;
     let mut turn = post.mark.begin(&web.app).await?;
     let tx = &mut turn.tx;
-    let mut row = find_for_update(tx, &caller, &id).await?;
+    let mut row = find_for_update(app, tx, &caller, &id).await?;
     let now = now_s(app);
     let mut held = held_keys(app, &row)?;
     held.retain(|k| k.expires_s.is_none_or(|end| now < end));
@@ -291,7 +294,7 @@ async fn test(
     let app = &*web.app;
     let mut turn = post.mark.begin(&web.app).await?;
     let tx = &mut turn.tx;
-    let row = find(tx, &caller, &id).await?;
+    let row = find(app, tx, &caller, &id).await?;
     if row.state != "enabled" {
         return Err(Problem::conflict("endpoint_disabled", "enable the endpoint first"));
     }
@@ -316,7 +319,7 @@ async fn replay(
     let since = read_time("/since", &post.input.since)?;
     let mut turn = post.mark.begin(&web.app).await?;
     let tx = &mut turn.tx;
-    let row = find(tx, &caller, &id).await?;
+    let row = find(app, tx, &caller, &id).await?;
     let queued = replay_messages(app, tx, &row, since).await?;
     let next_since = queued.more_after.map(rfc3339);
     turn.end(&web.app, Answer::new(StatusCode::ACCEPTED, &ReplayQueued { queued: queued.messages, next_since })).await
@@ -334,18 +337,29 @@ async fn deliveries(
 ) -> Result<Json<List<EndpointDelivery>>, Problem> {
     let page = page("tel", query.limit, query.cursor.as_deref())?;
     let mut tx = web.app.store.read().await?;
-    find(&mut tx, &caller, &id).await?;
+    find(&web.app, &mut tx, &caller, &id).await?;
     let rows = tx.tellings(&caller.merchant, &id, &page).await?;
     Ok(Json(lists::list(rows, &page, |t| &t.id, show_telling)))
 }
 
-async fn find(tx: &mut Tx, caller: &Caller, id: &str) -> Result<Row, Problem> {
-    tx.endpoint(&caller.merchant, id).await?.ok_or_else(Problem::not_found)
+async fn find(app: &App, tx: &mut Tx, caller: &Caller, id: &str) -> Result<Row, Problem> {
+    let found = tx.endpoint(&caller.merchant, id).await?.filter(|e| is_managed_by(app, e, caller));
+    found.ok_or_else(Problem::not_found)
 }
 
 /// For whoever is going to write the row: two of them must not take back what the other wrote.
-async fn find_for_update(tx: &mut Tx, caller: &Caller, id: &str) -> Result<Row, Problem> {
-    tx.endpoint_for_update(&caller.merchant, id).await?.ok_or_else(Problem::not_found)
+async fn find_for_update(app: &App, tx: &mut Tx, caller: &Caller, id: &str) -> Result<Row, Problem> {
+    let found = tx.endpoint_for_update(&caller.merchant, id).await?.filter(|e| is_managed_by(app, e, caller));
+    found.ok_or_else(Problem::not_found)
+}
+
+/// Whoever manages an endpoint decides where messages go and what they are signed with. So one that may be told of real
+/// money is not for the test mode: where the hub is live, that is also what was made before endpoints had a mode.
+fn is_managed_by(app: &App, endpoint: &Row, caller: &Caller) -> bool {
+    match endpoint.live {
+        Some(live) => live == caller.live,
+        None => caller.live || !app.config.live,
+    }
 }
 
 fn now_s(app: &App) -> u64 {
@@ -373,6 +387,7 @@ fn check_types(fields: &mut Fields, types: &[String]) {
 fn view(e: Row, secret: Option<String>) -> WebhookEndpoint {
     WebhookEndpoint {
         id: e.id,
+        live: e.live,
         url: e.url,
         types: e.types,
         enabled: e.state == "enabled",

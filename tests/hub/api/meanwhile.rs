@@ -15,7 +15,8 @@ use crate::stories::stage::Stage;
 /// it.
 async fn meanwhile(hub: &Hub, tx: Tx, call: impl Future<Output = Answer>) -> Answer {
     let raw = Raw::of(&hub.app).await;
-    let waiting = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waiting =
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let end = async {
         until("the call waits for the row", async || raw.number(waiting).await > 0).await;
         tx.commit().await.expect("a commit");
