@@ -138,6 +138,14 @@ impl Tx {
         self.rows(sql, args![merchant, after, &end, limit]).await?.iter().map(message).collect()
     }
 
+    /// All endpoints of a merchant, where nobody else adds one until the end of the transaction.
+    pub async fn endpoints_for_adding(&mut self, merchant: &str) -> Result<Vec<Endpoint>, StoreError> {
+        let sql = "SELECT id FROM merchants WHERE id = $1";
+        let sql = self.pick(sql, "SELECT id FROM merchants WHERE id = $1 FOR UPDATE");
+        self.row(sql, args![merchant]).await?;
+        self.endpoints(merchant).await
+    }
+
     /// Adds an endpoint.
     pub async fn add_endpoint(&mut self, e: &Endpoint) -> Result<(), StoreError> {
         self.run(

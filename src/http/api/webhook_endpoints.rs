@@ -37,6 +37,10 @@ pub(super) fn part() -> Part {
         .add(__path_deliveries, deliveries)
 }
 
+/// Endpoints of a merchant in one mode at most, switched off ones too: each message is a row and a job for each of them,
+/// within the commit that many calls share.
+const MOST_ENDPOINTS: usize = 50;
+
 /// A client app's address.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct WebhookEndpoint {
@@ -134,7 +138,8 @@ pub struct EndpointDelivery {
 
 /// Adds a webhook endpoint
 ///
-/// It is told of payments of the key's mode. Answers with the secret, once. Messages are signed as Standard Webhooks (standardwebhooks.com) says.
+/// It is told of payments of the key's mode; a merchant has at most 50 in each mode (409, `too_many_endpoints`). Answers
+/// with the secret, once. Messages are signed as Standard Webhooks (standardwebhooks.com) says.
 #[utoipa::path(post, path = "/v1/webhook-endpoints", tag = "events", operation_id = "create_webhook_endpoint",
     request_body = NewWebhookEndpoint, responses((status = 201, body = WebhookEndpoint), (status = "4XX", body = ProblemBody)))]
 async fn create(State(web): State<Web>, caller: Caller, post: Post<NewWebhookEndpoint>) -> Result<Response, Problem> {
@@ -145,6 +150,12 @@ async fn create(State(web): State<Web>, caller: Caller, post: Post<NewWebhookEnd
     fields.finish()?;
     let mut turn = post.mark.begin(&web.app).await?;
     let tx = &mut turn.tx;
+    let others = tx.endpoints_for_adding(&caller.merchant).await?;
+    if others.iter().filter(|e| e.live.is_none_or(|live| live == caller.live)).count() >= MOST_ENDPOINTS {
+        let detail =
+            format!("a merchant has at most {MOST_ENDPOINTS} webhook endpoints in each mode; delete one first");
+        return Err(Problem::conflict("too_many_endpoints", detail));
+    }
     let id = app.ids.make("ep");
     let key = SigningKey::generate(app.ids.secret());
     let secret = key.to_text();

@@ -171,6 +171,26 @@ on_both!(endpoints_and_messages_keep_to_their_mode, async |engine: Engine| {
 });
 
 #[tokio::test]
+async fn a_merchant_has_fifty_endpoints_in_each_mode() {
+    let (stage, live_key) = stage_with_both(Engine::Sqlite).await;
+    let (test, live) = (Client::new(&stage.hub), Client::with(&stage.hub, &live_key));
+    let path = "/v1/webhook-endpoints";
+    let new = json!({"url": "https://shop.example/"});
+    let mut last = String::new();
+    for _ in 0..50 {
+        last = format!("{path}/{}", id_of(&test.post(path, new.clone()).await.expect(201)));
+    }
+    // One that is switched off is one all the same.
+    test.patch(&last, json!({"enabled": false})).await.expect(200);
+    let refused = test.post(path, new.clone()).await.expect(409).json();
+    assert_eq!(refused["code"], "too_many_endpoints");
+    assert!(refused["detail"].as_str().unwrap().contains("at most 50"), "{refused}");
+    live.post(path, new.clone()).await.expect(201);
+    test.delete(&last).await.expect(204);
+    test.post(path, new).await.expect(201);
+}
+
+#[tokio::test]
 async fn on_a_live_hub_endpoints_without_a_mode_are_managed_by_live_keys() {
     let stage = Stage::set_with(Engine::Sqlite, |config| config.live = true).await;
     let hub = &stage.hub;
