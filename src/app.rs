@@ -9,6 +9,7 @@ use backon::{ExponentialBuilder, Retryable};
 use grosz_providers::wire::{Http, HttpError, HttpRequest, HttpResponse};
 use grosz_providers::{Cx, Settings};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use url::{Host, Url};
 
 use crate::clock::{Carried, Clock, Reading};
 use crate::config::{Config, ConfigError};
@@ -129,7 +130,7 @@ impl Ways {
         };
         let mailer = Mailer::from_url(&config.smtp_url.0, extra_ca_pem.as_deref()).map_err(|e| bad("smtp_url", &e))?;
         let metrics = Arc::new(Metrics::default());
-        let targets = TargetPolicy { allow_insecure: config.allow_insecure_targets, ..TargetPolicy::default() };
+        let targets = targets(config)?;
         let mut settings = OutboundSettings { policy: targets.clone(), extra_ca_pem, ..OutboundSettings::default() };
         for limits in [&mut settings.provider, &mut settings.document, &mut settings.client_hook] {
             limits.connect = Duration::from_secs(config.connect_s);
@@ -153,6 +154,22 @@ impl Ways {
             .map_err(|e| outside_calls(&e))?;
         Ok(Ways { sealer, mailer, metrics, targets, out })
     }
+}
+
+/// Which addresses may be called: not the hub's own, unless it simulates gateways there, and none that the operator denies.
+fn targets(config: &Config) -> Result<TargetPolicy, ConfigError> {
+    let mut policy = TargetPolicy { allow_insecure: config.allow_insecure_targets, ..TargetPolicy::default() };
+    for text in config.denied_networks.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+        policy.extra_denied.push(text.parse().map_err(|e| bad(&format!("denied_networks: {text:?}"), &e))?);
+    }
+    match Url::parse(&config.public_url).ok().and_then(|url| url.host().map(|host| host.to_owned())) {
+        _ if config.sandbox => {}
+        Some(Host::Domain(name)) => drop(policy.own_hosts.insert(name.trim_end_matches('.').to_owned())),
+        Some(Host::Ipv4(address)) => drop(policy.own_addresses.insert(address.into())),
+        Some(Host::Ipv6(address)) => drop(policy.own_addresses.insert(address.into())),
+        None => {}
+    }
+    Ok(policy)
 }
 
 /// What cannot be used, by the names of the settings.

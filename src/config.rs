@@ -56,6 +56,8 @@ settings! {
     sandbox: bool = false;
     /// Allow plain HTTP, any port and private networks as targets of outside calls. For tests and for gateways inside your own network.
     allow_insecure_targets: bool = false;
+    /// Further networks that are never called, comma-separated: `192.0.2.0/24, 2001:db8::/32`. Networks that are not public are refused anyway.
+    denied_networks: String = String::new();
     /// PEM file with further certificate authorities to trust for outside calls.
     extra_ca_file: String = String::new();
     /// Mail: `smtp://user:password@host:587?tls=required`, `smtps://…`, `smtp://host:25?tls=none`, `file:///directory`, or `none`.
@@ -448,6 +450,11 @@ mod tests {
             ("GROSZ_OLD_MASTER_KEYS", "zzz", "old_master_keys must be 32 random bytes"),
             ("GROSZ_SMTP_URL", "http://x", "smtp_url: "),
             ("GROSZ_EXTRA_CA_FILE", "/nope", "extra_ca_file: "),
+            (
+                "GROSZ_DENIED_NETWORKS",
+                "192.0.2.0/24, 10.0.0.0/33",
+                "denied_networks: \"10.0.0.0/33\": write a block of addresses as 192.0.2.0/24 or 2001:db8::/32",
+            ),
             ("GROSZ_CALL_S", "5", "connect_s must be shorter than call_s, once_call_s and tell_timeout_s"),
         ] {
             let refused = crate::app::App::check(&load(&[(variable, value)]).unwrap()).expect_err(value);

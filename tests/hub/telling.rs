@@ -307,6 +307,30 @@ on_both!(a_delivery_that_was_set_aside_is_replayed, async |engine: Engine| {
     assert_eq!(server.received_requests().await.expect("kept").len(), 1);
 });
 
+// F62: a call to the hub itself could go round for ever; and the operator may know of other places.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hub_itself_and_denied_networks_are_never_called() {
+    for (is_simulated, at_home) in [(false, 422), (true, 201)] {
+        let hub = Hub::start_with(Engine::Sqlite, |c| {
+            c.allow_insecure_targets = false;
+            c.public_url = "https://hub.example".into();
+            c.denied_networks = "2600:1406::/32, 93.184.215.0/24".into();
+            c.sandbox = is_simulated;
+        })
+        .await;
+        for (url, status) in [
+            ("https://HUB.example./x", at_home),
+            ("https://hub.example:8443/sandbox", at_home),
+            ("https://shop.hub.example/", 201),
+            ("https://93.184.215.14/", 422),
+            ("https://[2600:1406::1]/", 422),
+            ("https://93.184.216.34/", 201),
+        ] {
+            hub.post("/v1/webhook-endpoints", json!({"url": url})).await.expect(status);
+        }
+    }
+}
+
 // F62: refused when it is registered, and again at each attempt.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_inside_is_never_called() {
