@@ -16,6 +16,7 @@ use super::auth::Caller;
 use crate::app::App;
 use crate::idempotency_key::idempotency_key;
 use crate::problem::Problem;
+use crate::seal::SealError;
 use crate::store::{ANSWER_GONE, NewAnswer, StoreError, StoredAnswer, Tx};
 
 /// What makes two POSTs the same: whose key it is, and what was asked under it.
@@ -59,7 +60,7 @@ impl Mark {
     /// The answer given before to this very request, if there is one.
     ///
     /// # Errors
-    /// The key was used for something else, its answer is no longer kept, or the database.
+    /// The key was used for something else, its answer is no longer kept or cannot be opened, or the database.
     pub async fn answered(&self, app: &App) -> Result<Option<Response>, Problem> {
         if self.0.is_none() {
             return Ok(None);
@@ -163,8 +164,15 @@ impl Claim {
     }
 
     fn open(&self, app: &App, sealed: &str) -> Result<String, Problem> {
-        let opened = app.sealer.open(sealed, &self.place());
-        opened.map(|plain| plain.expose().to_owned()).map_err(|_| Problem::internal())
+        match app.sealer.open(sealed, &self.place()) {
+            Ok(plain) => Ok(plain.expose().to_owned()),
+            Err(SealError::UnknownKey) => {
+                let detail = "this request was carried out before; its answer held a secret and is sealed with a master key \
+                              that the hub no longer has, and nothing was made anew; for a new one use a new Idempotency-Key";
+                Err(Problem::conflict("idempotency_answer_gone", detail))
+            }
+            Err(_) => Err(Problem::internal()),
+        }
     }
 }
 

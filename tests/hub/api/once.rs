@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::client::{Client, case_body, id_of, payment_body};
 use crate::harness::{Engine, Hub};
 use crate::on_both;
+use crate::raw::Raw;
 use crate::stories::stage::Stage;
 
 const OTHER: &str = "sk_test_other000000000000000000000000000000";
@@ -139,4 +140,20 @@ async fn secrets_in_kept_answers_are_sealed() {
     assert!(!kept.body.contains(&secret[6..]) && kept.body.starts_with("s1."), "{}", kept.body);
     let shown: Value = client.get(&format!("/v1/webhook-endpoints/{}", id_of(&first))).await.expect(200).json();
     assert!(shown.get("secret").is_none());
+}
+
+// F56: an answer that nobody can open any more is as good as gone.
+#[tokio::test]
+async fn an_answer_under_a_master_key_that_is_gone_is_said_to_be_gone() {
+    let hub = Hub::start(Engine::Sqlite).await;
+    let client = Client::new(&hub);
+    let (path, new) = ("/v1/webhook-endpoints", json!({"url": "https://shop.example/"}));
+    let made = client.post_once("k", path, new.clone()).await.expect(201);
+    assert_eq!(client.post_once("k", path, new.clone()).await.expect(201).text(), made.text());
+    // As if another key had sealed it.
+    let raw = Raw::of(&hub.app).await;
+    raw.run("UPDATE idempotency_keys SET body = 's1.00000000' || substr(body, 12) WHERE body LIKE 's1.%'").await;
+    let refused = client.post_once("k", path, new).await.expect(409);
+    assert_eq!(refused.json()["code"], "idempotency_answer_gone");
+    assert_eq!(count(&client, path).await, 1);
 }
