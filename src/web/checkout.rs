@@ -112,11 +112,11 @@ pub(crate) async fn open(
 }
 
 /// Asks for the gateway's page and sends the payer there, or says why not.
-pub(crate) async fn go(web: &Web, look: &Look, bill: &Bill, ip: Option<String>) -> Result<Response, Stop> {
+async fn go(web: &Web, look: &Look, bill: &Bill, ip: Option<String>) -> Result<Response, Stop> {
     let opened = match open_checkout(&web.app, &bill.payment, ip.as_deref()).await {
         Ok(opened) => opened,
         Err(FlowError::Gateway(cause)) => {
-            tracing::warn!(payment.id = %bill.payment.id, error = %cause, "A checkout could not be started");
+            not_started(bill, &cause);
             // A gateway may keep its first answer, a failure, under the attempt's key: only a new attempt gets past it.
             // Where nothing was sent, or it was too busy, the same link does.
             let same = matches!(cause, CallError::NotSent(_) | CallError::Busy { .. });
@@ -146,17 +146,40 @@ struct Going<'a> {
     fields: &'a [(String, String)],
 }
 
-async fn to_gateway(web: &Web, look: &Look, bill: &Bill, redirect: Redirect) -> Result<Response, Stop> {
-    let mut answer = match &redirect {
+/// Sends whoever asks to the gateway, or back to `here`, an address that tells a stranger nothing. He is not known to be
+/// the payer, so he is given no mark of one, and no page with the payment's or the payer's link.
+pub(crate) async fn go_unknown(web: &Web, look: &Look, bill: &Bill, here: &str) -> Result<Response, Stop> {
+    match open_checkout(&web.app, &bill.payment, None).await {
+        Ok(Opened::Gateway(redirect)) => way_to(web, look, &redirect),
+        Ok(_) => see_other(here),
+        Err(FlowError::Gateway(cause)) => {
+            not_started(bill, &cause);
+            see_other(here)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn not_started(bill: &Bill, cause: &CallError) {
+    tracing::warn!(payment.id = %bill.payment.id, error = %cause, "A checkout could not be started");
+}
+
+/// The way to the gateway's page.
+fn way_to(web: &Web, look: &Look, redirect: &Redirect) -> Result<Response, Stop> {
+    match redirect {
         Redirect::Url { url, .. } => {
             origin_of(url)?;
-            see_other(url)?
+            see_other(url)
         }
         Redirect::Form { action, fields } => {
             let forms = Forms::To(origin_of(action)?);
-            page(web, StatusCode::OK, forms, &Going { look, action, fields })?
+            page(web, StatusCode::OK, forms, &Going { look, action, fields })
         }
-    };
+    }
+}
+
+async fn to_gateway(web: &Web, look: &Look, bill: &Bill, redirect: Redirect) -> Result<Response, Stop> {
+    let mut answer = way_to(web, look, &redirect)?;
     let mut tx = web.app.store.read().await?;
     let attempts = tx.attempts(&bill.payment.merchant_id, &bill.payment.id).await?;
     if let Some(attempt) = attempts.last() {

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use grosz_providers::registry;
 use serde_json::json;
 
-use super::checkout::{Bill, again_label, bill_of, go, try_again, why};
+use super::checkout::{Bill, again_label, bill_of, go_unknown, try_again, why};
 use super::format;
 use super::guard::{Fields, check_form, form_token, is_payer};
 use super::look::{Forms, Look, page, see_other};
@@ -216,7 +216,8 @@ async fn ask_gateway(web: &Web, attempt: &Attempt, bill: &Bill) -> Result<(), St
     Ok(())
 }
 
-/// `POST /return/{attempt}/retry`: on to the gateway again, without telling a stranger the payment link.
+/// `POST /return/{attempt}/retry`: on to the gateway again, without telling a stranger the payment link or taking him for
+/// the payer.
 pub(crate) async fn retry(
     State(web): State<Web>,
     Path(id): Path<String>,
@@ -227,8 +228,9 @@ pub(crate) async fn retry(
     let (_, bill) = attempt_of(&web, &id).await?;
     let look = bill.look(&web, &uri);
     check_form(&web, &headers, &Fields::read(&body), &bill.payment.token)?;
+    let here = look.at(&format!("/return/{id}"));
     if bill.payment.status == Status::Completed {
-        return see_other(&look.at(&format!("/return/{id}")));
+        return see_other(&here);
     }
     let again = try_again(&web, &bill, None).await?;
     if is_payer(&headers, &bill.payment.token) {
@@ -237,5 +239,5 @@ pub(crate) async fn retry(
     let mut tx = web.app.store.read().await?;
     let payment = tx.payment_by_token(&again).await?.ok_or(Stop::NotFound)?;
     drop(tx);
-    go(&web, &look, &Bill { payment, ..bill }, None).await
+    go_unknown(&web, &look, &Bill { payment, ..bill }, &here).await
 }

@@ -214,6 +214,52 @@ async fn a_return_proves_nothing() {
     assert!(visitor.get(&signed).await.expect(200).text().contains("Płatność zrealizowana"));
 }
 
+// Who knows a return address alone, as gateways do, gets to the gateway and no further: not the payer's list, not the
+// payment link, not the mark by which the payer is known.
+#[tokio::test]
+async fn trying_again_tells_a_stranger_nothing() {
+    let stage = Stage::set(Engine::Sqlite).await;
+    let visitor = Visitor(&stage.hub);
+    let open = stage.start(&stage.case("1/2026").await, "autopay").await;
+    let linked = stage.start(&stage.case("2/2026").await, "stripe").await;
+    let mut case = stage.case("3/2026").await;
+    let changed = stage.start(&case, "autopay").await;
+    let mut tx = stage.hub.tx().await;
+    let total = Money::new(20_000, Currency::PLN);
+    change_quote(&stage.hub.app, &mut tx, &mut case, total, line(total)).await.expect("a new quote");
+    tx.commit().await.expect("a commit");
+    let case = stage.case("4/2026").await;
+    let other = stage.start(&case, "autopay").await;
+    stage.press(&stage.open(&other).await, "decline").await.expect(303);
+    stage.carry().await;
+    let paid = stage.start(&case, "autopay").await;
+    stage.press(&stage.open(&paid).await, "pay").await.expect(303);
+    stage.carry().await;
+    let broken = stage.start(&stage.case("5/2026").await, "stripe").await;
+
+    let all = [&open, &linked, &changed, &other, &paid, &broken];
+    for (payment, to_gateway) in [(&open, true), (&linked, true), (&changed, false), (&other, false), (&broken, false)]
+    {
+        if payment.id == broken.id {
+            stage.dial(json!({"stripe": {"http_500": 1}})).await;
+        }
+        let address = format!("/return/{}", stage.attempts(payment).await[0].id);
+        let page = visitor.get(&address).await.expect(200);
+        let answer = visitor.post(&format!("{address}/retry"), &[("csrf", &csrf(&page))]).await;
+        let text = answer.text();
+        match answer.header("location") {
+            Some(to) if to_gateway => assert!(to.starts_with(&stage.twins), "{to}"),
+            Some(to) => assert_eq!((answer.status, to), (303, address.as_str())),
+            None => assert!(to_gateway && text.contains("data-submit-self"), "{text}"),
+        }
+        assert_eq!(answer.header("set-cookie"), None);
+        let said = format!("{:?}{text}{}", answer.headers, page.text());
+        let secrets = all.iter().map(|p| p.token.as_str()).chain([stage.payer.portal_token.as_str()]);
+        secrets.for_each(|secret| assert!(!said.contains(secret), "{said}"));
+    }
+    assert_eq!(stage.dialled("stripe", "http_500").await, 0, "the gateway was asked");
+}
+
 // R-5W-18: a payer who waits has the gateway asked, so that a lost notification does not keep him.
 #[tokio::test]
 async fn a_waiting_payer_has_the_gateway_asked() {
