@@ -13,6 +13,7 @@ use crate::config::{Config, ConfigError};
 use crate::flows::add_account::{add_invoicing_account, add_provider_account};
 use crate::flows::add_key::make_key;
 use crate::flows::replay_delivery::replay_delivery;
+use crate::http::input::Fields;
 use crate::http::server::listen as listen_at;
 use crate::run::Ended;
 use crate::store::{Expert, Merchant};
@@ -212,10 +213,16 @@ pub fn main() -> Result<(), Failure> {
     let cli = Cli::parse();
     crate::descriptors::raise();
     let file = cli.config.as_deref();
-    let environment = || std::env::vars();
     match cli.command {
         None | Some(Command::Demo) => {
-            let config = crate::demo::demo_config(environment())?;
+            if let Some(file) = file {
+                // Somebody forgot the word `serve`: the demonstration must not touch what these settings name.
+                let file = file.display();
+                let why =
+                    format!("the demonstration takes no settings file; to serve with it: grosz serve --config {file}");
+                return Err(Box::new(ConfigError(why)));
+            }
+            let config = crate::demo::demo_config(environment()?)?;
             crate::log::start(&config);
             block_on(config.runtime_threads, async {
                 let stop = crate::run::stop_on_signals()?;
@@ -223,13 +230,13 @@ pub fn main() -> Result<(), Failure> {
             })
         }
         Some(Command::Serve(options)) => {
-            let mut config = Config::load(file, environment())?;
+            let mut config = Config::load(file, environment()?)?;
             config.role = options.role.unwrap_or(config.role);
             config.hold |= options.hold;
             serve(config)
         }
         Some(Command::Worker { hold }) => {
-            let mut config = Config::load(file, environment())?;
+            let mut config = Config::load(file, environment()?)?;
             config.role = "worker".into();
             config.hold |= hold;
             serve(config)
@@ -239,9 +246,9 @@ pub fn main() -> Result<(), Failure> {
             say(crate::http::openapi::yaml().trim_end());
             Ok(())
         }
-        Some(Command::Config(ConfigCommand::Check)) => check(&Config::load(file, environment())?),
+        Some(Command::Config(ConfigCommand::Check)) => check(&Config::load(file, environment()?)?),
         Some(command) => {
-            let config = Config::load(file, environment())?;
+            let config = Config::load(file, environment()?)?;
             block_on(1, async {
                 let app = App::open(config, Clock::System).await?;
                 let done = administer(&app, command).await;
@@ -250,6 +257,20 @@ pub fn main() -> Result<(), Failure> {
             })
         }
     }
+}
+
+/// Our variables. Whatever else is in the environment may be written as it likes.
+fn environment() -> Result<impl Iterator<Item = (String, String)>, ConfigError> {
+    let mut ours = vec![];
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        // The file's name is read beside the other arguments, and need not be text.
+        if name.starts_with("GROSZ_") && name != "GROSZ_CONFIG" {
+            let value = value.into_string().map_err(|_| ConfigError(format!("{name} is not text in UTF-8")))?;
+            ours.push((name, value));
+        }
+    }
+    Ok(ours.into_iter())
 }
 
 /// Prints a line. Whoever read our output may be gone (`| head`); that is no reason to die.
@@ -326,9 +347,7 @@ async fn administer(app: &App, command: Command) -> Result<(), Failure> {
         Command::Migrate => say("the schema is up to date"),
         Command::Merchant(MerchantCommand::Add { name, language, fallback_email, return_origin }) => {
             check_language(&language)?;
-            if name.trim().is_empty() || name.chars().count() > 200 {
-                return Err(Box::new(ConfigError("--name must have 1 to 200 characters".into())));
-            }
+            let name = name_of(&name)?;
             for origin in &return_origin {
                 crate::http::api::check_origin(origin).map_err(|e| ConfigError(format!("--return-origin {e}")))?;
             }
@@ -398,6 +417,7 @@ async fn administer(app: &App, command: Command) -> Result<(), Failure> {
         Command::Expert(ExpertCommand::Add { merchant, name, email, language }) => {
             tx.merchant(&merchant).await?.ok_or("there is no such merchant")?;
             check_language(&language)?;
+            let name = name_of(&name)?;
             crate::mail::check_address(&email).map_err(|e| ConfigError(format!("--email: {e}")))?;
             let id = app.ids.make("exp");
             let expert = Expert { merchant_id: merchant, id, name, email, language, created_at: app.now() };
@@ -424,6 +444,14 @@ async fn administer(app: &App, command: Command) -> Result<(), Failure> {
         | Command::Config(_) => {}
     }
     Ok(tx.commit().await?)
+}
+
+/// A name as the API takes it.
+fn name_of(text: &str) -> Result<String, ConfigError> {
+    let mut fields = Fields::default();
+    let name = fields.free_text("", text, 200);
+    let refused = fields.into_refusals().into_iter().next();
+    refused.map_or(Ok(name), |refusal| Err(ConfigError(format!("--name {}", refusal.detail))))
 }
 
 fn check_language(language: &str) -> Result<(), ConfigError> {

@@ -18,7 +18,10 @@ use crate::flows::add_account::{add_invoicing_account, add_provider_account, che
 use crate::flows::add_key::{SCOPES, make_key};
 use crate::http::server::listen;
 use crate::run::Ended;
-use crate::store::{Case, Expert, InvoicingAccount, Merchant, Page, Payer, Profile, ProviderAccount, StoreError, Tx};
+use crate::store::{
+    Case, Expert, InvoicingAccount, Merchant, Page, Payer, Profile, ProviderAccount, Store, StoreError, StoreSettings,
+    Tx,
+};
 
 /// Where the demonstration keeps its data, below the current directory.
 pub const DIRECTORY: &str = "grosz-data";
@@ -64,14 +67,21 @@ pub fn demo_config(env: impl Iterator<Item = (String, String)>) -> Result<Config
 /// No port is free, or the address is not one of this machine.
 pub async fn bind(config: &mut Config) -> Result<TcpListener, ConfigError> {
     let bad = |why: String| ConfigError(format!("{} cannot be listened on: {why}", config.listen));
-    let wanted: SocketAddr = config.listen.parse().map_err(|_| bad("it is no address with a port".into()))?;
-    for port in wanted.port()..=wanted.port().saturating_add(PORTS) {
-        match listen((wanted.ip(), port)).await {
+    let (host, first) = match config.listen.parse::<SocketAddr>() {
+        Ok(address) => (address.ip().to_string(), address.port()),
+        Err(_) => {
+            let named = config.listen.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+            let (host, port) = named.ok_or_else(|| bad("it is no address with a port".into()))?;
+            (host.to_owned(), port)
+        }
+    };
+    for port in first..=first.saturating_add(PORTS) {
+        match listen((host.as_str(), port)).await {
             Ok(listener) => {
                 let bound = listener.local_addr().map_err(|e| bad(e.to_string()))?;
                 if config.public_url == Config::default().public_url {
-                    let ip = if bound.ip().is_unspecified() { "127.0.0.1".into() } else { wanted.ip().to_string() };
-                    let ip = if bound.is_ipv6() && ip.contains(':') { format!("[{ip}]") } else { ip };
+                    let ip = if bound.ip().is_unspecified() { "127.0.0.1".into() } else { bound.ip().to_string() };
+                    let ip = if ip.contains(':') { format!("[{ip}]") } else { ip };
                     config.public_url = format!("http://{ip}:{}", bound.port());
                 }
                 config.listen = bound.to_string();
@@ -94,6 +104,17 @@ pub async fn run(
     print: impl FnOnce(&str),
 ) -> Result<Ended, ConfigError> {
     let listener = bind(&mut config).await?;
+    // Before the schema is touched. What cannot be looked at here is said when it is opened.
+    if let Ok(store) = Store::open(&config.database_url.0, &StoreSettings::default()).await {
+        let others = match store.read().await {
+            Ok(mut tx) => tx.merchants().await.is_ok_and(|all| is_others(&all)),
+            Err(_) => false,
+        };
+        store.close().await;
+        if others {
+            return Err(ConfigError(OTHERS.into()));
+        }
+    }
     let app = SharedApp::new(App::open(config, crate::clock::Clock::System).await?);
     let demo = seed(&app).await.map_err(|e| ConfigError(format!("the demonstration cannot be set up: {e}")))?;
     print(&demo.text);
@@ -104,12 +125,16 @@ pub async fn run(
 /// earlier starts end.
 ///
 /// # Errors
-/// The hub is live, or the database cannot be written to.
+/// The hub is live, the database holds merchants of somebody else, or it cannot be written to.
 pub async fn seed(app: &App) -> Result<Demo, FlowError> {
     if app.config.live || !app.config.sandbox {
         return Err(FlowError::conflict("not_a_sandbox", "the demonstration needs sandbox = true and live = false"));
     }
     let mut tx = app.store.begin().await?;
+    if is_others(&tx.merchants().await?) {
+        tx.rollback().await?;
+        return Err(FlowError::conflict("not_a_demo", OTHERS));
+    }
     let merchant = merchant(app, &mut tx).await?;
     let api_key = api_key(app, &mut tx, &merchant).await?;
     provider_accounts(app, &mut tx, &merchant).await?;
@@ -120,6 +145,15 @@ pub async fn seed(app: &App) -> Result<Demo, FlowError> {
     tx.commit().await?;
     let text = text(app, &api_key, &payers);
     Ok(Demo { merchant_id: merchant, api_key, text })
+}
+
+/// Why a database is left alone.
+const OTHERS: &str = "the database holds merchants of somebody else, whom the demonstration leaves alone; to serve them: \
+                      grosz serve (with --config or the same variables)";
+
+/// True when the demonstration would find itself among real merchants.
+fn is_others(merchants: &[Merchant]) -> bool {
+    merchants.iter().any(|m| m.name != MERCHANT)
 }
 
 async fn merchant(app: &App, tx: &mut Tx) -> Result<String, StoreError> {

@@ -350,6 +350,11 @@ impl Fields {
         }
     }
 
+    /// The refusals.
+    pub fn into_refusals(self) -> Vec<FieldError> {
+        self.0
+    }
+
     /// Answers the refusals, if there are any.
     ///
     /// # Errors

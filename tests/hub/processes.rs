@@ -67,6 +67,60 @@ async fn a_hub_on_hold_calls_nobody() {
     }
 }
 
+/// What the program says when it refuses to start.
+fn refused(change: impl FnOnce(&mut Command)) -> String {
+    let dir = TempDir::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_grosz"));
+    command.current_dir(dir.path()).env_clear().env("GROSZ_LOG", "error").stdin(Stdio::null());
+    change(&mut command);
+    let ended = command.output().unwrap();
+    assert!(!ended.status.success(), "{ended:?}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it left nothing behind");
+    String::from_utf8(ended.stderr).unwrap()
+}
+
+// Whoever forgot the word `serve` gets no demonstration in a hub's own database.
+#[test]
+fn a_settings_file_without_serve_is_refused() {
+    let serve = "grosz serve --config grosz.toml";
+    assert!(refused(|c| _ = c.args(["--config", "grosz.toml"])).contains(serve));
+    assert!(refused(|c| _ = c.args(["demo", "--config", "grosz.toml"])).contains(serve));
+    assert!(refused(|c| _ = c.env("GROSZ_CONFIG", "grosz.toml")).contains(serve));
+}
+
+#[test]
+fn variables_that_are_no_text_are_named_where_they_are_ours() {
+    use std::os::unix::ffi::OsStrExt;
+    let odd = std::ffi::OsStr::from_bytes(b"\xff");
+    let said = refused(|c| _ = c.arg("serve").env("GROSZ_LISTEN", odd));
+    assert!(said.contains("GROSZ_LISTEN is not text in UTF-8"), "{said}");
+    let said = refused(|c| _ = c.arg("serve").env("OTHER", odd).env(odd, "x").env("GROSZ_LISTEN", "foo"));
+    assert!(said.contains("listen must be"), "{said}");
+}
+
+#[test]
+fn a_name_of_an_expert_is_checked_as_the_api_does() {
+    let dir = TempDir::new();
+    let grosz = |args: &[&str]| {
+        let database = format!("sqlite:{}", dir.path().join("hub.db").display());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_grosz"));
+        command.args(args).env_clear().env("GROSZ_LOG", "error").env("GROSZ_DATABASE_URL", database);
+        command.output().unwrap()
+    };
+    let made = grosz(&["merchant", "add", "--name", "Kancelaria"]);
+    let merchant = String::from_utf8(made.stdout).unwrap();
+    let add =
+        |name: &str| grosz(&["expert", "add", "--merchant", merchant.trim(), "--name", name, "--email", "a@b.example"]);
+    let long = "x".repeat(201);
+    for (name, expect) in
+        [("", "--name must have 1"), (" ", "--name must have 1"), (&long, "--name must have 1 to 200")]
+    {
+        let said = String::from_utf8(add(name).stderr).unwrap();
+        assert!(said.contains(expect), "{said}");
+    }
+    assert!(add(" Anna ").status.success());
+}
+
 // Graceful stop: SIGTERM ends the program well, and at once when nothing is under way.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_is_asked_to_stop_stops_well() {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use grosz::demo;
 use grosz::sandbox::serve_alone;
+use grosz::store::Merchant;
 use grosz_providers::registry;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +17,15 @@ use crate::on_both;
 /// A hub that serves the twins itself. Its clock stands still, so its delivery loop brings only what is due now.
 async fn sandbox_hub(engine: Engine) -> Hub {
     Hub::start_with(engine, |config| config.sandbox = true).await
+}
+
+/// The same, with a merchant that the demonstration takes for its own.
+async fn demo_hub(engine: Engine) -> Hub {
+    let hub = sandbox_hub(engine).await;
+    let mut tx = hub.tx().await;
+    tx.update_merchant(&Merchant { name: "Demo".into(), ..hub.merchant.clone() }).await.unwrap();
+    tx.commit().await.unwrap();
+    hub
 }
 
 async fn dial(hub: &Hub, faults: Value, status: u16) -> String {
@@ -164,7 +174,7 @@ async fn twins_alone_take_accounts_over_http() {
 }
 
 on_both!(the_demonstration_is_set_up_once_and_its_key_is_fresh, async |engine: Engine| {
-    let hub = sandbox_hub(engine).await;
+    let hub = demo_hub(engine).await;
     let first = demo::seed(&hub.app).await.unwrap();
     let second = demo::seed(&hub.app).await.unwrap();
     assert_eq!(first.merchant_id, second.merchant_id);
@@ -195,6 +205,18 @@ async fn the_demonstration_refuses_a_hub_without_a_sandbox() {
     assert!(demo::seed(&hub.app).await.is_err());
 }
 
+// The program without the word `serve`, at a database in use: nothing of the demonstration is added to it.
+on_both!(the_demonstration_leaves_the_merchants_of_others_alone, async |engine: Engine| {
+    let hub = Hub::start_with(engine, |c| c.sandbox = true).await;
+    assert!(demo::seed(&hub.app).await.unwrap_err().to_string().contains("grosz serve"));
+    let names: Vec<String> = hub.tx().await.merchants().await.unwrap().into_iter().map(|m| m.name).collect();
+    assert_eq!(names, ["Kancelaria"]);
+    let config = grosz::config::Config { listen: "127.0.0.1:0".into(), ..hub.app.config.clone() };
+    let (_stop, stopped) = watch::channel(false);
+    let refused = demo::run(config, stopped, |text| panic!("{text}")).await.expect_err("somebody else's");
+    assert!(refused.0.contains("grosz serve"), "{refused}");
+});
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_port_in_use_leads_to_the_next() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -203,6 +225,8 @@ async fn a_port_in_use_leads_to_the_next() {
     let bound = demo::bind(&mut config).await.unwrap();
     assert!(bound.local_addr().unwrap().port() > address.port());
     assert_eq!(config.public_url, format!("http://{}", bound.local_addr().unwrap()));
+    let mut named = grosz::config::Config { listen: "localhost:0".into(), ..Default::default() };
+    assert!(demo::bind(&mut named).await.unwrap().local_addr().unwrap().ip().is_loopback());
     let mut wrong = grosz::config::Config { listen: "nowhere".into(), ..Default::default() };
     assert!(demo::bind(&mut wrong).await.unwrap_err().0.starts_with("nowhere cannot be listened on"));
 }
@@ -211,7 +235,7 @@ async fn a_port_in_use_leads_to_the_next() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_hubs_own_twins_know_its_accounts_and_report() {
     use grosz::flows::start_checkout::{NewPayment, Opened, create_payment, open_checkout};
-    let hub = sandbox_hub(Engine::Sqlite).await;
+    let hub = demo_hub(Engine::Sqlite).await;
     let demo = demo::seed(&hub.app).await.unwrap();
     let mut tx = hub.tx().await;
     let merchant = tx.merchant(&demo.merchant_id).await.unwrap().expect("the merchant");
