@@ -40,7 +40,7 @@ settings! {
     database_listen_url: Hidden = Hidden(String::new());
     /// Address and port on which the hub listens.
     listen: String = "127.0.0.1:8080".into();
-    /// The hub's address as gateways and payers reach it, without a final slash.
+    /// The hub's address as gateways and payers reach it: scheme, host and port, without a path or a final slash.
     public_url: String = "http://127.0.0.1:8080".into();
     /// Key that encrypts settings of accounts at rest: 32 bytes as 64 hex digits or base64. Keep it apart from backups.
     master_key: Hidden = Hidden(String::new());
@@ -82,8 +82,8 @@ settings! {
     header_read_s: u64 = 10;
     /// Time to read the body of a webhook, in seconds. Gateways send theirs at once and wait no longer than this for the answer.
     webhook_read_s: u64 = 10;
-    /// Time to answer a request, in seconds, body included.
-    request_s: u64 = 30;
+    /// Time to answer a request, in seconds, body included; longer than the outside calls that it may wait for.
+    request_s: u64 = 120;
     /// Open connections at most. When all are taken, a new one takes the place of the one that has been without a request for the longest time.
     max_connections: usize = 8192;
     /// Open connections of one address at most; 0 for no limit, which is right behind a proxy, from which all come.
@@ -179,9 +179,18 @@ settings! {
 }
 
 /// A setting that is not shown.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Hidden(pub String);
+
+impl<'de> Deserialize<'de> for Hidden {
+    /// What is no text is not repeated in the refusal.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => Ok(Hidden(text)),
+            _ => Err(serde::de::Error::custom("must be text in quotes")),
+        }
+    }
+}
 
 impl std::fmt::Debug for Hidden {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -205,7 +214,13 @@ impl Config {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
                     .map_err(|e| ConfigError(format!("{} cannot be read: {e}", path.display())))?;
-                text.parse().map_err(|e| ConfigError(format!("{}: {e}", path.display())))?
+                // The error's own text repeats the line, which may hold a secret.
+                let place = |e: toml::de::Error| {
+                    let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+                    let line = before.matches('\n').count() + 1;
+                    ConfigError(format!("{}: line {line} is not TOML: {}", path.display(), e.message()))
+                };
+                text.parse().map_err(place)?
             }
         };
         let defaults = Config::default();
@@ -222,7 +237,8 @@ impl Config {
             };
             table.insert(name, env_value(shape, &value));
         }
-        let config: Config = table.try_into().map_err(|e| ConfigError(format!("settings: {e}")))?;
+        let mut config: Config = table.try_into().map_err(|e| ConfigError(format!("settings: {e}")))?;
+        config.mail_from = config.mail_from.trim().to_owned();
         config.check()?;
         Ok(config)
     }
@@ -231,10 +247,6 @@ impl Config {
         let bad = |text: &str| Err(ConfigError(text.to_owned()));
         self.check_numbers()?;
         self.check_addresses()?;
-        match url::Url::parse(&self.public_url) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") && !self.public_url.ends_with('/') => {}
-            _ => return bad("public_url must be an http or https address without a final slash"),
-        }
         if !matches!(self.role.as_str(), "all" | "web" | "worker") {
             return bad("role must be all, web or worker");
         }
@@ -254,13 +266,18 @@ impl Config {
             ("tell_waits_s", &self.tell_waits_s),
             ("refund_waits_s", &self.refund_waits_s),
         ] {
-            if list.is_empty() || list.iter().any(|s| *s < 0) {
-                return bad(&format!("{name} must hold numbers of seconds, none below zero"));
+            if !(1..=100).contains(&list.len()) || !list.iter().all(|s| (0..=31_536_000).contains(s)) {
+                return bad(&format!("{name} must hold 1 to 100 numbers of seconds, each from 0 to 31536000"));
             }
         }
         let longest_s = self.once_call_s.max(self.call_s).max(self.tell_timeout_s).max(self.mail_s);
         if self.job_lease_s <= i64::try_from(longest_s).unwrap_or(i64::MAX) {
             return bad("job_lease_s must be longer than once_call_s, call_s, tell_timeout_s and mail_s");
+        }
+        // Whoever tries a payment again waits for two calls: the gateway is asked, then its page is.
+        let calls_s = self.call_s + self.once_call_s + 2 * self.connect_s;
+        if self.request_s <= calls_s {
+            return bad("request_s must be longer than call_s, once_call_s and twice connect_s together");
         }
         for (name, months) in [
             ("keep_deliveries_months", self.keep_deliveries_months),
@@ -315,6 +332,10 @@ impl Config {
             poll_window_s: 0..=315_360_000,
             invoice_jitter_percent: 0..=50,
             invoice_quiet_s: 0..=86_400,
+            invoice_unknown_limit_s: 1..=31_536_000,
+            pdf_limit_s: 1..=31_536_000,
+            refund_limit_s: 1..=31_536_000,
+            endpoint_disable_s: 1..=31_536_000,
             invoicing_concurrency: 1..=1000,
             invoicing_probe_s: 1..=86_400,
             mail_s: 1..=600,
@@ -354,9 +375,10 @@ impl Config {
         if !matches!(port, Some(Ok(_))) {
             return bad("listen must be an address and a port, such as 127.0.0.1:8080");
         }
-        let sender =
-            self.mail_from.rsplit_once('<').map_or(self.mail_from.as_str(), |(_, rest)| rest.trim_end_matches('>'));
-        if !sender.contains('@') {
+        if !is_origin(&self.public_url) {
+            return bad("public_url must be an http or https address of a host, with nothing behind it but a port");
+        }
+        if crate::mail::Mailbox::read(&self.mail_from).check().is_err() {
             return bad("mail_from must be an e-mail address, or a name before one in < >");
         }
         if !self.fallback_email.is_empty() && crate::mail::check_address(&self.fallback_email).is_err() {
@@ -367,6 +389,13 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// True for `https://host` and `https://host:port`, in which addresses of ours are put together.
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_bare = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '/' | '\\' | '?' | '#' | '@');
+    host.is_some_and(|host| host.chars().all(is_bare)) && url::Url::parse(text).is_ok_and(|url| url.has_host())
 }
 
 /// A variable's text as the TOML value the setting wants: numbers, flags and lists by their own spelling, a plain
@@ -426,12 +455,36 @@ mod tests {
             ("GROSZ_DB_CONNECTIONS", "99999999", "db_connections must be from 1 to 10000"),
             ("GROSZ_BODY_LIMIT_BYTES", "0", "body_limit_bytes must be from 1024 to 1073741824"),
             ("GROSZ_INVOICE_JITTER_PERCENT", "51", "invoice_jitter_percent must be from 0 to 50"),
+            ("GROSZ_INVOICE_UNKNOWN_LIMIT_S", "-1", "invoice_unknown_limit_s must be from 1 to 31536000"),
+            ("GROSZ_PDF_LIMIT_S", "-1", "pdf_limit_s must be from 1 to 31536000"),
+            ("GROSZ_REFUND_LIMIT_S", "-1", "refund_limit_s must be from 1 to 31536000"),
+            ("GROSZ_ENDPOINT_DISABLE_S", "-1", "endpoint_disable_s must be from 1 to 31536000"),
+            ("GROSZ_TELL_WAITS_S", "0, 9223372036854775807", "tell_waits_s must hold 1 to 100 numbers"),
+            // A gateway that hangs is given up before the request that waits for it is.
+            (
+                "GROSZ_REQUEST_S",
+                "100",
+                "request_s must be longer than call_s, once_call_s and twice connect_s together",
+            ),
+            ("GROSZ_CALL_S", "50", "request_s must be longer than call_s, once_call_s and twice connect_s together"),
+            ("GROSZ_PUBLIC_URL", "https://pay.example/", "public_url must be"),
+            ("GROSZ_PUBLIC_URL", "https://pay.example/hub", "public_url must be"),
+            ("GROSZ_PUBLIC_URL", "https://pay.example?a=b", "public_url must be"),
+            ("GROSZ_PUBLIC_URL", "https://pay.example#a", "public_url must be"),
+            ("GROSZ_PUBLIC_URL", "https://user@pay.example", "public_url must be"),
+            ("GROSZ_PUBLIC_URL", " https://pay.example", "public_url must be"),
+            ("GROSZ_PUBLIC_URL", "https://pay. example", "public_url must be"),
+            ("GROSZ_PUBLIC_URL", "https://", "public_url must be"),
+            ("GROSZ_PUBLIC_URL", "pay.example", "public_url must be"),
             ("GROSZ_LISTEN", "foo", "listen must be an address and a port"),
             ("GROSZ_LISTEN", "127.0.0.1:99999", "listen must be an address and a port"),
             ("GROSZ_DATABASE_URL", "mysql://h/d", "database_url must be"),
             ("GROSZ_DATABASE_URL", "", "database_url must be"),
             ("GROSZ_DATABASE_LISTEN_URL", "sqlite:x", "database_listen_url must be"),
             ("GROSZ_MAIL_FROM", "abc", "mail_from must be"),
+            // The letters are composed by the same rules: a sender that they refuse would lose every notice for good.
+            ("GROSZ_MAIL_FROM", "Payments pay@pay.example", "mail_from must be"),
+            ("GROSZ_MAIL_FROM", "Payments <pay@pay.example> x", "mail_from must be"),
             ("GROSZ_FALLBACK_EMAIL", "abc", "fallback_email must be"),
             ("GROSZ_LOG", "bogus=xyz", "log must be"),
             ("GROSZ_POLL_WAITS_S", "0, -1", "poll_waits_s must hold"),
@@ -441,6 +494,39 @@ mod tests {
             let refused = load(&[(variable, value)]).expect_err(value);
             assert!(refused.0.starts_with(expect), "{refused}");
         }
+    }
+
+    #[test]
+    fn what_is_right_is_taken() {
+        for url in ["http://127.0.0.1:8080", "https://pay.example", "https://pay.example:8443", "http://[::1]:8080"] {
+            assert_eq!(load(&[("GROSZ_PUBLIC_URL", url)]).unwrap().public_url, url);
+        }
+        for from in ["Payments <pay@pay.example> ", "  pay@pay.example", "<pay@pay.example>"] {
+            assert_eq!(load(&[("GROSZ_MAIL_FROM", from)]).unwrap().mail_from, from.trim());
+        }
+        assert!(load(&[("GROSZ_REQUEST_S", "101")]).is_ok());
+    }
+
+    // F72: a secret beside the fault stays where it is.
+    #[test]
+    fn a_fault_in_the_file_is_named_without_its_line() {
+        let file = std::env::temp_dir().join(format!("grosz-config-{}.toml", std::process::id()));
+        for (text, expect) in [
+            ("listen = \"h:1\"\nmaster_key = \"canary\n", "line 2 is not TOML: "),
+            ("master_key = canary", "line 1 is not TOML: "),
+            ("\n\nsmtp_url = \"smtp://u:canary@h\" x", "line 3 is not TOML: "),
+            ("master_key = \"canary\"\nmaster_key = \"canary\"", "line 2 is not TOML: "),
+            ("canary", "line 1 is not TOML: "),
+            ("master_key = 12345678901234567890canary", "line 1 is not TOML: "),
+            ("master_key = 20261124", "must be text in quotes"),
+            ("master_key = [\"canary\"]", "must be text in quotes"),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let refused = Config::load(Some(&file), std::iter::empty()).expect_err(text).0;
+            assert!(refused.contains(expect), "{refused}");
+            assert!(!refused.contains("canary") && !refused.contains("20261124"), "{refused}");
+        }
+        let _ = std::fs::remove_file(&file);
     }
 
     #[test]

@@ -27,8 +27,8 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     drop(tx);
     let letter = Letter {
         message_id: notice.message_id.clone(),
-        from: mailbox(&app.config.mail_from),
-        to: mailbox(&notice.recipient),
+        from: Mailbox::read(&app.config.mail_from),
+        to: Mailbox::read(&notice.recipient),
         date: date_of(&notice),
         subject: notice.subject.clone(),
         text: notice.body.clone(),
@@ -91,15 +91,4 @@ async fn attachments(tx: &mut crate::store::Tx, notice: &Notice) -> Result<Vec<A
     let number = invoice.number.unwrap_or_else(|| "invoice".into());
     let safe: String = number.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
     Ok(vec![Attachment { file_name: format!("{safe}.pdf"), content_type: "application/pdf".into(), bytes: pdf }])
-}
-
-/// `Name <address>` or a bare address.
-fn mailbox(text: &str) -> Mailbox {
-    match text.split_once('<') {
-        Some((name, address)) => {
-            let name = Some(name.trim().to_owned()).filter(|n| !n.is_empty());
-            Mailbox { name, address: address.trim_end_matches('>').trim().to_owned() }
-        }
-        None => Mailbox { name: None, address: text.trim().to_owned() },
-    }
 }

@@ -133,6 +133,26 @@ enum Content {
 }
 
 impl Mailbox {
+    /// Reads `name <address>`, or an address alone.
+    pub fn read(text: &str) -> Mailbox {
+        match text.split_once('<') {
+            Some((name, address)) => {
+                let name = Some(name.trim().to_owned()).filter(|n| !n.is_empty());
+                let address = address.trim();
+                Mailbox { name, address: address.strip_suffix('>').unwrap_or(address).trim().to_owned() }
+            }
+            None => Mailbox { name: None, address: text.trim().to_owned() },
+        }
+    }
+
+    /// Checks that a letter can bear it.
+    ///
+    /// # Errors
+    /// The address is none.
+    pub fn check(&self) -> Result<(), BadAddress> {
+        self.parse().map(drop)
+    }
+
     fn parse(&self) -> Result<lettre::message::Mailbox, BadAddress> {
         let name = self.name.as_deref().map(one_line).filter(|name| !name.is_empty());
         Ok(lettre::message::Mailbox::new(name, parse_address(&self.address)?))

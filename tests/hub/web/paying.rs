@@ -174,6 +174,30 @@ async fn a_gateway_that_fails_charges_nothing_and_can_be_tried_again() {
     location(&visitor.get(&pay_link(&payment)).await);
 }
 
+// A gateway that takes the call and says nothing is given up before the payer's own request is: he is told, and the
+// payment can be tried again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_silent_is_given_up_in_time() {
+    let times = |c: &mut grosz::config::Config| {
+        (c.connect_s, c.call_s, c.once_call_s, c.request_s) = (1, 2, 2, 7);
+    };
+    let mut stage = Stage::set_with(Engine::Sqlite, times).await;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("http://{}", silent.local_addr().expect("its address"));
+    tokio::spawn(async move {
+        let mut held = vec![];
+        while let Ok((stream, _)) = silent.accept().await {
+            held.push(stream);
+        }
+    });
+    stage.set_up_again("stripe", "base_url", &address).await;
+    let payment = stage.start(&stage.case("1/2026").await, "stripe").await;
+    let page = Visitor(&stage.hub).get(&pay_link(&payment)).await.expect(503).text();
+    assert!(page.contains("Niczego nie pobrano"), "{page}");
+    let again = stage.hub.post(&format!("/v1/payments/{}/retry", payment.id), json!({})).await;
+    assert_eq!(again.status, 200, "{}", again.text());
+}
+
 // R-5W-18, F64: what the browser brings back sets nothing; a forged return shows nothing; the stored state is shown.
 #[tokio::test]
 async fn a_return_proves_nothing() {
