@@ -93,7 +93,26 @@ const OTHERS: [(HttpMethod, &str, &str, &str, &str, &str); 11] = [
 
 /// The document as YAML: what `openapi.yaml` holds and `/openapi.yaml` serves.
 pub fn yaml() -> String {
-    document().to_yaml().unwrap_or_default()
+    let text = document().to_yaml().unwrap_or_default();
+    text.lines().map(|line| quoted(line) + "\n").collect()
+}
+
+/// A line of YAML in which no bare word is one that readers of YAML 1.1 take for true or false.
+fn quoted(line: &str) -> String {
+    let is_flag = |word: &str| ["y", "n", "yes", "no", "on", "off"].iter().any(|flag| word.eq_ignore_ascii_case(flag));
+    let content = line.trim_start_matches([' ', '-']);
+    let start = &line[..line.len() - content.len()];
+    let (key, value) = match content.split_once(':') {
+        Some((key, value)) => (key, Some(value)),
+        None => (content, None),
+    };
+    let key =
+        if is_flag(key) && (value.is_some() || start.ends_with("- ")) { format!("'{key}'") } else { key.to_owned() };
+    match value {
+        Some(value) if is_flag(value.trim()) => format!("{start}{key}: '{}'", value.trim()),
+        Some(value) => format!("{start}{key}:{value}"),
+        None => format!("{start}{key}"),
+    }
 }
 
 /// The document.
@@ -118,7 +137,7 @@ pub fn document() -> OpenApi {
     doc
 }
 
-/// What every operation of `/v1` has: the key, the idempotency header of a POST, problems as errors.
+/// What every operation of `/v1` has: the key, the idempotency header of a POST, words for its answers, problems as errors.
 fn complete(operation: &mut Operation, methods: &[HttpMethod]) {
     operation.security = Some(vec![SecurityRequirement::new("key", Vec::<String>::new())]);
     if methods.contains(&HttpMethod::Post) {
@@ -131,6 +150,14 @@ fn complete(operation: &mut Operation, methods: &[HttpMethod]) {
             .schema(Some(text.build()))
             .build();
         operation.parameters.get_or_insert_default().push(RefOr::T(parameter));
+    }
+    let summary = operation.summary.clone().unwrap_or_default();
+    for answer in operation.responses.responses.values_mut() {
+        if let RefOr::T(answer) = answer
+            && answer.description.is_empty()
+        {
+            answer.description = summary.clone();
+        }
     }
     let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
     for (status, text) in [("4XX", "The request is refused"), ("5XX", "The hub cannot do it now")] {

@@ -47,6 +47,27 @@ fn every_operation_has_a_name_a_key_a_tag_and_its_errors() {
     }
 }
 
+// OpenAPI 3.1 asks for a description of every answer, and readers of YAML 1.1 take some bare words for true or false.
+#[test]
+fn other_readers_understand_the_document() {
+    for (path, methods) in document()["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            for (status, answer) in operation["responses"].as_object().unwrap() {
+                let text = answer["description"].as_str().unwrap_or_default();
+                assert!(!text.is_empty(), "{method} {path} {status}");
+            }
+        }
+    }
+    let said = grosz::http::openapi::yaml();
+    for line in said.lines() {
+        for word in line.trim_start_matches([' ', '-']).splitn(2, ": ") {
+            let bare = word.trim().trim_end_matches(':').to_ascii_lowercase();
+            assert!(!["y", "n", "yes", "no", "on", "off"].contains(&bare.as_str()), "{line}");
+        }
+    }
+    assert!(said.contains("'no':"), "an attempt has its number");
+}
+
 #[test]
 fn every_reference_leads_somewhere() {
     let text = document().to_string();
