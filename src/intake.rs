@@ -88,7 +88,7 @@ impl Drop for Weight {
     }
 }
 
-/// Why a call was not done. Its caller is answered 503 and comes again.
+/// Why a call was not done, or perhaps not. Its caller is answered 503 and comes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Too many are waiting.
@@ -97,6 +97,9 @@ pub enum Refused {
     /// The database cannot record it now.
     #[error("the database cannot record it now")]
     Failed,
+    /// The database did not say whether it recorded it.
+    #[error("it is not known whether it was recorded")]
+    Unknown,
 }
 
 /// The way in. Clones share the committers.
@@ -251,8 +254,12 @@ async fn commit<S: Sliced>(app: &App, pool: Pool, calls: Vec<S::Call>, answers: 
             }
             Err(error) => {
                 tracing::error!(error = %error, calls = calls.len(), what = S::NAME, "Calls could not be recorded");
+                let refused = match error {
+                    FlowError::Store(StoreError::Unknown(_)) => Refused::Unknown,
+                    _ => Refused::Failed,
+                };
                 for answer in answers {
-                    let _ = answer.send(Err(Refused::Failed));
+                    let _ = answer.send(Err(refused));
                 }
             }
         }
@@ -265,7 +272,7 @@ fn is_locked_out(error: &FlowError) -> bool {
 }
 
 fn is_unavailable(error: &FlowError) -> bool {
-    matches!(error, FlowError::Store(StoreError::Unavailable(_)))
+    matches!(error, FlowError::Store(StoreError::Unavailable(_) | StoreError::Unknown(_)))
 }
 
 /// Conflicts (two processes on one payment, a deadlock) are repeated here, where nothing was answered yet (F57).

@@ -127,6 +127,13 @@ impl Problem {
             .header(header::RETRY_AFTER, "2")
     }
 
+    /// Perhaps done, perhaps not: the database did not say.
+    pub fn outcome_unknown() -> Self {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown")
+            .detail("it is not known whether this was done; send it again with the same Idempotency-Key, or look first")
+            .header(header::RETRY_AFTER, "2")
+    }
+
     /// A fault of ours; the cause is in the log under the request's id.
     pub fn internal() -> Self {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal")
@@ -206,6 +213,7 @@ fn title(code: &str, status: StatusCode) -> &'static str {
         "timeout" => "The request took too long to arrive",
         "bad_request" => "The request cannot be read",
         "unavailable" => "Come back in a moment",
+        "outcome_unknown" => "It is not known whether this was done",
         "gateway_failed" => "The outside service gave no usable answer",
         "internal" => "Something went wrong in the hub",
         _ if status == StatusCode::CONFLICT => "The present state forbids this",
@@ -233,6 +241,10 @@ impl From<StoreError> for Problem {
             // Taken: a row that was made a moment ago by somebody else. The same request again meets it.
             StoreError::Conflict | StoreError::Taken | StoreError::NeedsLocks => {
                 Problem { met_another: true, ..Problem::later() }
+            }
+            StoreError::Unknown(_) => {
+                tracing::warn!(error = %WithCause(&e), "The database did not say whether it committed");
+                Problem::outcome_unknown()
             }
             StoreError::Unavailable(_) => {
                 tracing::warn!(error = %WithCause(&e), "The database turned a request away");

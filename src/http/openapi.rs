@@ -35,8 +35,9 @@ the merchant and are kept for ever, their answers for thirteen months, unless th
 after that is refused (409, `idempotency_answer_gone`) and makes nothing anew. Refusals are not kept.
 
 **Errors** are `application/problem+json` (RFC 9457) with a stable `code`, the refused fields in `errors`, and a \
-`request_id` that is also in the header `X-Request-Id`. 503 comes with `Retry-After`: nothing was changed, send the same \
-request again.
+`request_id` that is also in the header `X-Request-Id`. 503 comes with `Retry-After`: with the code `unavailable` nothing \
+was changed, with `outcome_unknown` the database did not say whether it was done. Send the same request again, with the \
+same `Idempotency-Key`; without one, look first after `outcome_unknown`, `timeout` and a lost connection.
 
 **Lists** run from the newest row to the oldest: `limit`, then `next_cursor` as `cursor`.
 

@@ -46,6 +46,9 @@ pub enum StoreError {
     /// No connection within the waiting time, no database, no space: come back later.
     #[error("the database cannot be used at the moment: {}", what_is_missing(.0))]
     Unavailable(#[source] Cause),
+    /// The connection was lost, or fell silent, when all was to become durable.
+    #[error("it cannot be known whether this was committed: {}", what_is_missing(.0))]
+    Unknown(#[source] Cause),
     /// Anything else.
     #[error("the database refused")]
     Other(#[source] Cause),
@@ -60,7 +63,17 @@ pub enum StoreError {
 impl StoreError {
     /// True when the same call can succeed a moment later.
     pub fn is_passing(&self) -> bool {
-        matches!(self, StoreError::Conflict | StoreError::Unavailable(_))
+        matches!(self, StoreError::Conflict | StoreError::Unavailable(_) | StoreError::Unknown(_))
+    }
+
+    /// The same, of a commit: a server that refused did nothing, unless it was on its way down; silence says nothing.
+    fn of_commit(self) -> StoreError {
+        match self {
+            StoreError::Unavailable(Cause::Server(e)) if matches!(sql_state(&e).get(..3), None | Some("57P")) => {
+                StoreError::Unknown(e.into())
+            }
+            other => other,
+        }
     }
 
     /// True when what was tried without locks has to be done again with them; see [`Store::begin_optimistic_in`].
@@ -593,7 +606,9 @@ impl Tx {
         if self.is_refused {
             return Err(StoreError::NeedsLocks);
         }
-        self.write_behind().await?;
+        // Without locks there is no transaction around the one statement that writes: it is the commit.
+        let is_commit = self.is_optimistic && self.is_postgres();
+        self.write_behind().await.map_err(|e| if is_commit { e.of_commit() } else { e })?;
         if self.has_failed() {
             // PostgreSQL would take the transaction back and call that a success.
             return Err(StoreError::Conflict);
@@ -601,7 +616,9 @@ impl Tx {
         self.write_glances().await?;
         match self.conn {
             Conn::Sqlite(connection) => connection.commit()?,
-            Conn::Postgres(connection, link) => link.answer(connection.commit()).await?,
+            Conn::Postgres(connection, link) => {
+                link.answer(connection.commit()).await.map_err(StoreError::of_commit)?;
+            }
         }
         Ok(())
     }

@@ -3,14 +3,17 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tokio::task::JoinSet;
 
-use crate::harness::{KEY, client};
+use crate::api::client::Client;
+use crate::cluster::cluster;
+use crate::harness::{Engine, Hub, KEY, client};
 use crate::program::{Program, until};
 use crate::scene::{Scene, order};
-use crate::servers::{Server, rows};
+use crate::servers::{Gate, Server, rows};
 
 /// Longest wait for an answer while the database is away: for a connection, then for its answer, and the machine's own.
 const WITHIN: Duration = Duration::from_secs(1 + 3 + 3);
@@ -163,6 +166,34 @@ async fn dead_locked(scene: &mut Scene, program: &Program, database: &str) {
     assert!(scene.hear(under_way).await > 0);
     assert_eq!(scene.gateway.turned_away, turned_away);
     assert!(program.counter(repeated).await > before, "there was no dead-lock: this test showed nothing");
+}
+
+// F50: the database falls silent at the commit. Whoever asked is told that nobody knows, not that nothing was done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_without_an_answer_is_not_called_undone() {
+    let Some(cluster) = cluster() else { return };
+    let database = cluster.database();
+    let (server, _) = database.rsplit_once('@').unwrap().1.split_once('/').unwrap();
+    let gate = Gate::before(server.parse().unwrap(), "COMMIT").await;
+    gate.open();
+    let through = gate.url.trim_start_matches("http://").to_owned();
+    let hub = Hub::start_with(Engine::Postgres, |c| {
+        c.database_url.0 = c.database_url.0.replacen(server, &through, 1);
+        c.db_answer_s = 1;
+    })
+    .await;
+    let client = Client::new(&hub);
+    gate.close();
+    let body = json!({"name": "Anna", "email": "anna@kancelaria.example"});
+    let answer = client.post("/v1/experts", body).await.expect(503);
+    let problem = answer.json();
+    assert_eq!(problem["code"], "outcome_unknown", "{problem}");
+    assert!(
+        problem["detail"].as_str().unwrap().contains("Idempotency-Key") && !problem.to_string().contains("nothing was")
+    );
+    assert!(answer.header("retry-after").is_some());
+    gate.open();
+    until("it goes on", async || hub.get("/v1/experts").await.status == 200).await;
 }
 
 // F50, F53: the primary crashes under load and its standby is promoted; then the old one comes back, read-only, before

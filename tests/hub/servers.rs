@@ -211,6 +211,11 @@ impl Gate {
         self.held.load(Ordering::SeqCst)
     }
 
+    /// Holds whatever says the word, from now on.
+    pub fn close(&self) {
+        self.open.send_replace(false);
+    }
+
     /// Lets all through, from now on.
     pub fn open(&self) {
         self.open.send_replace(true);

@@ -22,6 +22,7 @@ use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
 use crate::http::input::{Fields, Params, Post, SlicedPost};
 use crate::http::json::{self, Json};
+use crate::intake::Refused;
 use crate::problem::{Problem, ProblemBody};
 use crate::store::{Attempt as AttemptRow, Glance, InvoiceGlance, ListedPayment, Payment as Row, PaymentFilter, Tx};
 
@@ -128,7 +129,10 @@ pub struct PaymentQuery {
         (status = "4XX", body = ProblemBody)))]
 async fn create(State(web): State<Web>, caller: Caller, post: SlicedPost<NewPayment>) -> Result<Response, Problem> {
     let order = Called { caller, order: read_order(post.input)?, mark: post.mark };
-    web.orders.submit(order).await.map_err(|_| Problem::later())?
+    web.orders.submit(order).await.map_err(|refused| match refused {
+        Refused::Unknown => Problem::outcome_unknown(),
+        Refused::Full | Refused::Failed => Problem::later(),
+    })?
 }
 
 /// Lists payments
