@@ -148,6 +148,7 @@ impl Problem {
             StatusCode::PAYLOAD_TOO_LARGE => "too_large",
             StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
             StatusCode::REQUEST_TIMEOUT => "timeout",
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "head_too_large",
             StatusCode::SERVICE_UNAVAILABLE => return Problem::later(),
             s if s.is_client_error() => "bad_request",
             _ => return Problem::internal(),
@@ -189,6 +190,9 @@ impl Problem {
         let mut answer = (self.status, text).into_response();
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Ok(id) = HeaderValue::from_str(request_id) {
+            headers.insert("x-request-id", id);
+        }
         for (name, value) in self.headers {
             headers.insert(name, HeaderValue::from_static(value));
         }
@@ -210,7 +214,8 @@ fn title(code: &str, status: StatusCode) -> &'static str {
         "method_not_allowed" => "This address does not take this method",
         "too_large" => "The body is too large",
         "unsupported_media_type" => "The body's type is not taken here",
-        "timeout" => "The request took too long to arrive",
+        "head_too_large" => "The head of the request is too large",
+        "timeout" => "The request took too long",
         "bad_request" => "The request cannot be read",
         "unavailable" => "Come back in a moment",
         "outcome_unknown" => "It is not known whether this was done",

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
+use crate::problem::Problem;
 use axum::http::{HeaderMap, StatusCode, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -64,8 +65,8 @@ impl Head {
 }
 
 impl Framing {
-    /// The head was read as these headers: answers the status with which its request is refused.
-    pub fn check(&self, headers: &HeaderMap) -> Option<StatusCode> {
+    /// The head was read as these headers: answers why its request is refused.
+    pub fn check(&self, headers: &HeaderMap) -> Option<Problem> {
         let (has_both, coding) = {
             let mut head = self.lock();
             head.is_over = true;
@@ -74,10 +75,14 @@ impl Framing {
         // Other codings than the one that every server must know are nobody's here.
         let is_odd = coding.iter().count() > 1 || coding.iter().any(|c| !c.as_bytes().eq_ignore_ascii_case(b"chunked"));
         if has_both && headers.contains_key(header::TRANSFER_ENCODING) || is_odd {
-            return Some(StatusCode::BAD_REQUEST);
+            let detail =
+                "the length of the body can be read in two ways: send Content-Length, or Transfer-Encoding: chunked";
+            return Some(Problem::of_status(StatusCode::BAD_REQUEST).detail(detail));
         }
         let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-        (size > LARGEST_HEAD).then_some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+        let detail = || format!("the headers have more than {LARGEST_HEAD} bytes");
+        let problem = || Problem::of_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE).detail(detail());
+        (size > LARGEST_HEAD).then(problem)
     }
 
     /// The answer is made: what comes now is the next head.

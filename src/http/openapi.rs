@@ -42,7 +42,8 @@ same `Idempotency-Key`; without one, look first after `outcome_unknown`, `timeou
 **Lists** run from the newest row to the oldest: `limit`, then `next_cursor` as `cursor`.
 
 **Limits.** A JSON body has at most 1 MiB and 128 levels (setting `body_limit_bytes`), an attachment 10 MiB \
-(`attachment_limit_bytes`); texts have the lengths named at their fields. Card numbers in free text are refused.";
+(`attachment_limit_bytes`), the headers of a request 16 KiB together, and a request is answered within two minutes \
+(`request_s`); texts have the lengths named at their fields. Card numbers in free text are refused.";
 
 /// Groups of interfaces, with what each part holds.
 const TAGS: [(&str, &str); 15] = [

@@ -59,7 +59,8 @@ pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut s
     http.max_buf_size(64 * 1024);
     let limit = Duration::from_secs(config.request_s);
     // What is a little too large is refused by its address, in its form; this is far more than any address takes.
-    let largest = 8 * config.body_limit_bytes.max(config.attachment_limit_bytes) as u64;
+    let most_bytes = config.body_limit_bytes.max(config.attachment_limit_bytes);
+    let largest = 8 * most_bytes as u64;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -81,24 +82,24 @@ pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut s
             let framing = framing.clone();
             async move {
                 let is_too_large = request.body().size_hint().lower() > largest;
-                let refused =
-                    framing.check(request.headers()).or(is_too_large.then_some(StatusCode::PAYLOAD_TOO_LARGE));
+                let refused = framing.check(request.headers()).or(is_too_large.then(|| too_large(most_bytes)));
                 if request.body().is_end_stream() {
                     guest.is_served();
                 }
-                let is_json = request.uri().path().starts_with("/v1/");
+                let is_json =
+                    request.uri().path().strip_prefix("/v1").is_some_and(|p| p.is_empty() || p.starts_with('/'));
                 let arriving = |body| axum::body::Body::new(Arriving { body, guest: Arc::clone(&guest) });
                 let mut request: Request = request.map(arriving);
                 request.extensions_mut().insert(ConnectInfo(peer));
                 let answer = match refused {
-                    Some(status) => refuse(status),
+                    Some(problem) => close_after(told(problem, is_json)),
                     None => {
                         let answered = AssertUnwindSafe(router.oneshot(request)).catch_unwind();
                         match tokio::time::timeout(limit, answered).await {
                             Ok(Ok(Ok(answer))) => answer,
                             Ok(Ok(Err(never))) => match never {},
                             Ok(Err(_)) => broken(is_json),
-                            Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+                            Err(_) => told(took_too_long(limit), is_json),
                         }
                     }
                 };
@@ -126,9 +127,35 @@ pub async fn serve(listener: TcpListener, router: Router, config: &Config, mut s
     }
 }
 
-/// A request that is not even read: nothing that follows on its connection can be trusted.
-fn refuse(status: StatusCode) -> Response {
-    (status, [(header::CONNECTION, "close")]).into_response()
+/// The answer to a request that no handler answered, in the form of all errors. Client apps look for its name in the log;
+/// a flood of other calls must not fill it (F48).
+fn told(problem: Problem, is_json: bool) -> Response {
+    let request = Ids::new(Clock::System).make("req");
+    let (status, code) = (problem.status().as_u16(), problem.code());
+    match is_json {
+        true => tracing::info!(request.id = %request, status, code, "Answered before a handler did, with {status}"),
+        false => tracing::debug!(request.id = %request, status, code, "Answered before a handler did, with {status}"),
+    }
+    problem.render(&request)
+}
+
+/// After a request that is not even read: nothing that follows on its connection can be trusted.
+fn close_after(mut answer: Response) -> Response {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+fn too_large(most_bytes: usize) -> Problem {
+    let detail = format!("no address takes a body of more than {most_bytes} bytes");
+    Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE).detail(detail)
+}
+
+fn took_too_long(limit: Duration) -> Problem {
+    let limit_s = limit.as_secs();
+    Problem::of_status(StatusCode::REQUEST_TIMEOUT).detail(format!(
+        "it was not read and answered within {limit_s} seconds, and it is not known whether it was done; send it again with \
+         the same Idempotency-Key, or look first"
+    ))
 }
 
 /// The answer of a handler that panicked (F26). The panic itself is in the log; what it left undone in the database was

@@ -61,7 +61,9 @@ async fn receive(
         Ok(response) => response,
         // Whoever looks after the database says once that it is away, not each call.
         Err(FlowError::Store(error)) if error.is_passing() => {
-            web.app.metrics.count(&web.app.metrics.deliveries, &provider, "turned_away");
+            // The account was not looked up: anybody may have written anything there.
+            let label = registry::provider(&provider).map_or("unread", |known| known.facts().name);
+            web.app.metrics.count(&web.app.metrics.deliveries, label, "turned_away");
             tracing::debug!(error = %error, provider, "A webhook call could not be recorded");
             later()
         }

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
-use crate::harness::{Engine, Hub, client};
+use crate::harness::{Engine, Hub, KEY, client};
 use crate::matter::{event, matter};
 use crate::on_both;
 
@@ -134,6 +134,64 @@ async fn a_body_that_does_not_come_is_waited_for_as_long_as_gateways_wait() {
     let closed = tokio::time::timeout(Duration::from_secs(60), stream.read_to_string(&mut answer)).await;
     closed.expect("it is given up").expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+}
+
+// F48: while the database is away nobody knows which addresses are ours; made-up names of gateways are no labels.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_nobody_are_counted_as_one() {
+    let hub = Hub::start(Engine::Sqlite).await;
+    hub.app.store.close().await;
+    for n in 0..1000 {
+        hub.raw("POST", &format!("/webhooks/nobody{n}/acc"), &[], b"x".to_vec()).await.expect(503);
+    }
+    hub.raw("POST", "/webhooks/autopay/acc", &[], b"x".to_vec()).await.expect(503);
+    let text = hub.raw("GET", "/metrics", &[], vec![]).await.expect(200).text();
+    let lines: Vec<&str> = text.lines().filter(|l| l.starts_with("grosz_deliveries_total{")).collect();
+    assert!(
+        lines.len() == 2 && lines.iter().all(|l| l.contains("\"unread\"") || l.contains("\"autopay\"")),
+        "{lines:?}"
+    );
+}
+
+/// The status and the problem with which these bytes are answered.
+async fn problem_of(hub: &Hub, request: &str) -> (String, serde_json::Value) {
+    let mut stream = tokio::net::TcpStream::connect(hub.url.trim_start_matches("http://")).await.expect("a connection");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = vec![];
+    let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+    read.expect("closed").expect("read");
+    let answer = String::from_utf8(answer).expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let problem: serde_json::Value = serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}"));
+    assert!(head.contains("content-type: application/problem+json"), "{head}");
+    let id = problem["request_id"].as_str().expect("a name");
+    assert!(head.contains(&format!("x-request-id: {id}")), "{head}");
+    (head[9..12].to_owned(), problem)
+}
+
+// F44, F45: what is refused before anybody looks at it is told like everything else, with the limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_handler_answered_is_a_problem_too() {
+    let hub = Hub::start_with(Engine::Sqlite, |c| c.request_s = 1).await;
+    let post = "POST /v1/experts HTTP/1.1\r\nHost: h\r\n";
+    let key = format!("Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\n");
+    let large = "x".repeat(16 * 1024);
+    for (request, status, code, detail) in [
+        (format!("{post}X-Large: {large}\r\n\r\n"), "431", "head_too_large", "16384 bytes"),
+        (
+            format!("{post}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+            "400",
+            "bad_request",
+            "in two ways",
+        ),
+        (format!("{post}Content-Length: 1000000000000\r\n\r\nx"), "413", "too_large", "10485760 bytes"),
+        (format!("{post}{key}Connection: close\r\nContent-Length: 10\r\n\r\n{{"), "408", "timeout", "within 1 seconds"),
+        (format!("GET /nowhere HTTP/1.1\r\nHost: h\r\nX-Large: {large}\r\n\r\n"), "431", "head_too_large", "16384"),
+    ] {
+        let (told, problem) = problem_of(&hub, &request).await;
+        assert_eq!((told.as_str(), problem["code"].as_str()), (status, Some(code)), "{problem}");
+        assert!(problem["detail"].as_str().is_some_and(|d| d.contains(detail)), "{problem}");
+    }
 }
 
 // F44: requests that can be read in two ways are read in none.

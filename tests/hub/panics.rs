@@ -136,6 +136,7 @@ async fn a_panic_in_a_handler_is_answered_and_its_place_is_free_again() {
         assert_eq!(problem.status(), 500);
         assert_eq!(problem.headers()["content-type"], "application/problem+json");
         assert_eq!(problem.headers()["x-content-type-options"], "nosniff");
+        assert!(problem.headers().contains_key("x-request-id"));
         assert!(problem.text().await.unwrap().contains("\"code\":\"internal\""));
         assert_eq!(ask("/break").await.status(), 500);
         until("an answer breaks off", async || {
