@@ -1,5 +1,6 @@
 //! Reads what clients send: strict JSON with limits, strict queries. Every refusal names the field.
 
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use axum::body::Bytes;
@@ -7,7 +8,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 
 use super::Web;
@@ -94,7 +95,7 @@ impl FromRequest<Web> for Raw {
     type Rejection = Problem;
 
     async fn from_request(request: Request, web: &Web) -> Result<Self, Problem> {
-        let (parts, body) = read_bytes(request, web).await?;
+        let (parts, body) = read_bytes(request, web, web.app.config.attachment_limit_bytes).await?;
         Ok(Raw { body, media_type: media_type(&parts.headers) })
     }
 }
@@ -168,7 +169,7 @@ impl<'de> serde::Deserializer<'de> for Text {
 }
 
 async fn read_json(request: Request, web: &Web) -> Result<(Parts, Bytes), Problem> {
-    let (parts, body) = read_bytes(request, web).await?;
+    let (parts, body) = read_bytes(request, web, web.app.config.body_limit_bytes).await?;
     let kind = media_type(&parts.headers);
     let is_json = kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"));
     if !is_json && !body.is_empty() {
@@ -178,7 +179,8 @@ async fn read_json(request: Request, web: &Web) -> Result<(Parts, Bytes), Proble
     Ok((parts, body))
 }
 
-async fn read_bytes(request: Request, web: &Web) -> Result<(Parts, Bytes), Problem> {
+/// The whole body; `most` is what the address takes, for the refusal.
+async fn read_bytes(request: Request, web: &Web, most: usize) -> Result<(Parts, Bytes), Problem> {
     let (parts, body) = request.into_parts();
     if parts.headers.get(header::CONTENT_ENCODING).is_some_and(|e| e != "identity") {
         let detail = "compressed bodies are not taken: send the body as it is, without Content-Encoding";
@@ -187,7 +189,7 @@ async fn read_bytes(request: Request, web: &Web) -> Result<(Parts, Bytes), Probl
     let request = Request::from_parts(parts.clone(), body);
     let body = Bytes::from_request(request, web).await.map_err(|refused| match refused.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE)
-            .detail("the body is larger than this address takes; see the limits in /docs"),
+            .detail(format!("the body is larger than this address takes, which is {most} bytes")),
         _ => Problem::of_status(StatusCode::BAD_REQUEST).detail("the body did not arrive whole"),
     })?;
     if let Some(Stash(kept)) = parts.extensions.get() {
@@ -202,18 +204,124 @@ fn media_type(headers: &HeaderMap) -> String {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let bytes = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { bytes };
+    // Where a body may be left out, `null` is none too.
+    let bytes = if matches!(bytes.trim_ascii(), b"" | b"null") { b"{}" } else { bytes };
+    let (path, walked) = walk(bytes);
+    walked.map_err(|e| match e.classify() {
+        Category::Data => Problem::field(clip(&path), without_place(&e.to_string())),
+        _ => unreadable(&e),
+    })?;
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut reader, &mut track);
     let parsed = T::deserialize(tracked).and_then(|value| reader.end().map(|()| value));
     parsed.map_err(|e| {
         if e.classify() != Category::Data {
-            return Problem::not_json(format!("not JSON at line {}, column {}", e.line(), e.column()));
+            return unreadable(&e);
         }
         let (pointer, why) = refusal(&track.path().to_string(), &without_place(&e.to_string()));
         Problem::field(pointer, why)
     })
+}
+
+fn unreadable(e: &serde_json::Error) -> Problem {
+    if e.to_string().starts_with("recursion limit exceeded") {
+        let detail = "the body has more than 128 levels of objects and lists";
+        return Problem::of_status(StatusCode::BAD_REQUEST).detail(detail);
+    }
+    Problem::not_json(format!("not JSON at line {}, column {}", e.line(), e.column()))
+}
+
+/// Looks for what serde would take without a word: a list in the place of an object, whose fields it takes from the list
+/// in their order, and a name that is given twice where any name is taken. The pointer is that of the fault.
+fn walk(bytes: &[u8]) -> (String, serde_json::Result<()>) {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let mut path = vec![];
+    let walked = Walk { path: &mut path, place: Place::Whole }.deserialize(&mut reader).and_then(|()| reader.end());
+    (path.iter().map(|part| format!("/{part}")).collect(), walked)
+}
+
+/// What holds a value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Whole,
+    List,
+    Object,
+}
+
+/// Walks through a value. The path is that of the value; after an error it is left as it was.
+struct Walk<'a> {
+    path: &'a mut Vec<String>,
+    place: Place,
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        // No list of ours holds lists.
+        if self.place != Place::Object {
+            return Err(A::Error::custom("must be an object"));
+        }
+        for n in 0.. {
+            self.path.push(n.to_string());
+            let next = list.next_element_seed(Walk { path: &mut *self.path, place: Place::List })?;
+            self.path.pop();
+            if next.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+        let mut names = HashSet::new();
+        while let Some(name) = object.next_key::<String>()? {
+            self.path.push(name.clone());
+            if !names.insert(name) {
+                return Err(A::Error::custom("is given twice"));
+            }
+            object.next_value_seed(Walk { path: &mut *self.path, place: Place::Object })?;
+            self.path.pop();
+        }
+        Ok(())
+    }
 }
 
 /// serde_json's message without its " at line 1 column 2".

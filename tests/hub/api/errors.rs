@@ -9,6 +9,7 @@ use super::client::{Client, check_problem, refused};
 use crate::harness::{Engine, Hub, KEY};
 use crate::matter::{event, matter};
 use crate::on_both;
+use crate::stories::stage::Stage;
 
 #[tokio::test]
 async fn without_a_valid_key_nothing_is_said() {
@@ -88,6 +89,12 @@ async fn what_is_not_json_is_400_and_what_is_too_large_413() {
     let large = format!("{{\"name\": \"{}\"}}", "x".repeat(1_100_000));
     let answer = hub.raw("POST", "/v1/experts", &headers, large.into_bytes()).await.expect(413);
     check_problem(&answer);
+    assert!(answer.text().contains("1048576 bytes"), "{}", answer.text());
+    let deep = format!("{}1{}", "{\"a\":".repeat(200), "}".repeat(200));
+    let answer = hub.raw("POST", "/v1/experts", &headers, deep.into_bytes()).await.expect(400);
+    check_problem(&answer);
+    assert_eq!(answer.json()["code"], "bad_request");
+    assert!(answer.text().contains("128 levels"), "{}", answer.text());
     let digits = format!("{{\"amount\": {}}}", "9".repeat(100_000));
     check_problem(&hub.raw("POST", "/v1/payments", &headers, digits.into_bytes()).await.expect(400));
 }
@@ -133,6 +140,37 @@ async fn refusals_name_the_field() {
     }
     let answer = client.post("/v1/experts", json!({"name": "", "email": "x", "language": "de"})).await;
     assert_json_snapshot!(answer.json(), {".request_id" => "[request]"});
+}
+
+// serde takes the fields of an object from a list in their order, the last of two values under one name, and all of
+// nothing: a refund of everything for `[null,null,null]`.
+#[tokio::test]
+async fn a_list_is_no_object_and_a_name_is_given_once() {
+    let stage = Stage::set(Engine::Sqlite).await;
+    let headers = [("content-type", "application/json".to_owned()), ("authorization", format!("Bearer {KEY}"))];
+    let paid = stage.pay("1/2026", "stripe", "pay").await;
+    let refunds = format!("/v1/payments/{}/refunds", paid.id);
+    let account = format!("/v1/provider-accounts/{}", stage.account("autopay").id);
+    for (method, path, body, field) in [
+        ("POST", "/v1/experts", r#"["Anna","a@b.example",null]"#, ""),
+        ("POST", refunds.as_str(), "[null,null,null]", ""),
+        ("POST", refunds.as_str(), "[]", ""),
+        ("POST", refunds.as_str(), "7", ""),
+        ("POST", "/v1/payments", r#"{"lines": [["a", 1, 100, 23]]}"#, "/lines/0"),
+        ("POST", "/v1/experts", r#"{"name": "A", "name": "B", "email": "a@b.example"}"#, "/name"),
+        ("PATCH", account.as_str(), r#"{"settings": {"hash": "sha256", "hash": "sha512"}}"#, "/settings/hash"),
+        ("PATCH", account.as_str(), r#"{"settings": {"hash": "sha256"}, "settings": {}}"#, "/settings"),
+    ] {
+        let answer = stage.hub.raw(method, path, &headers, body.as_bytes().to_vec()).await;
+        assert_eq!(refused(&answer), [field], "{body}");
+    }
+    assert!(stage.refunds(&paid).await.is_empty());
+    // A body that may be left out may be null, as the document says.
+    let again = format!("/v1/payments/{}/retry", stage.start(&stage.case("2/2026").await, "stripe").await.id);
+    for body in ["null", " null\n", ""] {
+        stage.hub.raw("POST", &again, &headers, body.as_bytes().to_vec()).await.expect(200);
+    }
+    assert_eq!(refused(&stage.hub.raw("POST", "/v1/experts", &headers, b"null".to_vec()).await), ["/name"]);
 }
 
 // F66: a name that no text of ours can be leads nowhere, on either engine, and what a gateway says with it is kept.
