@@ -43,7 +43,7 @@ texts! {
     confirming_title, confirming_text, failed_title, why_cancelled, why_declined, why_expired, why_technical,
     neutral_title, neutral_text, back_to_shop, go_to_list, go_to_case, back_soon,
     // When something is wrong
-    not_found_title, not_found_text, forbidden_title, forbidden_text, slow_title, slow_text, oops_title, oops_text,
+    not_found_title, not_found_text, forbidden_title, forbidden_text, too_large_text, slow_title, slow_text, oops_title, oops_text,
     no_pdf_title, no_pdf_text,
 }
 

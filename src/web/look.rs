@@ -19,6 +19,8 @@ pub(crate) struct Look {
     pub t: &'static Texts,
     /// `?lang=xx` while the reader overrides the payer's language, else empty.
     lang_query: &'static str,
+    /// The rest of the address' query, which the switch of languages keeps.
+    kept_query: String,
     /// Whose page it is.
     pub brand: String,
     /// Say that no real money moves.
@@ -36,6 +38,7 @@ impl Look {
             language,
             t: language.texts(),
             lang_query: asked.map_or("", lang_query),
+            kept_query: query_without_language(uri),
             brand: brand.to_owned(),
             test_mode: !web.app.config.live,
             portal: None,
@@ -72,9 +75,10 @@ impl Look {
         if self.lang_query.is_empty() { "" } else { self.language.code() }
     }
 
-    /// All languages for the switch.
-    pub fn languages(&self) -> [(&'static str, &'static str, bool); 6] {
-        Language::ALL.map(|l| (l.code(), l.texts().language_name, l == self.language))
+    /// All languages for the switch: address, code, name, and whether it is the page's.
+    pub fn languages(&self) -> [(String, &'static str, &'static str, bool); 6] {
+        let address = |l: Language| format!("?{}lang={}", self.kept_query, l.code());
+        Language::ALL.map(|l| (address(l), l.code(), l.texts().language_name, l == self.language))
     }
 
     /// Address of the settings, beside the list.
@@ -107,6 +111,14 @@ fn lang_query(language: Language) -> &'static str {
 fn asked_language(uri: &Uri) -> Option<Language> {
     let pairs = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     pairs.into_iter().find(|(name, _)| name == "lang").and_then(|(_, code)| Language::of_code(&code))
+}
+
+/// What the query holds beside the language, each part with an ampersand behind it. It may be a gateway's signed return,
+/// so it stays as it was written.
+fn query_without_language(uri: &Uri) -> String {
+    let parts = uri.query().unwrap_or_default().split('&');
+    let kept = parts.filter(|part| !part.is_empty() && *part != "lang" && !part.starts_with("lang="));
+    kept.map(|part| format!("{part}&")).collect()
 }
 
 /// A header's text.

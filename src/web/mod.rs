@@ -21,11 +21,15 @@ mod stop;
 
 pub use guard::Guards;
 
+use std::panic::AssertUnwindSafe;
+
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures_util::FutureExt;
 
 use crate::http::Web;
 
@@ -76,9 +80,13 @@ pub async fn unknown(State(web): State<Web>, request: Request) -> Response {
 /// Turns a handler's refusal into a page in the reader's language, and gives every page its headers.
 async fn dress(State(web): State<Web>, request: Request, next: Next) -> Response {
     let look = look::Look::for_anyone(&web, &request);
-    let mut answer = next.run(request).await;
+    // A panic is in the log already, and what it left undone is taken back (F26): the reader is told by a page too.
+    let ran = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let mut answer = ran.unwrap_or_else(|_| stop::Stop::Fault("its handler panicked".into()).into_response());
     if let Some(stopped) = answer.extensions_mut().remove::<stop::Stopped>() {
         answer = stop::page(&web, &look, stopped.into_inner());
+    } else if answer.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        answer = stop::page(&web, &look, stop::Stop::TooLarge);
     }
     look::harden(&mut answer);
     answer

@@ -22,6 +22,8 @@ pub(crate) enum Stop {
     NotFound,
     /// The form did not come from our page.
     Forbidden,
+    /// A form that is larger than any of ours.
+    TooLarge,
     /// Too often.
     Slow,
     /// It is not payable now, whatever the reason.
@@ -106,6 +108,7 @@ pub(crate) fn page(web: &Web, look: &Look, stop: Stop) -> Response {
     let (status, title, text, mark) = match &stop {
         Stop::NotFound => (StatusCode::NOT_FOUND, t.not_found_title, t.not_found_text, "none"),
         Stop::Forbidden => (StatusCode::FORBIDDEN, t.forbidden_title, t.forbidden_text, "stop"),
+        Stop::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, t.forbidden_title, t.too_large_text, "stop"),
         Stop::Slow => (StatusCode::TOO_MANY_REQUESTS, t.slow_title, t.slow_text, "wait"),
         Stop::Off => (StatusCode::CONFLICT, t.off_title, t.off_text, "stop"),
         Stop::NoPdf => (StatusCode::NOT_FOUND, t.no_pdf_title, t.no_pdf_text, "wait"),

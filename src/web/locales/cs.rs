@@ -126,6 +126,7 @@ pub(crate) const TEXTS: Texts = Texts {
     not_found_text: "Tato adresa neexistuje nebo už neplatí. Zkontrolujte prosím odkaz, který jste dostali.",
     forbidden_title: "Zkuste to prosím ještě jednou",
     forbidden_text: "Formulář nepřišel z naší stránky, proto se nic nezměnilo. Vraťte se, obnovte stránku a zkuste to znovu.",
+    too_large_text: "Formulář obsahuje více, než můžeme přijmout, proto se nic nezměnilo. Vraťte se, zkraťte zadaný text a zkuste to znovu.",
     slow_title: "Trochu pomaleji, prosím",
     slow_text: "Během krátké doby přišlo příliš mnoho požadavků. Zkuste to prosím za minutu znovu.",
     oops_title: "Něco se pokazilo",

@@ -126,6 +126,7 @@ pub(crate) const TEXTS: Texts = Texts {
     not_found_text: "This address does not exist or is no longer valid. Please check the link you were sent.",
     forbidden_title: "Please try once more",
     forbidden_text: "The form did not come from our page, so nothing was changed. Go back, reload the page and try again.",
+    too_large_text: "The form holds more than we can take, so nothing was changed. Go back, shorten what you typed and try again.",
     slow_title: "A little slower, please",
     slow_text: "There were too many requests in a short time. Please try again in a minute.",
     oops_title: "Something went wrong",

@@ -126,6 +126,7 @@ pub(crate) const TEXTS: Texts = Texts {
     not_found_text: "Þessi slóð er ekki til eða er ekki lengur í gildi. Athugaðu tengilinn sem þú fékkst.",
     forbidden_title: "Reyndu einu sinni enn",
     forbidden_text: "Eyðublaðið kom ekki af síðunni okkar, svo engu var breytt. Farðu til baka, endurhlaðaðu síðuna og reyndu aftur.",
+    too_large_text: "Eyðublaðið er stærra en við getum tekið við, svo engu var breytt. Farðu til baka, styttu textann og reyndu aftur.",
     slow_title: "Aðeins hægar, takk",
     slow_text: "Of margar beiðnir komu á stuttum tíma. Reyndu aftur eftir mínútu.",
     oops_title: "Eitthvað fór úrskeiðis",

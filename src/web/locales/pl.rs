@@ -126,6 +126,7 @@ pub(crate) const TEXTS: Texts = Texts {
     not_found_text: "Ten adres nie istnieje albo stracił ważność. Sprawdź otrzymany link.",
     forbidden_title: "Spróbuj jeszcze raz",
     forbidden_text: "Formularz nie pochodził z naszej strony, więc niczego nie zmieniono. Wróć, odśwież stronę i spróbuj ponownie.",
+    too_large_text: "Formularz zawiera więcej, niż możemy przyjąć, więc niczego nie zmieniono. Wróć, skróć wpisany tekst i spróbuj ponownie.",
     slow_title: "Trochę wolniej, proszę",
     slow_text: "W krótkim czasie było zbyt wiele zapytań. Spróbuj ponownie za minutę.",
     oops_title: "Coś poszło nie tak",

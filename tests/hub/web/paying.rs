@@ -3,6 +3,7 @@
 use grosz::domain::payment::Status;
 use grosz::flows::change_quote::change_quote;
 use grosz::flows::start_checkout::{NewPayment, create_payment};
+use grosz_providers::wire::{Http, HttpError, HttpRequest, HttpResponse};
 use grosz_providers::{Currency, Money};
 use serde_json::json;
 
@@ -356,6 +357,54 @@ async fn a_buyer_who_cannot_be_invoiced_is_asked_again() {
     assert_eq!(profiles(&stage).await, ["Firma Klienta"], "nothing of it is saved");
     let good = [("country", "CZ"), ("postcode", "110 00"), ("tax_id", "CZ45274649")];
     location(&visitor.post(&address, &filled(&token, &good, true)).await);
+}
+
+// A form that is larger than any of ours, and a fault of the hub: pages, in the reader's language.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_wrong_is_told_by_a_page() {
+    struct Broken;
+
+    #[async_trait::async_trait]
+    impl Http for Broken {
+        async fn send(&self, _: HttpRequest) -> Result<HttpResponse, HttpError> {
+            panic!("a value that nobody thought of")
+        }
+    }
+
+    let stage = Stage::fitted(Engine::Sqlite, |app| app.http = std::sync::Arc::new(Broken)).await;
+    let visitor = Visitor(&stage.hub);
+    let payment = stage.start(&stage.case("1/2026").await, "stripe").await;
+    let long = "x".repeat(70_000);
+    let address = format!("{}/buyer?lang=pl", pay_link(&payment));
+    let page = visitor.post(&address, &[("name", &long)]).await.expect(413);
+    assert!(
+        page.text().contains("niczego nie zmieniono") && page.text().contains("<html lang=\"pl\""),
+        "{}",
+        page.text()
+    );
+    // F26
+    let page = visitor.get(&format!("{}?lang=pl", pay_link(&payment))).await.expect(500);
+    assert!(page.text().contains("Coś poszło nie tak") && page.header("content-security-policy").is_some());
+}
+
+// The switch of languages keeps what the address says beside: a filter, a page of the list, a gateway's signature.
+#[tokio::test]
+async fn the_switch_of_languages_keeps_the_rest_of_the_address() {
+    let stage = Stage::set(Engine::Sqlite).await;
+    let visitor = Visitor(&stage.hub);
+    let list = portal(&stage.payer);
+    let page = visitor.get(&format!("{list}?status=error&lang=cs&from=2026-11-01")).await.expect(200).text();
+    assert!(page.contains(r#"href="?status=error&#38;from=2026-11-01&#38;lang=uk""#), "{page}");
+    let page = visitor.get(&format!("{list}?lang=cs")).await.expect(200).text();
+    assert!(page.contains(r#"href="?lang=uk""#), "{page}");
+    let payment = stage.start(&stage.case("1/2026").await, "autopay").await;
+    let back = location(&stage.press(&stage.open(&payment).await, "pay").await);
+    let page = visitor.get(&back).await.expect(200).text();
+    let link = page.split("href=\"").find(|l| l.contains("lang=en\"")).and_then(|l| l.split('"').next());
+    let other = link.expect("a switch").replace("&#38;", "&");
+    let (address, _) = back.split_once('?').expect("a signature");
+    let page = visitor.get(&format!("{address}{other}")).await.expect(200).text();
+    assert!(page.contains("<html lang=\"en\"") && page.contains("123.00"), "{page}");
 }
 
 // F68: a form that another site sent changes nothing.
