@@ -1,6 +1,7 @@
 //! Reads what clients send: strict JSON with limits, strict queries. Every refusal names the field.
 
 use std::collections::HashSet;
+use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 
 use axum::body::Bytes;
@@ -8,6 +9,8 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 
@@ -321,6 +324,35 @@ impl<'de> Visitor<'de> for Walk<'_> {
             self.path.pop();
         }
         Ok(())
+    }
+}
+
+/// Reads a field that holds an object: there [`walk`] lets a list pass, because other fields hold lists.
+///
+/// # Errors
+/// It is something else, or the object is refused.
+pub fn object<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Option::<Object<T>>::deserialize(deserializer).map(|found| found.map(|Object(value)| value))
+}
+
+/// What is read from an object only.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Object(PhantomData)).map(Object)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<PhantomData<T>> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(object))
     }
 }
 

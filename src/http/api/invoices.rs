@@ -17,7 +17,7 @@ use crate::flows::order_invoice::{attach, reissue};
 use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
-use crate::http::input::{Fields, Params, Post, Raw};
+use crate::http::input::{Fields, Params, Post, Raw, object};
 use crate::http::json::Json;
 use crate::problem::{FieldError, Problem, ProblemBody};
 use crate::store::{Attachment as File, InvoiceRow, Payment, Tx};
@@ -107,6 +107,7 @@ pub struct DocumentView {
 #[serde(deny_unknown_fields)]
 pub struct Reissue {
     /// New data.
+    #[serde(default, deserialize_with = "object")]
     buyer: Option<NewBuyer>,
     /// A profile of the payer.
     profile: Option<String>,

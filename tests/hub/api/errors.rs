@@ -150,6 +150,7 @@ async fn a_list_is_no_object_and_a_name_is_given_once() {
     let headers = [("content-type", "application/json".to_owned()), ("authorization", format!("Bearer {KEY}"))];
     let paid = stage.pay("1/2026", "stripe", "pay").await;
     let refunds = format!("/v1/payments/{}/refunds", paid.id);
+    let reissue = format!("/v1/payments/{}/invoice/reissue", paid.id);
     let account = format!("/v1/provider-accounts/{}", stage.account("autopay").id);
     for (method, path, body, field) in [
         ("POST", "/v1/experts", r#"["Anna","a@b.example",null]"#, ""),
@@ -158,6 +159,8 @@ async fn a_list_is_no_object_and_a_name_is_given_once() {
         ("POST", refunds.as_str(), "7", ""),
         ("POST", "/v1/payments", r#"{"lines": [["a", 1, 100, 23]]}"#, "/lines/0"),
         ("POST", "/v1/experts", r#"{"name": "A", "name": "B", "email": "a@b.example"}"#, "/name"),
+        ("POST", reissue.as_str(), r#"{"buyer": ["individual", "Jan", null]}"#, "/buyer"),
+        ("POST", reissue.as_str(), r#"{"buyer": {"kind": "individual", "name": 7}}"#, "/buyer/name"),
         ("PATCH", account.as_str(), r#"{"settings": {"hash": "sha256", "hash": "sha512"}}"#, "/settings/hash"),
         ("PATCH", account.as_str(), r#"{"settings": {"hash": "sha256"}, "settings": {}}"#, "/settings"),
     ] {
