@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection, Row as _};
@@ -182,7 +182,8 @@ impl Drop for Pooler {
 
 const PGBOUNCER: &str = "/usr/sbin/pgbouncer";
 
-/// A gate on the way to a server: whatever says `word` waits before it until the gate is opened.
+/// A gate on the way to a server: whatever says `word` waits before it until the gate is opened, or its answer waits
+/// behind it.
 pub struct Gate {
     /// Its address.
     pub url: String,
@@ -193,6 +194,15 @@ pub struct Gate {
 impl Gate {
     /// A gate before `upstream`, closed.
     pub async fn before(upstream: std::net::SocketAddr, word: &'static str) -> Gate {
+        Gate::at(upstream, word, false).await
+    }
+
+    /// A gate behind `upstream`, closed: what says the word goes through, and nothing comes back.
+    pub async fn behind(upstream: std::net::SocketAddr, word: &'static str) -> Gate {
+        Gate::at(upstream, word, true).await
+    }
+
+    async fn at(upstream: std::net::SocketAddr, word: &'static str, is_behind: bool) -> Gate {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("its address"));
         let (open, opened) = watch::channel(false);
@@ -200,7 +210,7 @@ impl Gate {
         let count = Arc::clone(&held);
         tokio::spawn(async move {
             while let Ok((from, _)) = listener.accept().await {
-                tokio::spawn(pass(from, upstream, word, opened.clone(), Arc::clone(&count)));
+                tokio::spawn(pass(from, upstream, word, is_behind, opened.clone(), Arc::clone(&count)));
             }
         });
         Gate { url, held, open }
@@ -226,17 +236,22 @@ async fn pass(
     mut from: TcpStream,
     upstream: std::net::SocketAddr,
     word: &str,
+    is_behind: bool,
     mut opened: watch::Receiver<bool>,
     held: Arc<AtomicUsize>,
 ) {
     let Ok(mut to) = TcpStream::connect(upstream).await else { return };
     let ((mut from, mut back), (mut answers, mut onward)) = (from.split(), to.split());
+    let (is_silent, mut heard) = (AtomicBool::new(false), opened.clone());
     let forth = async {
         let mut part = vec![0; 64 * 1024];
         while let Ok(n @ 1..) = from.read(&mut part).await {
             if !*opened.borrow() && String::from_utf8_lossy(&part[..n]).contains(word) {
                 held.fetch_add(1, Ordering::SeqCst);
-                let _ = opened.wait_for(|open| *open).await;
+                is_silent.store(true, Ordering::SeqCst);
+                if !is_behind {
+                    let _ = opened.wait_for(|open| *open).await;
+                }
             }
             if onward.write_all(&part[..n]).await.is_err() {
                 return;
@@ -244,7 +259,18 @@ async fn pass(
         }
         let _ = onward.shutdown().await;
     };
-    let _ = tokio::join!(forth, tokio::io::copy(&mut answers, &mut back));
+    let return_way = async {
+        let mut part = vec![0; 64 * 1024];
+        while let Ok(n @ 1..) = answers.read(&mut part).await {
+            if is_silent.load(Ordering::SeqCst) {
+                let _ = heard.wait_for(|open| *open).await;
+            }
+            if back.write_all(&part[..n]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(forth, return_way);
 }
 
 /// The first column of what a statement answers.
