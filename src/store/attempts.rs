@@ -117,6 +117,12 @@ impl Tx {
         Ok(all)
     }
 
+    /// Whether anything was ever to be paid at an account.
+    pub async fn has_attempts(&mut self, merchant: &str, account: &str) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM attempts WHERE merchant_id = $1 AND provider_account_id = $2 LIMIT 1";
+        Ok(self.row(sql, args![merchant, account]).await?.is_some())
+    }
+
     /// One attempt.
     pub async fn attempt(&mut self, merchant: &str, id: &str) -> Result<Option<Attempt>, StoreError> {
         let sql = concat!("SELECT ", attempt_columns!(), " FROM attempts WHERE merchant_id = $1 AND id = $2");

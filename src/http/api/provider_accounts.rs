@@ -19,7 +19,7 @@ use crate::http::idempotency::Answer;
 use crate::http::input::{Fields, Input, Params, Post};
 use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
-use crate::store::ProviderAccount as Row;
+use crate::store::{ProviderAccount as Row, Tx};
 
 pub(super) fn part() -> Part {
     Part::default().add(__path_create, create).add(__path_list, list).add(__path_show, show).add(__path_change, change)
@@ -157,6 +157,7 @@ async fn change(
         let (settings, currency) = check_provider(app, &row.provider, &merged, wanted.as_deref(), row.live)?;
         let facts = registry::provider(&row.provider).map_or(&[][..], |p| p.facts().settings);
         check_secrets_stay(facts, &present, &settings, &changes)?;
+        check_stays_itself(&mut tx, &row, &present, &settings).await?;
         row.currency = currency;
         row.sealed = app.seal_settings(&row.id, &settings)?;
         row.shown = settings.shown(facts);
@@ -217,6 +218,20 @@ pub(super) fn check_secrets_stay(
         }
     }
     fields.finish()
+}
+
+/// An account at which something was to be paid stays that one: with another name at the gateway, news of its payments
+/// would be taken for a stranger's, and the gateway would know nothing of them when it is asked.
+async fn check_stays_itself(tx: &mut Tx, row: &Row, present: &Settings, settings: &Settings) -> Result<(), Problem> {
+    let Some(name) = registry::provider(&row.provider).and_then(|p| p.facts().account_setting) else { return Ok(()) };
+    if present.get(name) == settings.get(name) || !tx.has_attempts(&row.merchant_id, &row.id).await? {
+        return Ok(());
+    }
+    let detail = format!(
+        "{name} says which account this is, and payments were begun at it; add the other one as an account of its own \
+         and switch this one off"
+    );
+    Err(Problem::conflict("account_in_use", detail))
 }
 
 fn view(app: &App, row: Row) -> ProviderAccount {

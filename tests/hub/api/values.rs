@@ -399,3 +399,20 @@ async fn secrets_do_not_follow_an_account_to_another_address() {
         assert!(last.iter().all(|field| all.contains(field)), "{last:?}");
     }
 }
+
+// F09: an account at which payments were begun stays that account: else nobody would hear of their money.
+#[tokio::test]
+async fn an_account_in_use_stays_itself() {
+    let stage = Stage::set(Engine::Sqlite).await;
+    let client = Client::new(&stage.hub);
+    let path = format!("/v1/provider-accounts/{}", stage.account("autopay").id);
+    let renamed = json!({"settings": {"service_id": "654321"}});
+    client.patch(&path, renamed.clone()).await.expect(200);
+    let back = client.get(&path).await.expect(200).json()["settings"]["service_id"].clone();
+    assert_eq!(back, "654321", "nothing was begun at it");
+    stage.start(&stage.case("1/2026").await, "autopay").await;
+    let refused = client.patch(&path, json!({"settings": {"service_id": "111111"}})).await.expect(409);
+    assert_eq!(refused.json()["code"], "account_in_use");
+    client.patch(&path, renamed).await.expect(200);
+    client.patch(&path, json!({"settings": {"shared_key": "another"}, "enabled": false})).await.expect(200);
+}
