@@ -16,6 +16,9 @@ use super::rows::Row;
 use super::set::{Set, row};
 use crate::domain::words;
 
+/// So long a job of an unknown kind is left to programs that know it, microseconds.
+const LEFT_TO_OTHERS: i64 = 30_000_000;
+
 words! {
     /// Kinds of jobs; the word is in the table and in metrics.
     JobKind {
@@ -268,9 +271,33 @@ impl Tx {
             Lane::Rest => self.pick(claim!(rest, sqlite), claim!(rest, postgres)),
         };
         let rows = self.rows(sql, args![now, lease_until, limit]).await?;
-        let mut jobs = rows.iter().map(job).collect::<Result<Vec<_>, _>>()?;
+        let (ours, others) = rows.iter().partition::<Vec<_>, _>(|row| is_known(row));
+        if !others.is_empty() {
+            self.leave_to_others(&others, now + LEFT_TO_OTHERS).await?;
+        }
+        let mut jobs = ours.into_iter().map(job).collect::<Result<Vec<_>, _>>()?;
         jobs.sort_by(|a, b| (a.due_at, &a.id).cmp(&(b.due_at, &b.id)));
         Ok(jobs)
+    }
+
+    /// Gives back, until `at`, claimed jobs of kinds that only a newer program knows; the claim does not count.
+    async fn leave_to_others(&mut self, jobs: &[&Row], at: i64) -> Result<(), StoreError> {
+        tracing::warn!(jobs = jobs.len(), "Jobs of unknown kinds are left to a newer program");
+        for row in jobs {
+            self.run(
+                concat!("UPDATE jobs SET state = 'ready', run_at = $6, attempts = attempts - 1 WHERE ", owned!()),
+                args![
+                    &row.text("merchant_id")?,
+                    &row.text("subject")?,
+                    &row.text("kind")?,
+                    &row.text("id")?,
+                    row.int("fence")?,
+                    at
+                ],
+            )
+            .await?;
+        }
+        Ok(())
     }
 
     /// Checks, and locks until the end of the transaction, that this run still owns its job.
@@ -402,14 +429,14 @@ impl Tx {
             job_columns!(),
             " FROM jobs WHERE merchant_id = $1 AND subject = $2 ORDER BY id LIMIT 200"
         );
-        self.rows(sql, args![merchant, subject]).await?.iter().map(job).collect()
+        self.rows(sql, args![merchant, subject]).await?.iter().filter(|r| is_known(r)).map(job).collect()
     }
 
     /// A job that was set aside.
     pub async fn job_set_aside(&mut self, merchant: &str, id: &str) -> Result<Option<Job>, StoreError> {
         let sql =
             concat!("SELECT ", job_columns!(), " FROM jobs WHERE merchant_id = $1 AND set_aside <> '' AND id = $2");
-        self.row(sql, args![merchant, id]).await?.map(|r| job(&r)).transpose()
+        self.row(sql, args![merchant, id]).await?.filter(is_known).map(|r| job(&r)).transpose()
     }
 
     /// Has a job that was set aside run again, with its crashes forgiven; its attempts still count, because what they did
@@ -450,7 +477,8 @@ impl Tx {
                  ORDER BY id DESC LIMIT $4"
             ),
         };
-        self.rows(sql, args![merchant, state, &page.before, page.limit]).await?.iter().map(job).collect()
+        let rows = self.rows(sql, args![merchant, state, &page.before, page.limit]).await?;
+        rows.iter().filter(|r| is_known(r)).map(job).collect()
     }
 
     /// Depth of the queue by kind and state, live jobs only.
@@ -501,6 +529,11 @@ impl NextDue {
 
 fn ids(rows: Vec<Row>) -> Result<HashSet<String>, StoreError> {
     rows.iter().map(|r| r.text("id")).collect()
+}
+
+/// False of the job of a kind that came with a newer program (F49).
+fn is_known(r: &Row) -> bool {
+    r.text("kind").is_ok_and(|kind| kind.parse::<JobKind>().is_ok())
 }
 
 fn job(r: &Row) -> Result<Job, StoreError> {

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use grosz::app::App;
 use grosz::config::{Config, Hidden};
 use grosz::domain::invoice::State;
+use grosz::store::{JobKind, Lane};
 use grosz_providers::EventKind;
 use grosz_providers::wire::{HttpError, HttpRequest};
 
 use crate::harness::{Engine, Hub, TempDir, client};
 use crate::matter::{TwinWay, event, invoicing_account, matter};
 use crate::on_both;
+use crate::raw::Raw;
 
 // F55: two workers on one database, started with the same settings by mistake: each job has one owner, each invoice is
 // sent once.
@@ -53,6 +55,35 @@ on_both!(two_workers_share_the_work, async |engine: Engine| {
     }
     let sent = way.once.lock().unwrap().iter().filter(|url| url.contains("/invoices/add")).count();
     assert_eq!(sent, payments.len(), "each invoice was sent once");
+});
+
+// F49: a newer program left a job of a kind that this one does not know. It is not this one's business, and in nobody's way.
+on_both!(a_job_of_an_unknown_kind_is_left_to_others, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let raw = Raw::of(&hub.app).await;
+    let (m, now) = (&hub.merchant.id, hub.app.now());
+    let mut tx = hub.tx().await;
+    for n in 0..3 {
+        tx.enqueue(m, &format!("job_{n}"), JobKind::SendNotice, &format!("ntc_{n}"), now, now).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    raw.run(format!(
+        "INSERT INTO jobs (merchant_id, id, kind, subject, state, run_at, attempts, crashes, fence, created_at)
+         VALUES ('{m}', 'job_new', 'new_kind', 'x_1', 'ready', {}, 4, 0, 7, {now})",
+        now - 1_000_000
+    ))
+    .await;
+    let mut tx = hub.tx().await;
+    let claimed = tx.claim_jobs(Lane::Rest, now, now + 60_000_000, 10).await.unwrap();
+    tx.rollback().await.unwrap();
+    assert_eq!(claimed.len(), 3, "{claimed:?}");
+    // As a worker has them: one at a time, the oldest first.
+    assert_eq!(grosz::worker::run_due(&hub.app).await.unwrap(), 3);
+    let left = raw.rows("SELECT id, state, attempts, crashes FROM jobs").await;
+    assert_eq!(left, [["job_new", "ready", "4", "0"]]);
+    assert!(raw.number("SELECT run_at FROM jobs").await > now, "it is looked at again later");
+    let shown = hub.get("/v1/jobs").await.expect(200).json();
+    assert_eq!(shown["data"].as_array().map(Vec::len), Some(0), "{shown}");
 });
 
 // F58: a hub that was started with outside calls held calls nobody.
