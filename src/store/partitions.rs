@@ -2,9 +2,14 @@
 //!
 //! A partition holds the ids of one month; ids begin with their time. The first one holds everything before the month
 //! in which the table was divided, the default one whatever has no month: its rows move when their month is made.
+//!
+//! A change of the table needs its lock, and while it waits for somebody who reads (a dump does so for hours) everybody
+//! who comes later waits behind it. So it waits for moments only, with pauses between, and then leaves it to the next turn.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use backon::{ConstantBuilder, Retryable};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::connections::{Connections, Held};
@@ -17,6 +22,12 @@ const MONTHS_AHEAD: i32 = 3;
 
 const COLUMNS: &str =
     "merchant_id, id, account_id, provider, verdict, headers, query, body, body_sha256, repeats, received_at, last_at";
+
+/// So often a change of the table is tried; between two tries whoever waited behind it goes on.
+const TRIES: usize = 5;
+
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_millis(400);
 
 /// A month of the table: rows from one id up to, but not including, another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +49,7 @@ impl Store {
     /// several processes at once.
     ///
     /// # Errors
-    /// The database, or somebody holds the table's lock for more than three seconds.
+    /// The database, or somebody holds the table's lock.
     pub async fn make_partitions(&self, now: i64) -> Result<Vec<String>, StoreError> {
         let Engine::Postgres(link) = &self.engine else { return Ok(vec![]) };
         let pool = &link.shared;
@@ -47,7 +58,7 @@ impl Store {
         for later in 0..=MONTHS_AHEAD {
             let start = month_start(now, later);
             if !there.iter().any(|p| p.holds(&first_of("dlv", start))) {
-                made.extend(make_month(pool, start).await?);
+                made.extend(patiently(|| make_month(pool, start)).await?);
             }
         }
         Ok(made)
@@ -56,7 +67,7 @@ impl Store {
     /// Drops the partitions that hold nothing younger than `before` (microseconds); answers their names.
     ///
     /// # Errors
-    /// The database, or somebody holds the table's lock for more than three seconds.
+    /// The database, or somebody holds the table's lock.
     pub async fn drop_partitions(&self, before: i64) -> Result<Vec<String>, StoreError> {
         let Engine::Postgres(link) = &self.engine else { return Ok(vec![]) };
         let pool = &link.shared;
@@ -64,14 +75,10 @@ impl Store {
         let old: Vec<Part> = parts(&mut *pool.take().await?).await?.into_iter().filter(|p| p.to <= bound).collect();
         for part in &old {
             // The table's lock is held for a change of the catalogue only; the files go afterwards.
-            let mut tx = begin_quick(pool).await?;
-            change(&mut tx, format!("ALTER TABLE deliveries DETACH PARTITION {}", part.name)).await?;
-            tx.commit().await?;
+            patiently(|| change_alone(pool, format!("ALTER TABLE deliveries DETACH PARTITION {}", part.name))).await?;
         }
         for name in detached(pool).await? {
-            let mut tx = begin_quick(pool).await?;
-            change(&mut tx, format!("DROP TABLE IF EXISTS {name}")).await?;
-            tx.commit().await?;
+            patiently(|| change_alone(pool, format!("DROP TABLE IF EXISTS {name}"))).await?;
         }
         Ok(old.into_iter().map(|p| p.name).collect())
     }
@@ -79,9 +86,11 @@ impl Store {
 
 /// Makes one month, with the rows of the default partition that belong to it.
 async fn make_month(pool: &Arc<Connections>, start: i64) -> Result<Option<String>, StoreError> {
-    let mut tx = begin_quick(pool).await?;
-    // The same number as for migrations: whoever changes the schema is alone.
-    sqlx::raw_sql("SELECT pg_advisory_xact_lock(7126710701)").execute(&mut *tx).await?;
+    let mut tx = pool.take().await?;
+    tx.begin("BEGIN").await?;
+    // The same number as for migrations: whoever changes the schema is alone. Nobody else waits for this.
+    sqlx::raw_sql("SET LOCAL lock_timeout = '3s'; SELECT pg_advisory_xact_lock(7126710701)").execute(&mut *tx).await?;
+    wait_briefly(&mut tx).await?;
     let (from, to) = (first_of("dlv", start), first_of("dlv", month_start(start, 1)));
     if parts(&mut tx).await?.iter().any(|p| p.holds(&from)) {
         return Ok(None);
@@ -101,12 +110,25 @@ async fn make_month(pool: &Arc<Connections>, start: i64) -> Result<Option<String
     Ok(Some(name))
 }
 
-/// A transaction that gives up soon instead of having everybody wait behind it.
-async fn begin_quick(pool: &Arc<Connections>) -> Result<Held, StoreError> {
+/// Tries again what met a lock, each time in a transaction of its own.
+async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(try_it: impl FnMut() -> F) -> Result<T, StoreError> {
+    let pauses = ConstantBuilder::default().with_delay(PAUSE).with_max_times(TRIES - 1);
+    try_it.retry(pauses).when(StoreError::is_passing).await
+}
+
+/// One change in a transaction of its own.
+async fn change_alone(pool: &Arc<Connections>, text: String) -> Result<(), StoreError> {
     let mut tx = pool.take().await?;
     tx.begin("BEGIN").await?;
-    sqlx::raw_sql("SET LOCAL lock_timeout = '3s'").execute(&mut *tx).await?;
-    Ok(tx)
+    wait_briefly(&mut tx).await?;
+    change(&mut tx, text).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Has the transaction give up soon instead of having everybody wait behind it.
+async fn wait_briefly(tx: &mut Held) -> Result<(), StoreError> {
+    sqlx::raw_sql("SET LOCAL lock_timeout = '100ms'").execute(&mut **tx).await?;
+    Ok(())
 }
 
 /// Names and bounds in these texts are made here, from the clock; nothing comes from outside.

@@ -494,3 +494,50 @@ async fn a_table_that_is_held_is_left_alone() {
     dump.rollback().await.unwrap();
     assert_eq!(store.drop_partitions(instant("2027-01-01T00:00:00Z")).await.unwrap(), ["deliveries_first"]);
 }
+
+// A dump reads the table for hours. Who wants to drop a month waits behind it for moments only, so the calls that come
+// meanwhile, which wait behind both, are kept at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_for_the_table_holds_up_nobody() {
+    let Some((store, raw)) = empty_on_postgres().await else { return };
+    let now = instant("2026-11-21T20:00:00Z");
+    store.migrate(now).await.unwrap();
+    let Raw::Postgres(pool) = &raw else { unreachable!() };
+    let options = (*pool.connect_options()).clone();
+    let mut others = vec![];
+    for _ in 0..2 {
+        others
+            .push(sqlx::postgres::PgPoolOptions::new().max_connections(1).connect_with(options.clone()).await.unwrap());
+    }
+    let dump = "BEGIN; LOCK TABLE deliveries, deliveries_default, deliveries_first IN ACCESS SHARE MODE";
+    sqlx::raw_sql(dump).execute(&others[0]).await.unwrap();
+    // Half a year later: there are months to be made and one to be dropped.
+    let later = instant("2027-05-21T20:00:00Z");
+    let house = async {
+        let made = store.make_partitions(later).await;
+        (made, store.drop_partitions(later).await)
+    };
+    let mut house = std::pin::pin!(house);
+    let mut calls = 0;
+    let (made, dropped) = loop {
+        let waiting = "SELECT COUNT(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+            WHERE d.datname = current_database() AND NOT granted AND mode = 'AccessExclusiveLock'";
+        tokio::select! {
+            ended = &mut house => break ended,
+            waits = raw.number(waiting) => if waits > 0 {
+                // A webhook's rows, which go to the months before and to the part for all the rest.
+                for at in [now, later] {
+                    let id = format!("{}{calls}", first_of("dlv", at).trim_end_matches('0'));
+                    let call = format!("SET lock_timeout = '1s'; {}", delivery("mer_1", &id));
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(call)).execute(&others[1]).await.expect("kept within a second");
+                }
+                calls += 1;
+            },
+        }
+    };
+    assert!(calls > 1, "somebody waited, and more than once: {calls}");
+    assert!(made.unwrap_err().is_passing() && dropped.unwrap_err().is_passing());
+    sqlx::raw_sql("ROLLBACK").execute(&others[0]).await.unwrap();
+    assert_eq!(store.make_partitions(later).await.unwrap().len(), 4);
+    assert!(store.drop_partitions(later).await.unwrap().contains(&"deliveries_first".to_owned()));
+}
