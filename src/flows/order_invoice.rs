@@ -119,6 +119,9 @@ pub async fn reissue(app: &App, tx: &mut Tx, payment: &Payment, buyer: Option<Bu
         return Err(FlowError::conflict("payment_not_completed", "only a completed payment has an invoice"));
     }
     let Some(found) = tx.invoice_of_payment(&payment.merchant_id, &payment.id).await? else {
+        if tx.has_attachment(&payment.merchant_id, &payment.id).await? {
+            return Err(FlowError::conflict("invoice_issued", "the payment has the document that was attached to it"));
+        }
         let mut wanted = payment.clone();
         if let Some(buyer) = buyer {
             wanted.buyer = Some(buyer);
@@ -174,12 +177,14 @@ pub fn alert_key(invoice: &InvoiceRow) -> String {
     format!("invoice:{}", invoice.id)
 }
 
-/// Keeps an expert's own document with the payment; issuing by the integration ends (F33, R-5W-42).
+/// Keeps an expert's own document with the payment; issuing by the integration ends, or never begins (F33, R-5W-42).
 ///
 /// # Errors
 /// A send is under way: its outcome has to be known first.
 pub async fn attach(app: &App, tx: &mut Tx, payment: &Payment, file: &Attachment) -> Result<(), FlowError> {
     let now = app.now();
+    // Whoever completes it at this moment comes before, with an invoice to be seen here, or after, and sees the document.
+    tx.payment_for_update(&payment.merchant_id, &payment.id).await?;
     if let Some(found) = tx.invoice_of_payment(&payment.merchant_id, &payment.id).await? {
         let invoice = tx.invoice_for_update(&payment.merchant_id, &found.id).await?;
         if let Some(mut invoice) = invoice {

@@ -114,7 +114,8 @@ macro_rules! invoice_columns {
 }
 
 impl Tx {
-    /// Adds a document to be issued; `false` when the payment has one of that kind.
+    /// Adds a document to be issued; `false` when the payment has one of that kind. Where an expert's own is attached to the
+    /// payment, it is added as one that was made by hand.
     pub async fn add_invoice(&mut self, i: &InvoiceRow) -> Result<bool, StoreError> {
         if let Some(book) = &mut self.book {
             // A payment is completed once, under its lock: it cannot have one yet.
@@ -291,7 +292,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Attaches a file to a payment, in place of an earlier one.
+    /// Attaches a file to a payment, in place of an earlier one. Whoever is about to complete the payment without a lock
+    /// finds out, and sees it.
     pub async fn put_attachment(
         &mut self,
         merchant: &str,
@@ -299,6 +301,7 @@ impl Tx {
         a: &Attachment,
         now: i64,
     ) -> Result<(), StoreError> {
+        self.raise_version(merchant, payment).await?;
         self.run(
             "INSERT INTO attachments (merchant_id, payment_id, name, media_type, number, body, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)
              ON CONFLICT (merchant_id, payment_id) DO UPDATE SET name = excluded.name, media_type = excluded.media_type,
@@ -369,9 +372,13 @@ impl<'a> NewInvoices<'a> {
                 "created_at",
             ],
             rows,
+            // An index is asked whether the payment has an expert's document; no statement more for all those without.
             "INSERT INTO invoices (merchant_id, id, payment_id, kind, generation, invoicing_account_id, external_key, order_body, state,
-                 attempts, clean_looks, last_fields, created_at, updated_at)
-             SELECT merchant_id, id, payment_id, kind, generation, invoicing_account_id, external_key, order_body, state, 0, 0, '[]',
+                 attempts, clean_looks, last_fields, number, created_at, updated_at)
+             SELECT merchant_id, id, payment_id, kind, generation, invoicing_account_id, external_key, order_body,
+                 COALESCE((SELECT 'by_hand' FROM attachments a WHERE a.merchant_id = r.merchant_id AND a.payment_id = r.payment_id), state),
+                 0, 0, '[]',
+                 (SELECT a.number FROM attachments a WHERE a.merchant_id = r.merchant_id AND a.payment_id = r.payment_id),
                  created_at, created_at FROM r WHERE true
              ON CONFLICT (merchant_id, payment_id, kind) DO NOTHING",
         )

@@ -7,7 +7,7 @@ use grosz::clock::{Carried, Clock};
 use grosz::domain::invoice::{Cell, State};
 use grosz::flows::FlowError;
 use grosz::flows::order_invoice::{attach, reissue};
-use grosz::store::{Attachment, JobKind, Payment};
+use grosz::store::{Attachment, InvoicingAccount, JobKind, Payment, Tx};
 use grosz_providers::Timestamp;
 use grosz_providers::invoicer::day_in;
 use serde_json::json;
@@ -16,6 +16,8 @@ use tokio::task::JoinSet;
 use super::stage::Stage;
 use crate::harness::Engine;
 use crate::on_both;
+use crate::program::until;
+use crate::raw::Raw;
 
 /// The sentence of the source, word for word.
 const SENTENCE: &str = "Wystąpił błąd podczas wystawiania faktury dla klienta do sprawy nr 17/2026";
@@ -36,16 +38,29 @@ impl Stage {
     }
 
     async fn attach(&self, payment: &Payment) -> Result<(), FlowError> {
+        let mut tx = self.hub.tx().await;
+        self.attach_in(&mut tx, payment).await?;
+        tx.commit().await.expect("a commit");
+        Ok(())
+    }
+
+    async fn attach_in(&self, tx: &mut Tx, payment: &Payment) -> Result<(), FlowError> {
         let file = Attachment {
             name: "faktura.pdf".into(),
             media_type: "application/pdf".into(),
             number: Some("FV 1/2026".into()),
             body: b"%PDF-1.4 by hand".to_vec(),
         };
+        attach(&self.hub.app, tx, payment, &file).await
+    }
+
+    /// Switches the stage's invoicing account on or off.
+    async fn switch(&self, on: bool) {
         let mut tx = self.hub.tx().await;
-        attach(&self.hub.app, &mut tx, payment, &file).await?;
+        let found = tx.invoicing_account(&self.invoicing.merchant_id, &self.invoicing.id).await.expect("a look");
+        let account = InvoicingAccount { enabled: on, ..found.expect("the account") };
+        tx.update_invoicing_account(&account).await.expect("an account");
         tx.commit().await.expect("a commit");
-        Ok(())
     }
 
     /// What the simulated company has on record about a payment's invoice.
@@ -754,3 +769,59 @@ on_both!(a_pdf_that_cannot_be_had_is_told_once, async |engine: Engine| {
     assert_eq!(stage.shown("pdf_cut").await, asked, "nobody fetches it any more");
     assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::ByHand);
 });
+
+// F33, R-5W-42: the expert's document is there before the money; no other is made when it comes.
+on_both!(a_document_attached_before_the_money_is_the_invoice, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let case = stage.case("17/2026").await;
+    let payment = stage.start(&case, "autopay").await;
+    let page = stage.open(&payment).await;
+    stage.attach(&payment).await.unwrap();
+    stage.press(&page, "pay").await.expect(303);
+    stage.carry().await;
+    stage.let_pass(3600, 60).await;
+    let invoice = stage.invoice(&payment).await.expect("a row that says so");
+    assert_eq!((invoice.state, invoice.number.as_deref()), (State::ByHand, Some("FV 1/2026")));
+    assert_eq!((stage.invoices().await, stage.cell(&payment).await), (0, Cell::Empty));
+    let again = stage.reissue(&stage.payment(&payment).await).await;
+    assert!(matches!(again, Err(FlowError::Conflict { code: "invoice_issued", .. })), "{again:?}");
+});
+
+// F33: the same while the integration was off; it is switched on, and an expert asks to issue again.
+on_both!(a_document_attached_without_an_integration_is_the_invoice, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    stage.switch(false).await;
+    let payment = stage.pay("17/2026", "autopay", "pay").await;
+    stage.attach(&payment).await.unwrap();
+    stage.switch(true).await;
+    let again = stage.reissue(&payment).await;
+    assert!(matches!(again, Err(FlowError::Conflict { code: "invoice_issued", .. })), "{again:?}");
+    stage.let_pass(600, 60).await;
+    assert_eq!((stage.invoices().await, stage.alerts().await.len()), (0, 0));
+});
+
+// F33: attached in the very moment in which the webhook is recorded without locks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_attached_while_the_money_comes_is_the_invoice() {
+    if crate::cluster::cluster().is_none() {
+        return;
+    }
+    let stage = Stage::set(Engine::Postgres).await;
+    let raw = Raw::of(&stage.hub.app).await;
+    let case = stage.case("17/2026").await;
+    let payment = stage.start(&case, "autopay").await;
+    let page = stage.open(&payment).await;
+    stage.press(&page, "pay").await.expect(303);
+    let mut tx = stage.hub.tx().await;
+    stage.attach_in(&mut tx, &payment).await.unwrap();
+    let commit = async {
+        let waiting =
+            "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        until("the webhook waits", async || raw.number(waiting).await > 0).await;
+        tx.commit().await.unwrap();
+    };
+    tokio::join!(stage.carry(), commit);
+    stage.let_pass(600, 60).await;
+    assert_eq!(stage.invoice(&payment).await.map(|i| i.state), Some(State::ByHand));
+    assert_eq!(stage.invoices().await, 0);
+}
