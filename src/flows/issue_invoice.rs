@@ -4,8 +4,9 @@
 //! before the first byte leaves, and after an unknown outcome only look-ups until it is settled. Three attempts; the
 //! third failure opens an alert and tells the case's expert. A look-up is not an attempt.
 //!
-//! One call at a time goes to an account. The others wait, and whoever ends wakes the oldest; nobody asks by the clock
-//! whether it is his turn. An account that rests lets one invoice go ahead when the rest is over (ADR 0041).
+//! One run at a time calls an account, whichever process it is in. The others wait, and whoever ends wakes the oldest;
+//! nobody asks by the clock whether it is his turn. An account that rests lets one invoice go ahead when the rest is over,
+//! each time another one (ADR 0041). Nothing is sent to an account that was switched off.
 //! Must not know: which gateway took the money, which API issues.
 
 use grosz_providers::invoicer::{Document, FailureClass, Found, InvoiceFailure, Ksef, day_in};
@@ -15,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::FlowError;
 use super::notify::{OwnLetter, Raise, invoice_failed_line, raise, raise_with};
-use super::order_invoice::alert_key;
+use super::order_invoice::{alert_key, invoicing_account};
 use super::tell_client::{jitter, tell};
 use crate::app::App;
 use crate::clock::{at, seconds};
@@ -39,6 +40,9 @@ const WAITS_FOR_A_SLOT_AT_MOST: i64 = 120;
 /// The same for an invoice that was begun.
 const WAITS_ON_AT_MOST: i64 = 60;
 
+/// The code of the failure of an invoice whose account was switched off, with none in its place.
+const ACCOUNT_OFF: &str = "ACCOUNT OFF";
+
 /// Everything one run works with.
 struct Run<'a> {
     app: &'a App,
@@ -54,8 +58,8 @@ struct Run<'a> {
     is_trial: bool,
     /// A pause that was asked for during this run: nothing more before this instant, microseconds.
     not_before: i64,
-    /// Held until the run ends.
-    _slot: OwnedSemaphorePermit,
+    /// Held until the run ends; none for a run that calls nobody.
+    _slot: Option<OwnedSemaphorePermit>,
 }
 
 /// What was asked of an account that refused.
@@ -76,8 +80,13 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     let account = run.account.id.clone();
     let done = match run.invoice.state {
         State::Unknown => run.reconcile().await,
+        _ if has_no_business_at(&run.account, &run.invoice) => run.leave().await,
         _ => run.issue().await,
     };
+    // Before the next one is called, who would find it taken.
+    let mut tx = app.store.once().await?;
+    tx.free_slot(&account, job).await?;
+    tx.commit().await?;
     wake_next(app, &job.merchant_id, &account).await?;
     done
 }
@@ -106,55 +115,64 @@ async fn take_turn<'a>(app: &'a App, job: &'a Job) -> Result<Option<Run<'a>>, Fl
         return Ok(None);
     };
     let now = app.now();
-    let has_begun = invoice.attempts > 0 || invoice.state != State::Queued;
-    let rests = rest(account.paused_until, account.pause_reason.as_deref(), now);
-    // One that was begun goes on with its attempts and look-ups, after a pause that has a time; others wait until the
-    // account works again.
-    if has_begun && !has_waited_too_long(app, &invoice) {
-        if let Rest::Until(until) = rests {
-            let error = Some("the account rests".to_owned());
-            jobs::settle(app, tx, job, End::Again { at: until, error }).await?;
-            return Ok(None);
-        }
-    } else if !has_begun && matches!(rests, Rest::Until(_) | Rest::Probe | Rest::Issue) {
-        jobs::settle(app, tx, job, waiting(now, WAITS_AT_MOST)).await?;
-        wake_next(app, &job.merchant_id, &account.id).await?;
-        return Ok(None);
-    }
-    // Numbering is serial at the other side: one call at a time for an account.
-    let Some(slot) = app.invoicing_slots.take(&account.id, app.config.invoicing_concurrency) else {
-        let at_most = if has_begun { WAITS_ON_AT_MOST } else { WAITS_FOR_A_SLOT_AT_MOST };
-        jobs::settle(app, tx, job, waiting(now, at_most)).await?;
-        // Whoever had the slot may have ended before this one was seen to wait.
-        if app.invoicing_slots.take(&account.id, app.config.invoicing_concurrency).is_some() {
+    let mut slot = None;
+    let mut is_trial = false;
+    if !has_no_business_at(&account, &invoice) {
+        let has_begun = invoice.attempts > 0 || invoice.state != State::Queued;
+        let rests = rest_of(&account, now);
+        // One that was begun goes on with its attempts and look-ups, after a pause that has a time; others wait until the
+        // account works again.
+        if has_begun && !has_waited_too_long(app, &invoice) {
+            if let Rest::Until(until) = rests {
+                let error = Some("the account rests".to_owned());
+                jobs::settle(app, tx, job, End::Again { at: until, error }).await?;
+                return Ok(None);
+            }
+        } else if !has_begun && matches!(rests, Rest::Until(_) | Rest::Probe | Rest::Issue) {
+            jobs::settle(app, tx, job, waiting(now, WAITS_AT_MOST)).await?;
             wake_next(app, &job.merchant_id, &account.id).await?;
-        }
-        return Ok(None);
-    };
-    if !has_begun {
-        let older = IssueQueue {
-            merchant_id: &job.merchant_id,
-            account_id: &account.id,
-            before: Some(&invoice.id),
-            mark: WAITS,
-            after: i64::MIN,
-            due: now,
-        };
-        if let Some(older) = tx.next_to_issue(&older).await? {
-            // Free before the older one is called, which would find it taken.
-            drop(slot);
-            tx.hasten(&job.merchant_id, JobKind::IssueInvoice, &older, now).await?;
-            jobs::settle(app, tx, job, waiting(now, WAITS_FOR_A_SLOT_AT_MOST)).await?;
             return Ok(None);
         }
-    }
-    let is_trial = !has_begun && rests == Rest::Trial;
-    if is_trial && !tx.begin_trial(&job.merchant_id, &account.id, now, now + seconds(app.config.job_lease_s)).await? {
-        drop(slot);
-        jobs::settle(app, tx, job, waiting(now, WAITS_AT_MOST)).await?;
-        // The other trial may have ended before this one was seen to wait.
-        wake_next(app, &job.merchant_id, &account.id).await?;
-        return Ok(None);
+        // Numbering is serial at the other side, and a buyer's card is printed as it is then: one run at a time.
+        let lease_until = now + seconds(app.config.job_lease_s);
+        slot = take_slot(app, &mut tx, job, &account.id, lease_until).await?;
+        if slot.is_none() {
+            let at_most = if has_begun { WAITS_ON_AT_MOST } else { WAITS_FOR_A_SLOT_AT_MOST };
+            jobs::settle(app, tx, job, waiting(now, at_most)).await?;
+            // Whoever had the slot may have ended before this one was seen to wait.
+            if has_free_slot(app, job, &account.id).await? {
+                wake_next(app, &job.merchant_id, &account.id).await?;
+            }
+            return Ok(None);
+        }
+        if !has_begun {
+            let queue = IssueQueue {
+                merchant_id: &job.merchant_id,
+                account_id: &account.id,
+                beyond: None,
+                before: Some(&invoice.id),
+                mark: WAITS,
+                after: i64::MIN,
+                due: now,
+            };
+            if let Some(earlier) = next_in_turn(&mut tx, queue, rests).await? {
+                // Free before the other one is called, which would find it taken.
+                tx.free_slot(&account.id, job).await?;
+                drop(slot);
+                tx.hasten(&job.merchant_id, JobKind::IssueInvoice, &earlier, now).await?;
+                jobs::settle(app, tx, job, waiting(now, WAITS_FOR_A_SLOT_AT_MOST)).await?;
+                return Ok(None);
+            }
+        }
+        is_trial = !has_begun && rests == Rest::Trial;
+        if is_trial && !tx.begin_trial(&job.merchant_id, &account.id, &invoice.id, now, lease_until).await? {
+            tx.free_slot(&account.id, job).await?;
+            drop(slot);
+            jobs::settle(app, tx, job, waiting(now, WAITS_AT_MOST)).await?;
+            // The other trial may have ended before this one was seen to wait.
+            wake_next(app, &job.merchant_id, &account.id).await?;
+            return Ok(None);
+        }
     }
     if invoice.state == State::Sending {
         // The mark of a run that died: the send may have arrived.
@@ -171,6 +189,54 @@ async fn take_turn<'a>(app: &'a App, job: &'a Job) -> Result<Option<Run<'a>>, Fl
     Ok(Some(Run { app, job, invoice, payment, account, invoicer, settings, left, is_trial, not_before, _slot }))
 }
 
+/// A slot of an account: of this process, so that its own runs need not ask the database whether one is free, and of all
+/// of them. `None` when all are taken.
+async fn take_slot(
+    app: &App,
+    tx: &mut Tx,
+    job: &Job,
+    account: &str,
+    until: i64,
+) -> Result<Option<OwnedSemaphorePermit>, FlowError> {
+    let most = app.config.invoicing_concurrency;
+    let Some(here) = app.invoicing_slots.take(account, most) else { return Ok(None) };
+    Ok(tx.take_slot(account, most, job, app.now(), until).await?.then_some(here))
+}
+
+async fn has_free_slot(app: &App, job: &Job, account: &str) -> Result<bool, FlowError> {
+    let most = app.config.invoicing_concurrency;
+    let is_free_here = app.invoicing_slots.take(account, most).is_some();
+    Ok(is_free_here && app.store.read().await?.has_free_slot(&job.merchant_id, account, most, app.now()).await?)
+}
+
+/// Nothing of the invoice is at its account, and nothing is to come there: it was switched off.
+fn has_no_business_at(account: &InvoicingAccount, invoice: &InvoiceRow) -> bool {
+    !account.enabled && invoice.state == State::Queued && invoice.first_sent_at.is_none()
+}
+
+/// One that was switched off is not waited for: nobody probes it, and whoever waits there has to be told.
+fn rest_of(account: &InvoicingAccount, now: i64) -> Rest {
+    if account.enabled { rest(account.paused_until, account.pause_reason.as_deref(), now) } else { Rest::None }
+}
+
+/// Which of the waiting invoices comes before the one of `queue.before`, or before all others: the oldest. While the account
+/// rests they go round, beginning after the last trial, so that one that always fails is not in the others' way.
+async fn next_in_turn(tx: &mut Tx, queue: IssueQueue<'_>, rests: Rest) -> Result<Option<String>, FlowError> {
+    let last = match rests {
+        Rest::Trial | Rest::Until(_) => tx.last_trial(queue.merchant_id, queue.account_id).await?,
+        Rest::None | Rest::Probe | Rest::Issue => None,
+    };
+    let Some(last) = last.as_deref() else { return Ok(tx.next_to_issue(&queue).await?) };
+    let round_begins = IssueQueue { beyond: Some(last), ..queue };
+    if queue.before.is_some_and(|own| own > last) {
+        return Ok(tx.next_to_issue(&round_begins).await?);
+    }
+    match tx.next_to_issue(&IssueQueue { before: None, ..round_begins }).await? {
+        Some(next) => Ok(Some(next)),
+        None => Ok(tx.next_to_issue(&queue).await?),
+    }
+}
+
 /// Puts a job back until it is woken.
 fn waiting(now: i64, at_most: i64) -> End {
     End::Again { at: now + seconds(at_most), error: Some(WAITS.into()) }
@@ -182,8 +248,8 @@ fn has_waited_too_long(app: &App, invoice: &InvoiceRow) -> bool {
     app.now() - since > seconds(app.config.invoice_unknown_limit_s)
 }
 
-/// Brings the oldest invoice forward that waits for its turn at an account: to now, or to the end of the account's rest.
-/// While a verdict is waited for nobody is woken; the probe does that.
+/// Brings the invoice forward whose turn it is at an account: to now, or to the end of the account's rest. While a verdict
+/// is waited for nobody is woken; the probe does that.
 ///
 /// # Errors
 /// The database. Then they wait for the next one that is issued, or for their time.
@@ -191,16 +257,17 @@ pub(super) async fn wake_next(app: &App, merchant: &str, account: &str) -> Resul
     let now = app.now();
     let mut tx = app.store.read().await?;
     let Some(row) = tx.invoicing_account(merchant, account).await? else { return Ok(()) };
-    let (at, after) = match rest(row.paused_until, row.pause_reason.as_deref(), now) {
+    let rests = rest_of(&row, now);
+    let (at, after) = match rests {
         // One that was woken already is on its way.
         Rest::None => (now, now),
         Rest::Trial => (now, i64::MIN),
         Rest::Until(until) => (until, i64::MIN),
         Rest::Probe | Rest::Issue => return Ok(()),
     };
-    let queue =
-        IssueQueue { merchant_id: merchant, account_id: account, before: None, mark: WAITS, after, due: i64::MIN };
-    let next = tx.next_to_issue(&queue).await?;
+    let (beyond, before, due) = (None, None, i64::MIN);
+    let queue = IssueQueue { merchant_id: merchant, account_id: account, beyond, before, mark: WAITS, after, due };
+    let next = next_in_turn(&mut tx, queue, rests).await?;
     drop(tx);
     if let Some(next) = next {
         let mut tx = app.store.begin().await?;
@@ -229,6 +296,7 @@ impl Run<'_> {
             return self.exhaust().await;
         }
         match self.look().await {
+            Found::None if !self.account.enabled => return self.leave().await,
             Found::None => {}
             // No send is in doubt here, so a search that fails leaves nothing to find out.
             Found::Failed(failure) => return self.failed_before_sending(failure, Asked::ToTell).await,
@@ -259,6 +327,23 @@ impl Run<'_> {
             Err(failure) if failure.class == FailureClass::Unknown => self.unknown(failure).await,
             Err(failure) => self.refused(failure).await,
         }
+    }
+
+    /// The account was switched off and has nothing of this invoice: the one that is on issues it. Where none is, the
+    /// expert is told.
+    async fn leave(mut self) -> Result<(), FlowError> {
+        let now = self.app.now();
+        let Some(mut tx) = self.write().await? else { return Ok(()) };
+        if let Some(other) = invoicing_account(&mut tx, &self.payment).await? {
+            tx.update_invoice(&self.invoice, now).await?;
+            tx.move_invoice(&self.invoice, &other.id, now).await?;
+            let error = Some("another invoicing account is on now".to_owned());
+            return jobs::settle(self.app, tx, self.job, End::Again { at: now, error }).await;
+        }
+        tx.rollback().await?;
+        let words = "the invoicing account was switched off, and no other is on";
+        self.remember(&InvoiceFailure::new(FailureClass::Config, ACCOUNT_OFF, words));
+        self.exhaust().await
     }
 
     /// Dates the document: by the world's time, in the seller's zone. The money came before, even if the database's clock
@@ -308,8 +393,15 @@ impl Run<'_> {
     async fn mark_sending(&mut self, buyer_key: &str, buyer: &str) -> Result<bool, FlowError> {
         let now = self.app.now();
         let Some(mut tx) = self.write().await? else { return Ok(false) };
-        if !tx.extend_lease(self.job, now + seconds(self.app.config.job_lease_s)).await? {
+        let until = now + seconds(self.app.config.job_lease_s);
+        if !tx.extend_lease(self.job, until).await? {
             tx.rollback().await?;
+            return Ok(false);
+        }
+        if !tx.keep_slot(&self.account.id, self.job, until).await? {
+            // It took so long that another run began, which may have changed the buyer's card.
+            tx.rollback().await?;
+            jobs::again(self.app, self.job, now, Some("its turn was over before it sent".into())).await?;
             return Ok(false);
         }
         // The look-up may have begun yesterday.
@@ -495,13 +587,20 @@ impl Run<'_> {
     async fn came_to_nothing(mut self, failure: InvoiceFailure, asked: Asked) -> Result<(), FlowError> {
         self.remember(&failure);
         self.mind_account(&failure, asked).await?;
-        if self.is_trial && matches!(failure.class, FailureClass::Config | FailureClass::Retryable) {
+        let told_nothing_new = matches!(failure.class, FailureClass::Config | FailureClass::Retryable);
+        if self.is_trial && told_nothing_new && !self.waits_since_yesterday() {
             // It was sent ahead to find out just this, and waits on like the others.
             self.invoice.attempts -= 1;
             return self.wait_for_account().await;
         }
         let now = self.app.now();
         self.after(failure.class, now).await
+    }
+
+    /// It waits for its account as long as one may wait for an answer. Then its attempts count whatever the account does, or
+    /// its expert would never hear of it.
+    fn waits_since_yesterday(&self) -> bool {
+        self.app.now() - self.invoice.created_at > seconds(self.app.config.invoice_unknown_limit_s)
     }
 
     /// The account refuses: this invoice waits for the probe's verdict, like those that come after it.
@@ -682,6 +781,12 @@ fn plain_reason(invoice: &InvoiceRow, language: &str) -> String {
     let code = invoice.last_code.as_deref().unwrap_or("");
     let message = invoice.last_message.as_deref().unwrap_or("");
     let class = invoice.last_class.as_deref();
+    if code == ACCOUNT_OFF {
+        return match language {
+            "pl" => "konto w systemie do faktur jest wyłączone, a żadne inne nie jest włączone".into(),
+            _ => message.to_owned(),
+        };
+    }
     let (what, attempts) = match language {
         "pl" => (reason_pl(class), "liczba prób"),
         _ => (reason_en(class), "attempts made"),

@@ -60,7 +60,10 @@ pub async fn order_invoice(app: &App, tx: &mut Tx, payment: &Payment) -> Result<
 }
 
 /// The merchant's invoicing account for a payment: the first that is on, of the payment's mode.
-async fn invoicing_account(tx: &mut Tx, payment: &Payment) -> Result<Option<InvoicingAccount>, FlowError> {
+///
+/// # Errors
+/// The database.
+pub(super) async fn invoicing_account(tx: &mut Tx, payment: &Payment) -> Result<Option<InvoicingAccount>, FlowError> {
     let accounts = tx.invoicing_accounts(&payment.merchant_id).await?;
     Ok(accounts.into_iter().find(|a| a.enabled && a.live == payment.live))
 }
@@ -162,10 +165,20 @@ pub async fn reissue(app: &App, tx: &mut Tx, payment: &Payment, buyer: Option<Bu
     invoice.buyer_ref = None;
     // Whatever was sent before is looked for before anything is sent again.
     let in_doubt = invoice.unknown_since.is_some() && invoice.first_sent_at.is_some();
-    invoice.state = if in_doubt { State::Unknown } else { State::Queued };
     let now = app.now();
+    // What failed for sure is nowhere: where its account was switched off, that is not asked any more.
+    let is_nowhere = invoice.state == State::Exhausted && !in_doubt;
+    invoice.state = if in_doubt { State::Unknown } else { State::Queued };
     invoice.unknown_since = in_doubt.then_some(now);
     tx.update_invoice(&invoice, now).await?;
+    if is_nowhere {
+        let its_own = tx.invoicing_account(&payment.merchant_id, &invoice.invoicing_account_id).await?;
+        if its_own.is_none_or(|account| !account.enabled)
+            && let Some(other) = invoicing_account(tx, payment).await?
+        {
+            tx.move_invoice(&invoice, &other.id, now).await?;
+        }
+    }
     tx.enqueue(&payment.merchant_id, &app.ids.make("job"), JobKind::IssueInvoice, &invoice.id, now, now).await?;
     tx.hasten(&payment.merchant_id, JobKind::IssueInvoice, &invoice.id, now).await?;
     tx.resolve_alert_by_key(&payment.merchant_id, &alert_key(&invoice), now).await?;

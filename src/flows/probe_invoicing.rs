@@ -23,7 +23,9 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     drop(tx);
     let Some(invoicer) = registry::invoicer(&account.invoicer) else { return jobs::finish(app, job).await };
     if !account.enabled {
-        return jobs::finish(app, job).await;
+        jobs::finish(app, job).await?;
+        // What waits there has to go elsewhere.
+        return wake_next(app, &job.merchant_id, &account.id).await;
     }
     let now = app.now();
     let rests = |account: &InvoicingAccount| rest(account.paused_until, account.pause_reason.as_deref(), now);

@@ -380,12 +380,19 @@ impl Tx {
 
     /// Lets one invoice go ahead at an account whose pause is over: the account rests until `until` for all others.
     /// `false` when another invoice was faster, or the pause was lifted or made longer.
-    pub async fn begin_trial(&mut self, merchant: &str, id: &str, now: i64, until: i64) -> Result<bool, StoreError> {
+    pub async fn begin_trial(
+        &mut self,
+        merchant: &str,
+        id: &str,
+        invoice: &str,
+        now: i64,
+        until: i64,
+    ) -> Result<bool, StoreError> {
         let touched = self
             .run(
-                "UPDATE invoicing_accounts SET paused_until = $4
+                "UPDATE invoicing_accounts SET paused_until = $4, last_trial = $5
                  WHERE merchant_id = $1 AND id = $2 AND pause_reason IS NOT NULL AND COALESCE(paused_until, 0) <= $3",
-                args![merchant, id, now, until],
+                args![merchant, id, now, until, invoice],
             )
             .await?;
         Ok(touched == 1)

@@ -3,6 +3,7 @@
 use grosz_providers::invoicer::{Document, InvoiceOrder};
 
 use super::dialect::{StoreError, Tx, args};
+use super::jobs::Job;
 use super::rows::{Row, to_json};
 use super::set::{Set, row};
 use crate::domain::invoice::State;
@@ -71,6 +72,8 @@ pub struct IssueQueue<'a> {
     pub merchant_id: &'a str,
     /// At which account.
     pub account_id: &'a str,
+    /// Only documents younger than this one.
+    pub beyond: Option<&'a str>,
     /// Only documents older than this one.
     pub before: Option<&'a str>,
     /// What the jobs of those that wait for their turn bear as their last word.
@@ -193,13 +196,14 @@ impl Tx {
     }
 
     /// The oldest document of an account whose issuing waits for its turn: its job bears `mark` and is due after `after`,
-    /// or is due by `due` whatever it bears. Only documents older than `before` count, if there is one.
+    /// or is due by `due` whatever it bears. Only documents younger than `beyond` and older than `before` count, if these
+    /// are given.
     pub async fn next_to_issue(&mut self, queue: &IssueQueue<'_>) -> Result<Option<String>, StoreError> {
         // Ids sort by age, and all begin alike: the key of the jobs finds the oldest one. Few jobs are in its way.
         let row = self
             .row(
                 "SELECT j.subject AS id FROM jobs j JOIN invoices i ON i.merchant_id = j.merchant_id AND i.id = j.subject
-                 WHERE j.merchant_id = $1 AND j.subject > 'ivc_' AND j.subject < $3 AND j.kind = 'issue_invoice'
+                 WHERE j.merchant_id = $1 AND j.subject > $7 AND j.subject < $3 AND j.kind = 'issue_invoice'
                      AND j.set_aside = '' AND j.state = 'ready' AND ((j.last_error = $4 AND j.run_at > $5) OR j.run_at <= $6)
                      AND i.invoicing_account_id = $2
                  ORDER BY j.subject LIMIT 1",
@@ -209,11 +213,93 @@ impl Tx {
                     queue.before.unwrap_or("ivc`"),
                     queue.mark,
                     queue.after,
-                    queue.due
+                    queue.due,
+                    queue.beyond.unwrap_or("ivc_")
                 ],
             )
             .await?;
         row.map(|r| r.text("id")).transpose()
+    }
+
+    /// The document that was the last to go ahead while the account rested.
+    pub async fn last_trial(&mut self, merchant: &str, account: &str) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT last_trial FROM invoicing_accounts WHERE merchant_id = $1 AND id = $2";
+        self.row(sql, args![merchant, account]).await?.map_or(Ok(None), |r| r.maybe_text("last_trial"))
+    }
+
+    /// Takes one of an account's `most` slots for a run, until `until` at the latest; `false` when other runs, in whichever
+    /// process, have them all.
+    pub async fn take_slot(
+        &mut self,
+        account: &str,
+        most: usize,
+        run: &Job,
+        now: i64,
+        until: i64,
+    ) -> Result<bool, StoreError> {
+        for no in 0..i64::try_from(most).unwrap_or(i64::MAX) {
+            let touched = self
+                .run(
+                    "INSERT INTO invoicing_slots (merchant_id, invoicing_account_id, no, job_id, fence, held_until)
+                     VALUES ($1, $2, $3, $4, $5, $6)
+                     ON CONFLICT (merchant_id, invoicing_account_id, no) DO UPDATE
+                     SET job_id = excluded.job_id, fence = excluded.fence, held_until = excluded.held_until
+                     WHERE invoicing_slots.held_until <= $7 OR invoicing_slots.job_id = excluded.job_id",
+                    args![&run.merchant_id, account, no, &run.id, run.fence, until, now],
+                )
+                .await?;
+            if touched == 1 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Lengthens a run's hold on its slot; `false` when another run has it by now.
+    pub async fn keep_slot(&mut self, account: &str, run: &Job, until: i64) -> Result<bool, StoreError> {
+        let touched = self
+            .run(
+                "UPDATE invoicing_slots SET held_until = $5
+                 WHERE merchant_id = $1 AND invoicing_account_id = $2 AND job_id = $3 AND fence = $4",
+                args![&run.merchant_id, account, &run.id, run.fence, until],
+            )
+            .await?;
+        Ok(touched == 1)
+    }
+
+    /// Gives a run's slot back, if it still has it.
+    pub async fn free_slot(&mut self, account: &str, run: &Job) -> Result<(), StoreError> {
+        self.keep_slot(account, run, 0).await.map(drop)
+    }
+
+    /// True when not all of an account's `most` slots are taken.
+    pub async fn has_free_slot(
+        &mut self,
+        merchant: &str,
+        account: &str,
+        most: usize,
+        now: i64,
+    ) -> Result<bool, StoreError> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let taken = self
+            .number(
+                "SELECT COUNT(*) FROM invoicing_slots
+                 WHERE merchant_id = $1 AND invoicing_account_id = $2 AND no < $3 AND held_until > $4",
+                args![merchant, account, most, now],
+            )
+            .await?;
+        Ok(taken < most)
+    }
+
+    /// Writes at which account a document is to be issued, which nothing is known of there.
+    pub async fn move_invoice(&mut self, i: &InvoiceRow, account: &str, now: i64) -> Result<(), StoreError> {
+        self.run(
+            "UPDATE invoices SET invoicing_account_id = $3, first_sent_at = NULL, buyer_ref = NULL, updated_at = $4
+             WHERE merchant_id = $1 AND id = $2",
+            args![&i.merchant_id, &i.id, account, now],
+        )
+        .await?;
+        Ok(())
     }
 
     /// Writes everything about a document but its identity and its PDF.

@@ -25,6 +25,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (9, include_str!("migrations/0009_room.sql")),
     (10, include_str!("migrations/0010_numbers.sql")),
     (11, include_str!("migrations/0011_modes.sql")),
+    (12, include_str!("migrations/0012_invoicing_turns.sql")),
 ];
 
 impl Store {

@@ -19,6 +19,7 @@ const SMALL: &[&str] = &[
     "api_keys",
     "provider_accounts",
     "invoicing_accounts",
+    "invoicing_slots",
     "experts",
     "endpoints",
     "refusals",

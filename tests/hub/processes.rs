@@ -1,19 +1,35 @@
 //! Several processes on one database, holding, and stopping.
 
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use grosz::app::App;
 use grosz::config::{Config, Hidden};
 use grosz::domain::invoice::State;
 use grosz::store::{JobKind, Lane};
 use grosz_providers::EventKind;
-use grosz_providers::wire::{HttpError, HttpRequest};
+use grosz_providers::invoicer::TaxIdKind;
+use grosz_providers::wire::{Http, HttpError, HttpRequest, HttpResponse};
 
 use crate::harness::{Engine, Hub, TempDir, client};
 use crate::matter::{TwinWay, event, invoicing_account, matter};
 use crate::on_both;
 use crate::raw::Raw;
+
+/// A worker's way to the twin. All of them keep one list of what was called, by whom.
+struct Named {
+    worker: char,
+    way: Arc<TwinWay>,
+    called: Arc<Mutex<Vec<(char, String)>>>,
+}
+
+#[async_trait::async_trait]
+impl Http for Named {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        self.called.lock().unwrap().push((self.worker, request.url.clone()));
+        self.way.send(request).await
+    }
+}
 
 // F55: two workers on one database, started with the same settings by mistake: each job has one owner, each invoice is
 // sent once.
@@ -55,6 +71,67 @@ on_both!(two_workers_share_the_work, async |engine: Engine| {
     }
     let sent = way.once.lock().unwrap().iter().filter(|url| url.contains("/invoices/add")).count();
     assert_eq!(sent, payments.len(), "each invoice was sent once");
+});
+
+// F55, F85: the buyer's card at the invoicing API is one for all addresses of a company, and is printed as it is then. Two
+// workers that issue for one company at a time would print each other's address.
+on_both!(two_workers_call_an_invoicing_account_one_at_a_time, async |engine: Engine| {
+    let called = Arc::default();
+    let named =
+        |worker, way: &Arc<TwinWay>| Arc::new(Named { worker, way: Arc::clone(way), called: Arc::clone(&called) });
+    let ways = std::sync::OnceLock::new();
+    let hub = Hub::build(
+        engine,
+        |_| {},
+        |app| {
+            let way = TwinWay::new(app.clock.clone());
+            app.http = named('a', &way);
+            app.http_documents = Arc::clone(&way) as Arc<_>;
+            let _ = ways.set(way);
+        },
+    )
+    .await;
+    let way = ways.get().unwrap();
+    let config = Config { database_url: Hidden(hub.app.config.database_url.0.clone()), ..hub.app.config.clone() };
+    let mut second = App::open(config, hub.app.clock.clone()).await.unwrap();
+    second.http = named('b', way);
+    second.http_documents = Arc::clone(way) as Arc<_>;
+    invoicing_account(&hub).await;
+    let matter = matter(&hub).await;
+    let mut payments = vec![];
+    for round in 0..6 {
+        for n in 0..3 {
+            let (payment, attempt) = matter.payment(&hub, &format!("{round}-{n}/2026")).await;
+            matter.receive(&hub, event(&attempt, &format!("paid{round}-{n}"), EventKind::Paid, "r1")).await;
+            let mut tx = hub.tx().await;
+            let mut invoice = tx.invoice_of_payment(&payment.merchant_id, &payment.id).await.unwrap().unwrap();
+            let buyer = &mut invoice.order.buyer;
+            (buyer.is_company, buyer.tax_id_kind, buyer.tax_id) = (true, TaxIdKind::PlNip, "1234563218".into());
+            buyer.street = format!("ul. Nowa {n}");
+            tx.update_invoice(&invoice, hub.app.now()).await.unwrap();
+            tx.commit().await.unwrap();
+            payments.push(payment);
+        }
+        // Now the one, now the other is the first.
+        let (one, other) = if round % 2 == 0 { (&*hub.app, &second) } else { (&second, &*hub.app) };
+        for _ in 0..5 {
+            let (a, b) = tokio::join!(grosz::worker::run_due(one), grosz::worker::run_due(other));
+            a.and(b).unwrap();
+            hub.advance(1);
+        }
+    }
+    let mut tx = hub.app.store.read().await.unwrap();
+    for payment in &payments {
+        let invoice = tx.invoice_of_payment(&payment.merchant_id, &payment.id).await.unwrap().unwrap();
+        assert_eq!((invoice.state, invoice.attempts), (State::Issued, 1), "{invoice:?}");
+    }
+    let called = called.lock().unwrap();
+    let mut at_work: Option<char> = None;
+    for (worker, url) in called.iter() {
+        assert!(at_work.is_none_or(|other| other == *worker), "{worker} calls {url} in the middle of another's run");
+        at_work = (!url.contains("/invoices/add")).then_some(*worker);
+    }
+    assert!(['a', 'b'].iter().all(|w| called.iter().any(|(worker, _)| worker == w)), "both worked");
 });
 
 // F49: a newer program left a job of a kind that this one does not know. It is not this one's business, and in nobody's way.

@@ -1,15 +1,18 @@
 //! What happens between a completed payment and an invoice in the payer's list, when the invoicing API misbehaves.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use grosz::app::App;
 use grosz::clock::{Carried, Clock};
 use grosz::domain::invoice::{Cell, State};
 use grosz::flows::FlowError;
+use grosz::flows::add_account::add_invoicing_account;
 use grosz::flows::order_invoice::{attach, reissue};
 use grosz::store::{Attachment, InvoicingAccount, JobKind, Payment, Tx};
-use grosz_providers::Timestamp;
-use grosz_providers::invoicer::day_in;
+use grosz_providers::invoicer::{Buyer, day_in};
+use grosz_providers::wire::{Headers, Http, HttpError, HttpRequest, HttpResponse};
+use grosz_providers::{Timestamp, registry};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -54,6 +57,21 @@ impl Stage {
         attach(&self.hub.app, tx, payment, &file).await
     }
 
+    /// A paid case whose ordered and not yet tried invoice is for somebody else.
+    async fn paid_by(&self, number: &str, name: &str) -> Payment {
+        let payment = self.pay(number, "autopay", "pay").await;
+        self.change_buyer(&payment, |buyer| buyer.name = name.into()).await;
+        payment
+    }
+
+    async fn change_buyer(&self, payment: &Payment, change: impl FnOnce(&mut Buyer)) {
+        let mut invoice = self.invoice(payment).await.expect("an invoice");
+        change(&mut invoice.order.buyer);
+        let mut tx = self.hub.tx().await;
+        tx.update_invoice(&invoice, self.hub.app.now()).await.expect("an invoice");
+        tx.commit().await.expect("a commit");
+    }
+
     /// Switches the stage's invoicing account on or off.
     async fn switch(&self, on: bool) {
         let mut tx = self.hub.tx().await;
@@ -61,6 +79,18 @@ impl Stage {
         let account = InvoicingAccount { enabled: on, ..found.expect("the account") };
         tx.update_invoicing_account(&account).await.expect("an account");
         tx.commit().await.expect("a commit");
+    }
+
+    /// A second invoicing account, of another company.
+    async fn second_account(&self) -> InvoicingAccount {
+        let twin = registry::invoicer("wfirma").and_then(|i| i.twin()).expect("its twin");
+        let mut given = twin.demo_settings(&self.host.root("wfirma"));
+        given.insert("company_id".into(), "100002".into());
+        let mut tx = self.hub.tx().await;
+        let (app, merchant) = (&self.hub.app, &self.hub.merchant.id);
+        let added = add_invoicing_account(app, &mut tx, merchant, "wfirma", &given, false).await;
+        tx.commit().await.expect("a commit");
+        added.expect("an account")
     }
 
     /// What the simulated company has on record about a payment's invoice.
@@ -94,6 +124,53 @@ impl Stage {
         self.let_pass(600, 600).await;
     }
 }
+
+/// The way to the invoicing API: keeps what was called, and has some calls fail.
+struct Watched {
+    inner: Arc<dyn Http>,
+    called: Mutex<Vec<String>>,
+    /// A call with this text in its body is answered by an error of the server.
+    breaks_on: &'static str,
+}
+
+impl Watched {
+    /// A stage whose calls are watched.
+    async fn stage(engine: Engine, breaks_on: &'static str) -> (Stage, Arc<Watched>) {
+        let watched = Arc::new(Mutex::new(None));
+        let mine = Arc::clone(&watched);
+        let fit = move |app: &mut App| {
+            let way = Watched { inner: Arc::clone(&app.http), called: Mutex::default(), breaks_on };
+            let way = Arc::new(way);
+            *mine.lock().expect("no panic before") = Some(Arc::clone(&way));
+            app.http = way;
+        };
+        let stage = Stage::fitted(engine, fit).await;
+        let watched = watched.lock().expect("no panic before").take();
+        (stage, watched.expect("a way"))
+    }
+
+    /// How often such an address was called.
+    fn count(&self, parts: [&str; 2]) -> usize {
+        let called = self.called.lock().expect("no panic before");
+        called.iter().filter(|url| parts.iter().all(|part| url.contains(part))).count()
+    }
+}
+
+#[async_trait::async_trait]
+impl Http for Watched {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        self.called.lock().expect("no panic before").push(request.url.clone());
+        let is_odd = !self.breaks_on.is_empty() && String::from_utf8_lossy(&request.body).contains(self.breaks_on);
+        if is_odd {
+            let headers = Headers::from_pairs([("content-type", "text/html")]);
+            return Ok(HttpResponse { status: 500, headers, body: b"<h1>500</h1>".to_vec() });
+        }
+        self.inner.send(request).await
+    }
+}
+
+/// What a company is called for which the invoicing API fails each time.
+const POISON: &str = "Trucizna SA";
 
 // F27, F29, R-5W-48, R-5W-49: the invoice was made and its answer lost, or unreadable; looking finds it.
 on_both!(an_invoice_whose_answer_is_lost_is_found_and_not_made_again, async |engine: Engine| {
@@ -770,6 +847,53 @@ on_both!(a_pdf_that_cannot_be_had_is_told_once, async |engine: Engine| {
     assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::ByHand);
 });
 
+// F34, R-5W-43, R-5W-44: the API fails whenever it hears of one buyer. Two of his invoices make the account rest; the third,
+// the oldest of those that wait, does not stand in the way of the others, and its expert hears as well.
+on_both!(an_invoice_that_always_fails_stops_no_other, async |engine: Engine| {
+    let (stage, _) = Watched::stage(engine, POISON).await;
+    let mut bad = vec![stage.paid_by("17/2026", POISON).await, stage.paid_by("18/2026", POISON).await];
+    stage.all_attempts().await;
+    assert_eq!(stage.alerts().await, ["invoice.exhausted", "invoice.exhausted", "invoice.unreachable"]);
+    bad.push(stage.paid_by("19/2026", POISON).await);
+    let good = stage.pay("20/2026", "autopay", "pay").await;
+    stage.let_pass(7200, 30).await;
+    stage.expect_paid_and_invoiced(&good).await;
+    for payment in &bad {
+        assert_eq!(stage.invoice(payment).await.expect("an invoice").state, State::Exhausted);
+    }
+    assert_eq!((stage.notices("invoice.exhausted").await.len(), stage.invoices().await), (3, 1));
+    assert_eq!(stage.alerts().await, ["invoice.exhausted"; 3]);
+});
+
+// F34: a true outage. The invoices that wait take turns as the trial and lose no attempt for most of a day; then they
+// count, so that no expert waits for ever.
+on_both!(an_outage_burns_nothing_for_a_day, async |engine: Engine| {
+    let (stage, watched) = Watched::stage(engine, POISON).await;
+    for number in ["17/2026", "18/2026"] {
+        stage.paid_by(number, POISON).await;
+    }
+    stage.all_attempts().await;
+    let mut waiting = vec![];
+    for (number, name) in [("19/2026", "A, Trucizna SA"), ("20/2026", "B, Trucizna SA"), ("21/2026", "C, Trucizna SA")]
+    {
+        waiting.push(stage.paid_by(number, name).await);
+    }
+    let before = watched.count(["contractors/", ""]);
+    stage.let_pass(23 * 3600, 450).await;
+    for payment in &waiting {
+        let invoice = stage.invoice(payment).await.expect("an invoice");
+        assert_eq!((invoice.state, invoice.attempts), (State::Queued, 0));
+        assert!(invoice.last_code.is_some(), "each had its turn");
+    }
+    let trials = watched.count(["contractors/", ""]) - before;
+    assert!((80..=250).contains(&trials), "about one in a quarter of an hour: {trials}");
+    stage.let_pass(5 * 3600, 450).await;
+    for payment in &waiting {
+        assert_eq!(stage.invoice(payment).await.expect("an invoice").state, State::Exhausted);
+    }
+    assert_eq!(stage.notices("invoice.exhausted").await.len(), 5);
+});
+
 // F33, R-5W-42: the expert's document is there before the money; no other is made when it comes.
 on_both!(a_document_attached_before_the_money_is_the_invoice, async |engine: Engine| {
     let stage = Stage::set(engine).await;
@@ -825,3 +949,88 @@ async fn a_document_attached_while_the_money_comes_is_the_invoice() {
     assert_eq!(stage.invoice(&payment).await.map(|i| i.state), Some(State::ByHand));
     assert_eq!(stage.invoices().await, 0);
 }
+
+// An account that was replaced while it rested: what waits there goes to the other, and nothing is issued at the first.
+on_both!(what_waits_at_an_account_that_was_replaced_goes_to_the_other, async |engine: Engine| {
+    let (stage, watched) = Watched::stage(engine, "").await;
+    let first = stage.paid("17/2026", json!({"auth": 1_000_000})).await;
+    stage.hub.run_jobs().await;
+    let mut waiting = vec![];
+    for number in ["18/2026", "19/2026", "20/2026"] {
+        waiting.push(stage.pay(number, "autopay", "pay").await);
+    }
+    stage.hub.run_jobs().await;
+    stage.switch(false).await;
+    let second = stage.second_account().await;
+    stage.dial(json!({"wfirma": {}})).await;
+    stage.let_pass(1800, 60).await;
+    waiting.push(first);
+    for payment in &waiting {
+        stage.expect_paid_and_invoiced(payment).await;
+        assert_eq!(stage.invoice(payment).await.expect("an invoice").invoicing_account_id, second.id);
+    }
+    let sent = |company| watched.count(["invoices/add", company]);
+    assert_eq!((sent("company_id=100001"), sent("company_id=100002")), (0, 4));
+});
+
+// Issued again after every attempt was refused: at the account that is on now, even if the other answers no more.
+on_both!(what_failed_at_an_account_that_was_replaced_is_issued_at_the_other, async |engine: Engine| {
+    let (stage, watched) = Watched::stage(engine, "").await;
+    let payment = stage.paid("17/2026", json!({"error_in_200": 1_000_000})).await;
+    stage.all_attempts().await;
+    assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::Exhausted);
+    let before = watched.count(["", "company_id=100001"]);
+    stage.switch(false).await;
+    let second = stage.second_account().await;
+    stage.dial(json!({"wfirma": {}})).await;
+    stage.reissue(&payment).await.unwrap();
+    stage.let_pass(600, 60).await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    assert_eq!(stage.invoice(&payment).await.expect("an invoice").invoicing_account_id, second.id);
+    assert_eq!(watched.count(["", "company_id=100001"]), before, "the first is not asked any more");
+});
+
+// Switched off between two attempts: the first account is only asked whether there is an invoice.
+on_both!(an_attempt_at_an_account_that_was_switched_off_only_looks, async |engine: Engine| {
+    let (stage, watched) = Watched::stage(engine, "").await;
+    let payment = stage.paid("17/2026", json!({"error_in_200": 1})).await;
+    stage.hub.run_jobs().await;
+    stage.switch(false).await;
+    let second = stage.second_account().await;
+    stage.let_pass(1200, 60).await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    assert_eq!(stage.invoice(&payment).await.expect("an invoice").invoicing_account_id, second.id);
+    let sent = |company| watched.count(["invoices/add", company]);
+    assert_eq!((sent("company_id=100001"), sent("company_id=100002")), (1, 1));
+});
+
+// A send whose outcome is unknown is looked for where it was sent, whatever is on now.
+on_both!(a_doubt_stays_with_the_account_that_was_switched_off, async |engine: Engine| {
+    let (stage, watched) = Watched::stage(engine, "").await;
+    let payment = stage.paid("17/2026", json!({"cut_after_work": 1})).await;
+    stage.hub.run_jobs().await;
+    stage.switch(false).await;
+    stage.second_account().await;
+    stage.let_pass(1200, 60).await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    assert_eq!(stage.invoice(&payment).await.expect("an invoice").invoicing_account_id, stage.invoicing.id);
+    assert_eq!(watched.count(["invoices/add", ""]), 1);
+});
+
+// R-5W-44: switched off with none in its place: nothing is sent, and the expert hears, once.
+on_both!(what_waits_at_an_account_that_was_switched_off_is_told_of, async |engine: Engine| {
+    let (stage, watched) = Watched::stage(engine, "").await;
+    let payment = stage.paid("17/2026", json!({})).await;
+    stage.switch(false).await;
+    stage.let_pass(3600, 60).await;
+    assert_eq!(stage.invoice(&payment).await.expect("an invoice").state, State::Exhausted);
+    assert_eq!((watched.count(["wfirma/", ""]), stage.alerts().await), (0, vec!["invoice.exhausted".to_owned()]));
+    let notices = stage.notices("invoice.exhausted").await;
+    assert_eq!(notices.len(), 1);
+    assert!(notices[0].body.starts_with(SENTENCE) && notices[0].body.contains("wyłączone"), "{}", notices[0].body);
+    // Switched on again, it is issued when the expert asks for it.
+    stage.switch(true).await;
+    stage.reissue(&payment).await.unwrap();
+    stage.let_pass(600, 60).await;
+    stage.expect_paid_and_invoiced(&payment).await;
+});
