@@ -56,7 +56,7 @@ macro_rules! case_page {
             case_columns!(),
             " FROM cases WHERE merchant_id = $1 AND ",
             $filter,
-            " AND ($3 IS NULL OR id < $3) ORDER BY id DESC LIMIT $4"
+            " AND id < $3 ORDER BY id DESC LIMIT $4"
         )
     };
 }
@@ -152,7 +152,7 @@ impl Tx {
             Some(_) => case_page!("payer_id = $2"),
             None => case_page!("$2 IS NULL"),
         };
-        let rows = self.rows(sql, args![merchant, payer, &page.before, page.limit]).await?;
+        let rows = self.rows(sql, args![merchant, payer, page.bound(), page.limit]).await?;
         rows.iter().map(case).collect()
     }
 }

@@ -140,7 +140,7 @@ macro_rules! delivery_page {
         concat!(
             "SELECT ", delivery_columns!(), " FROM deliveries d WHERE d.merchant_id = $1 AND ", $filter, "
              AND ($4 IS NULL OR EXISTS (SELECT 1 FROM provider_accounts a WHERE a.merchant_id = $1 AND a.id = d.account_id AND a.live = $4))
-             AND ($5 IS NULL OR d.id < $5) ORDER BY d.id DESC LIMIT $6"
+             AND d.id < $5 ORDER BY d.id DESC LIMIT $6"
         )
     };
 }
@@ -208,7 +208,7 @@ impl Tx {
             }
         };
         let rows = self
-            .rows(sql, args![merchant, &f.account, &f.payment, f.live.map(i64::from), &page.before, page.limit])
+            .rows(sql, args![merchant, &f.account, &f.payment, f.live.map(i64::from), page.bound(), page.limit])
             .await?;
         rows.iter().map(delivery).collect()
     }

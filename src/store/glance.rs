@@ -419,16 +419,15 @@ impl Tx {
                 (None, None) => listed!(first page of "$2 = ''"),
             };
             let of = f.payer.as_deref().or(f.case.as_deref()).unwrap_or_default();
-            // Ids begin with a digit after the prefix; in every collation a letter comes later.
-            let before = page.before.as_deref().unwrap_or("pay_zzz");
-            self.rows(sql, args![merchant, of, live, before]).await?
+            self.rows(sql, args![merchant, of, live, page.bound()]).await?
         } else {
             let sql = match (&f.payer, &f.case) {
                 (Some(_), _) => listed!(payer),
                 (None, Some(_)) => listed!(case),
                 (None, None) => listed!(any),
             };
-            let args = args![merchant, &f.payer, &f.case, &f.status, f.from, f.to, live, &page.before, page.limit];
+            let (least, below) = f.ids(page);
+            let args = args![merchant, &f.payer, &f.case, &f.status, f.from, f.to, live, &below, &least, page.limit];
             self.rows(sql, args).await?
         };
         let (mut completed, mut without) = (vec![], vec![]);

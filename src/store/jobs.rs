@@ -467,17 +467,17 @@ impl Tx {
             Some("failed") => concat!(
                 "SELECT ",
                 job_columns!(),
-                " FROM jobs WHERE merchant_id = $1 AND set_aside <> '' AND state = $2 AND ($3 IS NULL OR id < $3)
+                " FROM jobs WHERE merchant_id = $1 AND set_aside <> '' AND state = $2 AND id < $3
                  ORDER BY id DESC LIMIT $4"
             ),
             _ => concat!(
                 "SELECT ",
                 job_columns!(),
-                " FROM jobs WHERE merchant_id = $1 AND ($2 IS NULL OR state = $2) AND ($3 IS NULL OR id < $3)
+                " FROM jobs WHERE merchant_id = $1 AND ($2 IS NULL OR state = $2) AND id < $3
                  ORDER BY id DESC LIMIT $4"
             ),
         };
-        let rows = self.rows(sql, args![merchant, state, &page.before, page.limit]).await?;
+        let rows = self.rows(sql, args![merchant, state, page.bound(), page.limit]).await?;
         rows.iter().filter(|r| is_known(r)).map(job).collect()
     }
 

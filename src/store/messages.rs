@@ -132,10 +132,10 @@ impl Tx {
         let sql = concat!(
             "SELECT ",
             message_columns!(),
-            " FROM messages WHERE merchant_id = $1 AND ($2 IS NULL OR id > $2) AND id < $3 ORDER BY id LIMIT $4"
+            " FROM messages WHERE merchant_id = $1 AND id > $2 AND id < $3 ORDER BY id LIMIT $4"
         );
         let end = first_of("msg", settled_before.saturating_add(1000));
-        self.rows(sql, args![merchant, after, &end, limit]).await?.iter().map(message).collect()
+        self.rows(sql, args![merchant, after.unwrap_or_default(), &end, limit]).await?.iter().map(message).collect()
     }
 
     /// All endpoints of a merchant, where nobody else adds one until the end of the transaction.
@@ -291,8 +291,8 @@ impl Tx {
         let rows = self
             .rows(
                 "SELECT merchant_id, id, message_id, endpoint_id, state, attempts, last_status, last_error, created_at FROM tellings
-                 WHERE merchant_id = $1 AND endpoint_id = $2 AND ($3 IS NULL OR id < $3) ORDER BY id DESC LIMIT $4",
-                args![merchant, endpoint, &page.before, page.limit],
+                 WHERE merchant_id = $1 AND endpoint_id = $2 AND id < $3 ORDER BY id DESC LIMIT $4",
+                args![merchant, endpoint, page.bound(), page.limit],
             )
             .await?;
         rows.iter().map(telling).collect()

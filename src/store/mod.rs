@@ -54,3 +54,13 @@ pub struct Page {
     /// At most so many rows.
     pub limit: i64,
 }
+
+impl Page {
+    /// The id that the page's rows are older than. There is always one: a statement is planned for any values, and a place
+    /// that may be missing (`$2 IS NULL OR id < $2`) is looked up in no index, so every page would be read from the newest
+    /// row on.
+    fn bound(&self) -> &str {
+        // Ids begin with the letters of their kind, and no kind begins with a `z`.
+        self.before.as_deref().unwrap_or("zzz")
+    }
+}

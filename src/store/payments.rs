@@ -11,7 +11,9 @@ use super::dialect::{Arg, StoreError, Tx, args};
 use super::glance::Glance;
 use super::rows::{Row, to_json};
 use super::set::{Question, Set, row};
+use crate::clock::seconds;
 use crate::domain::payment::{Reason, Status};
+use crate::ids::first_of;
 
 /// One thing to be paid.
 #[derive(Debug, Clone)]
@@ -104,6 +106,21 @@ pub struct PaymentFilter {
     pub live: Option<bool>,
 }
 
+/// How far the instant in a payment's id may be from `created_at`, microseconds: they are taken one after the other, but the
+/// ids of a process whose clock was set back go on from where they were.
+const ID_APART: i64 = seconds(24 * 3600);
+
+impl PaymentFilter {
+    /// Where the page can have rows: from one id up to, but not including, another. Ids hold their time, so a stretch of
+    /// time is found in the index; to the microsecond it is `created_at` that counts.
+    pub(super) fn ids(&self, page: &Page) -> (String, String) {
+        let least = self.from.map(|from| first_of("pay", from.saturating_sub(ID_APART)));
+        let end = self.to.map(|to| first_of("pay", to.saturating_add(ID_APART)));
+        let below = end.into_iter().chain([page.bound().to_owned()]).min();
+        (least.unwrap_or_default(), below.unwrap_or_default())
+    }
+}
+
 macro_rules! payment_columns {
     () => {
         "merchant_id, id, case_id, quote_version, payer_id, buyer, profile_id, profile_version, provider_account_id, amount, currency, lines, description, return_url, token, live, status, status_reason, late_success, double_payment, mismatch, amount_refunded, version, created_at, updated_at, completed_at"
@@ -126,7 +143,7 @@ macro_rules! from_payments {
             " FROM payments WHERE merchant_id = $1 AND ",
             $of,
             " AND ($4 IS NULL OR status = $4) AND ($5 IS NULL OR created_at >= $5) AND ($6 IS NULL OR created_at < $6)
-             AND ($7 IS NULL OR live = $7) AND ($8 IS NULL OR id < $8) ORDER BY id DESC LIMIT $9"
+             AND ($7 IS NULL OR live = $7) AND id < $8 AND id >= $9 ORDER BY id DESC LIMIT $10"
         )
     };
 }
@@ -236,7 +253,8 @@ impl Tx {
         page: &Page,
     ) -> Result<Vec<Row>, StoreError> {
         let live = f.live.map(i64::from);
-        let args = args![merchant, &f.payer, &f.case, &f.status, f.from, f.to, live, &page.before, page.limit];
+        let (least, below) = f.ids(page);
+        let args = args![merchant, &f.payer, &f.case, &f.status, f.from, f.to, live, &below, &least, page.limit];
         self.rows(sql, args).await
     }
 
@@ -623,4 +641,29 @@ pub(super) fn payment(r: &Row) -> Result<Payment, StoreError> {
         updated_at: c.int()?,
         completed_at: c.maybe_int()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_of_time_is_a_stretch_of_ids() {
+        let page = |before: Option<&str>| Page { before: before.map(str::to_owned), limit: 20 };
+        let (from, to) = (seconds(1_800_000_000), seconds(1_800_086_400));
+        let stretch = PaymentFilter { from: Some(from), to: Some(to), ..PaymentFilter::default() };
+        let (least, below) = stretch.ids(&page(None));
+        let is_within = |id: &str| least.as_str() <= id && id < below.as_str();
+        // An id and its `created_at` may be hours apart.
+        for at in [from, from - seconds(7200), to - 1000, to + seconds(7200)] {
+            assert!(is_within(&first_of("pay", at)), "{at}");
+        }
+        assert!(!is_within(&first_of("pay", from - 2 * ID_APART)) && !is_within(&first_of("pay", to + 2 * ID_APART)));
+        let cursor = first_of("pay", from);
+        assert_eq!(stretch.ids(&page(Some(&cursor))), (least, cursor), "the earlier end counts");
+        let all = PaymentFilter::default().ids(&page(None));
+        assert!(all.0.is_empty() && first_of("pay", to) < all.1);
+        let far = PaymentFilter { from: Some(i64::MIN), to: Some(0), ..PaymentFilter::default() };
+        assert!(far.ids(&page(None)).0 < first_of("pay", to), "no panic before 1970");
+    }
 }

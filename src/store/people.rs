@@ -103,8 +103,8 @@ impl Tx {
         let rows = self
             .rows(
                 "SELECT merchant_id, id, name, email, language, created_at FROM experts
-                 WHERE merchant_id = $1 AND ($2 IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
-                args![merchant, &page.before, page.limit],
+                 WHERE merchant_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
+                args![merchant, page.bound(), page.limit],
             )
             .await?;
         rows.iter().map(expert).collect()
@@ -155,8 +155,8 @@ impl Tx {
         let rows = self
             .rows(
                 "SELECT merchant_id, id, name, email, language, portal_token, created_at FROM payers
-                 WHERE merchant_id = $1 AND ($2 IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
-                args![merchant, &page.before, page.limit],
+                 WHERE merchant_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
+                args![merchant, page.bound(), page.limit],
             )
             .await?;
         rows.iter().map(payer).collect()

@@ -73,7 +73,7 @@ macro_rules! alert_page {
     ($filter:expr) => {
         concat!(
             "SELECT merchant_id, id, code, dedupe_key, payment_id, case_id, expert_id, reason, fields, next_step, opened_at, resolved_at
-             FROM alerts WHERE merchant_id = $1 AND ", $filter, " AND ($3 IS NULL OR id < $3) ORDER BY id DESC LIMIT $4"
+             FROM alerts WHERE merchant_id = $1 AND ", $filter, " AND id < $3 ORDER BY id DESC LIMIT $4"
         )
     };
 }
@@ -83,7 +83,7 @@ macro_rules! notice_page {
     ($filter:expr) => {
         concat!(
             "SELECT merchant_id, id, kind, dedupe_key, alert_id, payment_id, recipient, language, subject, body, message_id, state, detail, created_at, sent_at
-             FROM notices WHERE merchant_id = $1 AND ", $filter, " AND ($3 IS NULL OR id < $3) ORDER BY id DESC LIMIT $4"
+             FROM notices WHERE merchant_id = $1 AND ", $filter, " AND id < $3 ORDER BY id DESC LIMIT $4"
         )
     };
 }
@@ -132,7 +132,7 @@ impl Tx {
             (None, true) => alert_page!("$2 IS NULL AND resolved_at IS NULL"),
             (None, false) => alert_page!("$2 IS NULL"),
         };
-        let rows = self.rows(sql, args![merchant, payment, &page.before, page.limit]).await?;
+        let rows = self.rows(sql, args![merchant, payment, page.bound(), page.limit]).await?;
         rows.iter().map(alert).collect()
     }
 
@@ -196,7 +196,7 @@ impl Tx {
             Some(_) => notice_page!("payment_id = $2"),
             None => notice_page!("$2 IS NULL"),
         };
-        let rows = self.rows(sql, args![merchant, payment, &page.before, page.limit]).await?;
+        let rows = self.rows(sql, args![merchant, payment, page.bound(), page.limit]).await?;
         rows.iter().map(notice).collect()
     }
 

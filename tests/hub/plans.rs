@@ -277,6 +277,40 @@ fn walked<'a>(statement: &Statement, plan: &'a [String], step: usize, indexes: &
     columns.iter().take_while(is_sought).all(|column| is_common(column)).then_some(table)
 }
 
+/// Comparisons of a statement's order with a parameter, where a page begins and where it ends, that the plan does not look
+/// up in an index: each row before that place would be read and thrown away. Rows that are looked up one by one are few.
+fn not_looked_up(statement: &Statement, plan: &[String], on_postgres: bool) -> Vec<String> {
+    let words = Sql::of(&statement.text).0;
+    let order = words.windows(3).find(|w| w[0] == "ORDER" && w[1] == "BY").map(|w| w[2].as_str());
+    let Some(order) = order.filter(|name| *name == "id" || name.ends_with(".id")) else { return vec![] };
+    let mut missing = vec![];
+    for (n, word) in words.iter().enumerate().filter(|(_, word)| *word == order) {
+        let after = |at: usize| words.get(n + at).map_or("", String::as_str);
+        let (mark, place) = match (after(1), after(2)) {
+            (mark @ ("<" | ">"), "=") => (mark, 3),
+            (mark @ ("<" | ">"), _) => (mark, 2),
+            _ => continue,
+        };
+        if !after(place).starts_with('$') {
+            continue;
+        }
+        let is_looked_up = |step: &String| match on_postgres {
+            // PostgreSQL: Index Cond: ((merchant_id = $1) AND (id < $2))
+            true if step.contains("Index Cond:") => [mark, "="].iter().any(|m| step.contains(&format!("(id {m}"))),
+            // The partitions are of ids, and this place is in none of them.
+            true => step.contains("Subplans Removed:"),
+            // SQLite: SEARCH payments USING PRIMARY KEY (merchant_id=? AND id<?)
+            false => {
+                [mark, "="].iter().any(|m| step.contains(&format!(" id{m}?")) || step.contains(&format!("(id{m}?")))
+            }
+        };
+        if !plan.iter().any(is_looked_up) {
+            missing.push(format!("{word} {mark} {}", after(place)));
+        }
+    }
+    missing
+}
+
 /// PostgreSQL's indexes: the table and the columns of each, in order.
 type Indexes = BTreeMap<String, (String, Vec<String>)>;
 
@@ -340,6 +374,14 @@ async fn faults(engine: Engine) -> Vec<String> {
                 continue;
             }
         };
+        let uses: Vec<_> = Sql::of(&statement.text).scopes().iter().flat_map(|s| tables(s)).collect();
+        if uses.iter().any(|u| grows(&u.table)) {
+            for missing in not_looked_up(statement, &plan, on_postgres) {
+                let plan = plan.join("\n    ");
+                let place = &statement.place;
+                wrong.push(format!("{place}: {missing} is looked up in no index on {engine:?}\n{flat}\n    {plan}"));
+            }
+        }
         for table in scanned(statement, &plan, on_postgres, &partial, &indexes).iter().filter(|t| grows(t)) {
             let plan = plan.join("\n    ");
             wrong.push(format!("{}: scans {table} on {engine:?}\n{flat}\n    {plan}", statement.place));
@@ -363,6 +405,24 @@ async fn no_statement_scans_a_table_that_grows_on_postgres() {
     }
     let wrong = faults(Engine::Postgres).await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn a_cursor_that_is_only_a_filter_is_seen() {
+    let check = |text: &str, plan: &str, on_postgres, expect: &[&str]| {
+        let statement = Statement { place: String::new(), text: text.into(), engine: For::Both, set: vec![] };
+        assert_eq!(not_looked_up(&statement, &[plan.to_owned()], on_postgres), expect, "{plan}");
+    };
+    let feed =
+        "SELECT body FROM messages WHERE merchant_id = $1 AND ($2 IS NULL OR id > $2) AND id < $3 ORDER BY id LIMIT $4";
+    check(feed, "    Index Cond: ((merchant_id = $1) AND (id < $3))", true, &["id > $2"]);
+    check(feed, "    Index Cond: ((merchant_id = $1) AND (id > $2) AND (id < $3))", true, &[]);
+    check(feed, "SEARCH messages USING PRIMARY KEY (merchant_id=?)", false, &["id > $2", "id < $3"]);
+    check(feed, "SEARCH messages USING PRIMARY KEY (merchant_id=? AND id>? AND id<?)", false, &[]);
+    let page = "SELECT d.id FROM deliveries d WHERE d.id >= $1 ORDER BY d.id DESC LIMIT 9";
+    check(page, "    Filter: (id >= $1)", true, &["d.id > $1"]);
+    check(page, "    Index Cond: (id >= $1)", true, &[]);
+    check("SELECT id FROM payments WHERE id < $1 ORDER BY token", "SCAN payments", false, &[]);
 }
 
 #[test]
