@@ -258,9 +258,9 @@ impl App {
     /// Compares the shared clock with the database's, where there is one, and follows it unless it leapt alone (F59).
     pub async fn follow_clock(&self) {
         let Clock::Shared(carried) = &self.clock else { return };
-        // A reading that took long says little; there will be another.
-        let Ok(Some(database)) = self.store.clock().await else { return };
-        match carried.hear(database, Clock::System.micros()) {
+        let Ok(Some((database, took))) = self.store.clock().await else { return };
+        let reading = carried.hear(database, took, Clock::System.micros());
+        match reading {
             Reading::Followed => {}
             Reading::FollowedJump(by) => {
                 tracing::warn!(jump_s = by / 1_000_000, "Time leapt, by the database's clock and by the machine's");
@@ -348,13 +348,29 @@ async fn shared_clock(store: &Store, clock: Clock) -> Result<Clock, StoreError> 
     if !matches!(clock, Clock::System) {
         return Ok(clock);
     }
-    let Some(database) = store.clock().await? else { return Ok(clock) };
+    let Some((database, took)) = store.clock().await? else { return Ok(clock) };
     let apart = database.saturating_sub(clock.micros()) / 1_000_000;
     if apart.abs() > 60 {
         tracing::error!(apart_s = apart, "The database's clock and this machine's differ: set the wrong one right");
     }
-    Ok(Clock::Shared(Arc::new(Carried::new(database))))
+    let carried = Carried::new(database.saturating_add(took / 2));
+    // The first questions are asked while everything begins; one that is answered quickly says more.
+    let mut slow = took > SLOW_READING;
+    for _ in 0..READINGS_AT_FIRST {
+        if !slow {
+            break;
+        }
+        let Some((database, took)) = store.clock().await? else { break };
+        carried.hear(database, took, Clock::System.micros());
+        slow = took > SLOW_READING;
+    }
+    Ok(Clock::Shared(Arc::new(carried)))
 }
+
+/// A reading of the database's clock that took longer is asked for again when the hub begins, microseconds.
+const SLOW_READING: i64 = 100_000;
+/// So often at most.
+const READINGS_AT_FIRST: usize = 3;
 
 /// The sealer of the settings. Without a master key (never when live) a fixed one is used, so that a demo starts.
 fn sealer(config: &Config) -> Result<Sealer, ConfigError> {

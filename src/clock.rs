@@ -90,12 +90,15 @@ impl Carried {
         Carried { born: Instant::now(), at_birth: AtomicI64::new(database) }
     }
 
-    /// Takes in a reading of the database's clock and of the machine's, microseconds.
-    pub fn hear(&self, database: i64, machine: i64) -> Reading {
+    /// Takes in a reading of the database's clock, which `took` so long from the question to the answer, and one of the
+    /// machine's; all in microseconds. The reading is between nothing and `took` old: what is known already is corrected as
+    /// far as it cannot be right, and no further, so an answer that was long in coming does not set the clock back.
+    pub fn hear(&self, database: i64, took: i64, machine: i64) -> Reading {
         let carried = self.micros();
-        let reading = weigh(carried, database, machine);
+        let now = carried.clamp(database, database.saturating_add(took.max(0)));
+        let reading = weigh(carried, now, machine);
         if !matches!(reading, Reading::Refused(_)) {
-            self.at_birth.fetch_add(database.saturating_sub(carried), Ordering::Relaxed);
+            self.at_birth.fetch_add(now.saturating_sub(carried), Ordering::Relaxed);
         }
         reading
     }
@@ -170,9 +173,26 @@ mod tests {
     #[test]
     fn a_refused_jump_changes_nothing() {
         let carried = Carried::new(seconds(1_000_000));
-        assert!(matches!(carried.hear(seconds(9_000_000), seconds(1_000_000)), Reading::Refused(_)));
+        assert!(matches!(carried.hear(seconds(9_000_000), 0, seconds(1_000_000)), Reading::Refused(_)));
         assert!((carried.micros() - seconds(1_000_000)).abs() < seconds(60));
-        carried.hear(seconds(1_000_030), 0);
+        carried.hear(seconds(1_000_030), 0, 0);
         assert!((carried.micros() - seconds(1_000_030)).abs() < seconds(10), "drift is followed");
+    }
+
+    // F59
+    #[test]
+    fn a_reading_that_was_long_in_coming_sets_nothing_back() {
+        let carried = Carried::new(seconds(1_000_000));
+        let apart = |from: i64| carried.micros() - seconds(from);
+        // Read 20 seconds ago, and on its way since.
+        assert_eq!(carried.hear(seconds(999_980), seconds(21), 0), Reading::Followed);
+        assert!((0..seconds(10)).contains(&apart(1_000_000)), "{}", apart(1_000_000));
+        // However long it took, the time is not before what was read, nor later than if it was read at once.
+        carried.hear(seconds(1_000_030), seconds(5), 0);
+        assert!((0..seconds(10)).contains(&apart(1_000_030)), "{}", apart(1_000_030));
+        carried.hear(seconds(999_990), seconds(5), 0);
+        assert!((seconds(-5)..seconds(5)).contains(&apart(1_000_000)), "{}", apart(1_000_000));
+        // No wait is so long that a leap would pass for it.
+        assert!(matches!(carried.hear(seconds(1_000_100), seconds(5), 0), Reading::Refused(_)));
     }
 }

@@ -331,11 +331,12 @@ impl Store {
         }
     }
 
-    /// The clock that all processes on this database share, in microseconds; `None` where there is one process only.
+    /// The clock that all processes on this database share, and how long it took from the question to the answer, in
+    /// microseconds; `None` where there is one process only.
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn clock(&self) -> Result<Option<i64>, StoreError> {
+    pub async fn clock(&self) -> Result<Option<(i64, i64)>, StoreError> {
         match &self.engine {
             Engine::Sqlite { .. } => Ok(None),
             Engine::Postgres(link) => link.clock().await.map(Some),

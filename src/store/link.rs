@@ -317,13 +317,17 @@ impl Link {
         }
     }
 
-    /// The database's clock, microseconds.
-    pub(super) async fn clock(&self) -> Result<i64, StoreError> {
+    /// The database's clock, and how long it took to ask for it, microseconds.
+    pub(super) async fn clock(&self) -> Result<(i64, i64), StoreError> {
         let sql = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)::text";
         let mut connection = self.connection(&self.shared).await?;
+        let asked = Instant::now();
         let row = self.answer(sqlx::raw_sql(sql).fetch_one(&mut *connection)).await?;
+        let took = i64::try_from(asked.elapsed().as_micros()).unwrap_or(i64::MAX);
+        connection.has_answered();
         let text: String = row.try_get(0)?;
-        text.parse().map_err(|_| StoreError::Unreadable(format!("clock: {text:?}")))
+        let at = text.parse().map_err(|_| StoreError::Unreadable(format!("clock: {text:?}")))?;
+        Ok((at, took))
     }
 
     /// Looks at every host, the present one first; turns the pools to the first that takes writes, else to the first

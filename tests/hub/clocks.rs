@@ -25,19 +25,28 @@ use crate::servers::rows;
 
 const HOUR: i64 = 3_600_000_000;
 
-async fn bend(database: &str, by: &str) {
-    let made = format!(
-        "CREATE OR REPLACE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS
-         $$ SELECT pg_catalog.clock_timestamp() + interval '{by}' $$"
-    );
-    rows(database, &made).await.unwrap();
+/// Has the database's own functions of time found after those that [`bend`] makes, for connections from here on.
+pub async fn make_bendable(database: &str) {
+    let name = database.rsplit('/').next().unwrap();
+    rows(database, &format!("ALTER DATABASE {name} SET search_path = public, pg_catalog")).await.unwrap();
+    bend(database, "0 seconds").await;
+}
+
+/// Puts the database's clock apart from the machine's.
+pub async fn bend(database: &str, by: &str) {
+    for function in ["clock_timestamp", "now"] {
+        let made = format!(
+            "CREATE OR REPLACE FUNCTION public.{function}() RETURNS timestamptz LANGUAGE sql AS
+             $$ SELECT pg_catalog.{function}() + interval '{by}' $$"
+        );
+        rows(database, &made).await.unwrap();
+    }
 }
 
 /// A new database whose clock is bent.
 async fn bent_database(by: &str) -> Option<String> {
     let database = cluster()?.database();
-    let name = database.rsplit('/').next().unwrap();
-    rows(&database, &format!("ALTER DATABASE {name} SET search_path = public, pg_catalog")).await.unwrap();
+    make_bendable(&database).await;
     bend(&database, by).await;
     Some(database)
 }
@@ -125,6 +134,23 @@ async fn signatures_go_by_the_world_s_clock() {
     rows(&database, "UPDATE deliveries SET body = body || '\\x20'::bytea").await.unwrap();
     let (status, said) = post(&replay, json!({})).await;
     assert_eq!((status, &said["code"]), (409, &json!("delivery_not_verified")), "other bytes than were signed");
+}
+
+// The database reads its clock at once, and the answer is on its way for half a second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_reading_sets_nothing_back() {
+    let Some(cluster) = cluster() else { return };
+    let database = cluster.database();
+    make_bendable(&database).await;
+    let config = Config { database_url: Hidden(database.clone()), ..Config::default() };
+    let app = App::open(config, Clock::System).await.unwrap();
+    let late = "CREATE OR REPLACE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS
+                $$ DECLARE read timestamptz := pg_catalog.clock_timestamp(); BEGIN PERFORM pg_sleep(0.5); RETURN read; END $$";
+    let ahead = || app.now() - Clock::System.micros();
+    let before = ahead();
+    rows(&database, late).await.unwrap();
+    app.follow_clock().await;
+    assert!(ahead() - before > -100_000, "set back by {} µs", before - ahead());
 }
 
 // The one clock itself is set back by three days, then forth by forty: no panic, no negative wait, payments go on, and
