@@ -260,6 +260,7 @@ impl App {
         let Clock::Shared(carried) = &self.clock else { return };
         let Ok(Some((database, took))) = self.store.clock().await else { return };
         let reading = carried.hear(database, took, Clock::System.micros());
+        self.store.goes_by_its_clock(!matches!(reading, Reading::Refused(_)));
         match reading {
             Reading::Followed => {}
             Reading::FollowedJump(by) => {
@@ -364,6 +365,7 @@ async fn shared_clock(store: &Store, clock: Clock) -> Result<Clock, StoreError> 
         carried.hear(database, took, Clock::System.micros());
         slow = took > SLOW_READING;
     }
+    store.goes_by_its_clock(true);
     Ok(Clock::Shared(Arc::new(carried)))
 }
 

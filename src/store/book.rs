@@ -475,7 +475,7 @@ impl Tx {
             payments::transitions_set(&new.transitions),
             cases::changed_set(&cases),
             invoices.set(),
-            messages::new_set(&new.messages),
+            self.new_messages(&new.messages),
             messages::tellings_set(&new.tellings),
             super::jobs::new_set(&new.jobs),
             idempotency::new_set(&new.answers),

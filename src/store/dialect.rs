@@ -343,6 +343,13 @@ impl Store {
         }
     }
 
+    /// Says whether ids are made by that clock: only then can the database tell how old one is.
+    pub fn goes_by_its_clock(&self, is_so: bool) {
+        if let Engine::Postgres(link) = &self.engine {
+            link.keeps_time.store(is_so, Ordering::Relaxed);
+        }
+    }
+
     /// Answers whether the database can be written to.
     ///
     /// # Errors
@@ -658,6 +665,14 @@ impl Tx {
 
     pub(super) fn is_optimistic(&self) -> bool {
         self.is_optimistic
+    }
+
+    /// True when the server is to refuse what reaches it too late; see `messages.rs`.
+    pub(super) fn must_be_in_time(&self) -> bool {
+        match &self.conn {
+            Conn::Postgres(_, link) => self.is_optimistic && link.keeps_time.load(Ordering::Relaxed),
+            Conn::Sqlite(_) => false,
+        }
     }
 
     /// Whether the payments of the next slice are likely to have cases or buyers.

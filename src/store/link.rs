@@ -70,6 +70,8 @@ pub(super) struct Link {
     is_away: AtomicBool,
     /// Slices since one had payments with cases or buyers.
     pub(super) slices_alone: AtomicU32,
+    /// This process's ids go by the database's clock.
+    pub(super) keeps_time: AtomicBool,
 }
 
 /// What is known against the connections.
@@ -155,6 +157,7 @@ impl Link {
             call: Notify::new(),
             is_away: AtomicBool::new(false),
             slices_alone: AtomicU32::new(0),
+            keeps_time: AtomicBool::new(false),
             hosts,
         });
         tokio::spawn(keep(Arc::downgrade(&link), doubt));

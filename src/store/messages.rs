@@ -5,7 +5,15 @@ use super::book::booked;
 use super::dialect::{Arg, StoreError, Tx, args};
 use super::rows::{Row, to_json};
 use super::set::{Question, Set, row};
-use crate::ids::first_of;
+use crate::clock::seconds;
+use crate::ids::{first_of, made_at};
+
+/// Messages younger than this are held back from the feed, microseconds. What is on its way to the database
+/// ([`ON_ITS_WAY`]) and what processes may differ by in the time have room in it.
+const SETTLES: i64 = seconds(1);
+/// A slice that is written as one statement must reach PostgreSQL before its first message is so old, microseconds: until
+/// then nobody can see that it is coming.
+const ON_ITS_WAY: i64 = 700_000;
 
 /// One message of the feed.
 #[derive(Debug, Clone)]
@@ -94,9 +102,33 @@ impl Tx {
     pub async fn add_message(&mut self, m: Message) -> Result<(), StoreError> {
         match &mut self.book {
             Some(book) => book.new.messages.push(m),
-            None => drop(self.run_sets(&[new_set(&[m])]).await?),
+            None => {
+                let new = [m];
+                let set = self.new_messages(&new);
+                self.run_sets(&[set]).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Messages to be added. Where they are written without a transaction, a statement that reaches the server too late
+    /// divides by zero, as for rows that are not what was read: readers of the feed may be past these ids. In a transaction
+    /// ids are made after its beginning, which the server knows ([`Tx::feed_is_settled_before`]).
+    pub(super) fn new_messages<'m>(&self, new: &'m [Message]) -> Set<'m> {
+        if !self.must_be_in_time() {
+            return new_set(new);
+        }
+        Set::new(
+            &["merchant_id", "id", "type", "subject", "of_transition", "body", "created_at", "in_time_until"],
+            new.iter().map(|m| {
+                let of_transition = m.of_transition.then_some(1);
+                let until = made_at(&m.id).map(|at| at.saturating_add(ON_ITS_WAY));
+                row![&m.merchant_id, &m.id, &m.kind, &m.subject, of_transition, &m.body, m.created_at, until]
+            }),
+            "INSERT INTO messages (merchant_id, id, type, subject, of_transition, body, created_at)
+             SELECT merchant_id, id, type, subject, of_transition, body,
+                 created_at / CASE WHEN in_time_until < CAST(EXTRACT(EPOCH FROM now()) * 1000000 AS BIGINT) THEN 0 ELSE 1 END FROM r",
+        )
     }
 
     /// One message.
@@ -120,8 +152,32 @@ impl Tx {
         self.rows(sql, args![merchant, subject]).await?.iter().map(message).collect()
     }
 
+    /// Before which instant the feed can be read to the end: no message with an older id will be committed any more. That
+    /// is a second ago, or a second before the beginning of the oldest transaction of a hub that is under way. To be asked
+    /// before the feed is read, `now` (microseconds) being taken before that; SQLite's one writer makes its ids when it has
+    /// the file for itself, so none is committed before another's.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn feed_is_settled_before(&mut self, now: i64) -> Result<i64, StoreError> {
+        let oldest = match self.is_postgres() {
+            // Ages, not instants: what the server's clock is in the hub's ids is not asked here.
+            true => {
+                self.number(
+                    "SELECT CAST(COALESCE(MAX(EXTRACT(EPOCH FROM clock_timestamp() - xact_start)), 0) * 1000000 AS BIGINT)
+                     FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'grosz%' AND pid <> pg_backend_pid()",
+                    &[],
+                )
+                .await?
+            }
+            false => 0,
+        };
+        Ok(now.saturating_sub(oldest.max(0)).saturating_sub(SETTLES))
+    }
+
     /// Messages after a cursor, oldest first: the pull feed. Those whose ids are younger than `settled_before` (to the
-    /// millisecond) are held back, so that a message whose transaction commits late is not skipped.
+    /// millisecond) are held back, so that a message whose transaction commits late is not skipped; see
+    /// [`Tx::feed_is_settled_before`].
     pub async fn feed(
         &mut self,
         merchant: &str,
@@ -344,8 +400,8 @@ impl Tx {
     }
 }
 
-/// Messages to be added.
-pub(super) fn new_set(new: &[Message]) -> Set<'_> {
+/// Messages to be added, however late.
+fn new_set(new: &[Message]) -> Set<'_> {
     Set::new(
         &["merchant_id", "id", "type", "subject", "of_transition", "body", "created_at"],
         new.iter().map(|m| {

@@ -1,13 +1,19 @@
 //! Calls that share a commit: as many statements as one call needs, and nobody pays for a neighbour.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use futures_util::future::join_all;
+use grosz::app::{App, SharedApp};
+use grosz::clock::Clock;
 use grosz::domain::payment::{Reason, Status};
 use grosz::http::webhooks::Webhooks;
-use grosz::intake::{Intake, Refused};
-use grosz::store::{Attempt, Capture, Endpoint, Page, Payment, Tx};
+use grosz::intake::{Intake, Refused, Sliced};
+use grosz::store::{Attempt, Capture, Endpoint, Page, Payment, Pool, StoreError, Tx};
 use grosz_providers::{Event, EventKind, FailReason, Outcome, Redirect};
 use tokio::task::JoinSet;
 
+use crate::clocks::{bend, make_bendable};
 use crate::harness::{Engine, Hub, check_list};
 use crate::matter::{Matter, event, invoicing_account, matter, price, receive_slice};
 use crate::on_both;
@@ -370,6 +376,114 @@ on_both!(two_writes_that_meet_count_each_capture_once, async |engine: Engine| {
         assert_eq!(raw.number(&format!("SELECT COUNT(*) FROM {what}")).await, count, "{what}");
     }
 });
+
+/// A second process on the hub's database, by the database's clock, which the test may bend.
+async fn by_the_databases_clock(hub: &Hub) -> SharedApp {
+    make_bendable(&hub.app.config.database_url.0).await;
+    Arc::new(App::open(hub.app.config.clone(), Clock::System).await.unwrap())
+}
+
+/// Time passes for the database and for whoever goes by its clock.
+async fn pass(app: &App, time: &str) {
+    bend(&app.config.database_url.0, time).await;
+    app.follow_clock().await;
+}
+
+/// Reads the feed on from `after`, as a client app does; answers what it is about.
+async fn read_on(hub: &Hub, app: &App, after: &mut Option<String>) -> Vec<(String, String)> {
+    let mut tx = app.store.read().await.unwrap();
+    let settled = tx.feed_is_settled_before(app.now()).await.unwrap();
+    let page = tx.feed(&hub.merchant.id, after.as_deref(), settled, 1000).await.unwrap();
+    *after = page.last().map(|m| m.id.clone()).or(after.take());
+    page.into_iter().map(|m| (m.kind, m.subject)).collect()
+}
+
+async fn all_messages(raw: &Raw) -> BTreeSet<(String, String)> {
+    let rows = raw.rows("SELECT type, subject FROM messages").await;
+    rows.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect()
+}
+
+// I9: a slice waits for a row that somebody has locked; what others commit meanwhile is not shown before what the slice is
+// going to tell, or its reader would be past it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_feed_waits_for_whoever_began_before() {
+    if crate::cluster::cluster().is_none() {
+        return;
+    }
+    let hub = Hub::start(Engine::Postgres).await;
+    let matter = matter(&hub).await;
+    let app = by_the_databases_clock(&hub).await;
+    let (locked, attempt) = matter.payment_at(&app, &hub.merchant, "1/2026").await;
+    let (_, other) = matter.payment_at(&app, &hub.merchant, "2/2026").await;
+    let raw = Raw::of(&hub.app).await;
+    raw.run(format!("BEGIN; SELECT 1 FROM payments WHERE id = '{}' FOR UPDATE", locked.id)).await;
+    let slice = vec![matter.delivery(&hub, event(&attempt, "late", EventKind::Paid, "r"))];
+    let late = Arc::clone(&app);
+    let receiving = tokio::spawn(async move { receive_slice(&late, &slice).await });
+    let waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted";
+    until("it waits for the row", async || raw.number(waiting).await > 0).await;
+    let early = [matter.delivery(&hub, event(&other, "early", EventKind::Paid, "r"))];
+    assert_eq!(receive_slice(&app, &early).await.unwrap(), [[Outcome::Recorded]]);
+    pass(&app, "5 seconds").await;
+    let mut after = None;
+    let mut read = read_on(&hub, &app, &mut after).await;
+    raw.run("ROLLBACK").await;
+    assert_eq!(receiving.await.unwrap().unwrap(), [[Outcome::Recorded]]);
+    pass(&app, "20 seconds").await;
+    read.extend(read_on(&hub, &app, &mut after).await);
+    assert!(read.contains(&("payment.completed".to_owned(), locked.id.clone())), "skipped: {read:?}");
+    let all = all_messages(&raw).await;
+    assert_eq!((read.len(), read.into_iter().collect::<BTreeSet<_>>()), (all.len(), all), "each once");
+}
+
+// F42, I9: a process is stopped between its question and its write, where no transaction tells the database of it. Readers
+// of the feed are past its ids when it goes on: it does all again, with new ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_comes_too_late_for_the_feed_is_done_again() {
+    if crate::cluster::cluster().is_none() {
+        return;
+    }
+    let hub = Hub::start_with(Engine::Postgres, |c| c.db_pooler = false).await;
+    let matter = matter(&hub).await;
+    let app = by_the_databases_clock(&hub).await;
+    let (payment, attempt) = matter.payment_at(&app, &hub.merchant, "1/2026").await;
+    let slice = vec![matter.delivery(&hub, event(&attempt, "late", EventKind::Paid, "r"))];
+    let mut stopped = app.store.begin_optimistic_in(Pool::Shared).await.unwrap();
+    Webhooks::act(&app, &mut stopped, &slice).await.unwrap();
+    pass(&app, "5 seconds").await;
+    let mut after = None;
+    let mut read = read_on(&hub, &app, &mut after).await;
+    assert!(matches!(stopped.commit().await, Err(StoreError::Conflict)), "the feed was read beyond its messages");
+    assert_eq!(show(&hub, &payment).await.status, Status::Started);
+    assert_eq!(receive_slice(&app, &slice).await.unwrap(), [[Outcome::Recorded]]);
+    pass(&app, "20 seconds").await;
+    read.extend(read_on(&hub, &app, &mut after).await);
+    let raw = Raw::of(&hub.app).await;
+    assert_eq!(read.into_iter().collect::<BTreeSet<_>>(), all_messages(&raw).await);
+}
+
+// F59: the database's clock leaps; until that is heard, and when it is not followed, webhooks are recorded all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leap_of_the_databases_clock_turns_no_webhook_away() {
+    if crate::cluster::cluster().is_none() {
+        return;
+    }
+    let hub = Hub::start_with(Engine::Postgres, |c| c.db_pooler = false).await;
+    let matter = matter(&hub).await;
+    let app = by_the_databases_clock(&hub).await;
+    let record = async |key: &str| {
+        let (_, attempt) = matter.payment_at(&app, &hub.merchant, key).await;
+        let slice = [matter.delivery(&hub, event(&attempt, key, EventKind::Paid, "r"))];
+        let before = app.store.statements();
+        assert_eq!(receive_slice(&app, &slice).await.unwrap(), [[Outcome::Recorded]], "{key}");
+        app.store.statements() - before
+    };
+    assert_eq!(record("1/2026").await, 2);
+    bend(&app.config.database_url.0, "40 days").await;
+    assert!(record("2/2026").await > 2, "taken for late, and done again with locks");
+    app.follow_clock().await;
+    assert_eq!(record("3/2026").await, 2, "the clocks are known to differ");
+}
 
 // A plan that was made while the tables were empty would read them from one end to the other for as long as the
 // connection lives.

@@ -270,7 +270,7 @@ fn read_statements(file: &str, source: &[Token], macros: &BTreeMap<String, Rules
         }
         assert!(!text.contains('{') || text.contains("{\""), "{file}:{line} is put together at run time:\n{text}");
         let engine = match picked {
-            _ if text.contains("FOR UPDATE") || text.contains("FOR SHARE") => For::Postgres,
+            _ if ["FOR UPDATE", "FOR SHARE", "EXTRACT(EPOCH"].iter().any(|words| text.contains(words)) => For::Postgres,
             2 => For::Sqlite,
             1 => For::Postgres,
             _ => For::Both,

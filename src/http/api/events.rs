@@ -7,7 +7,6 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Part;
 use super::lists::{Sieve, checked_limit};
-use crate::clock::seconds;
 use crate::flows::tell_client::mode_of;
 use crate::http::Web;
 use crate::http::auth::Caller;
@@ -20,9 +19,6 @@ use crate::store::{Message as Row, Page};
 pub(super) fn part() -> Part {
     Part::default().add(__path_list, list)
 }
-
-/// Messages younger than this are held back: one whose transaction commits a moment late must not be skipped.
-const SETTLE_S: i64 = 1;
 
 /// A part of the feed.
 #[derive(Debug, Serialize, ToSchema)]
@@ -71,7 +67,8 @@ pub struct FeedQuery {
 /// Reads the feed of messages
 ///
 /// The messages of the key's mode. Poll it with the last `next_cursor`; a part may be shorter than `limit`, or empty,
-/// although `has_more` is true. Messages appear about a second after they happened.
+/// although `has_more` is true. Messages appear about a second after they happened, later only while something that began
+/// before them is still being written.
 #[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "list_events",
     params(FeedQuery), responses((status = 200, body = Feed), (status = "4XX", body = ProblemBody)))]
 async fn list(State(web): State<Web>, caller: Caller, Params(query): Params<FeedQuery>) -> Result<Json<Feed>, Problem> {
@@ -84,8 +81,8 @@ async fn list(State(web): State<Web>, caller: Caller, Params(query): Params<Feed
     if given.as_deref().is_some_and(|id| !id.starts_with("msg_") || made_at(id).is_none()) {
         return Err(Problem::field(name, "must be the id of a message (msg_…)"));
     }
-    let settled = web.app.now() - seconds(SETTLE_S);
     let mut tx = web.app.store.read().await?;
+    let settled = tx.feed_is_settled_before(web.app.now()).await?;
     let mut sieve = Sieve::new(Page { before: given, limit: limit + 1 });
     while let Some(part) = sieve.wanted() {
         let rows = tx.feed(&caller.merchant, part.before.as_deref(), settled, part.limit).await?;
