@@ -10,7 +10,7 @@
 //! one statement that writes it changes nothing unless payments and cases still have the versions at which they were
 //! read. Whoever changes what hangs on them raises these versions.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use grosz_providers::Reference;
 
@@ -59,7 +59,7 @@ pub(super) struct New {
     pub(super) payments: Vec<Payment>,
     pub(super) attempts: Vec<Attempt>,
     pub(super) deliveries: Vec<NewDelivery>,
-    pub(super) repeats: HashMap<(String, String), (i64, i64)>,
+    pub(super) repeats: BTreeMap<(String, String), (i64, i64)>,
     pub(super) events: Vec<EventRow>,
     pub(super) transitions: Vec<(String, String, Transition)>,
     pub(super) invoices: Vec<InvoiceRow>,

@@ -1,6 +1,6 @@
 //! Inbound webhook calls as received, and the events read from them or from polls.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use grosz_providers::{Event, Outcome};
@@ -380,8 +380,9 @@ pub(super) fn new_set(new: &[NewDelivery]) -> Set<'_> {
     )
 }
 
-/// How often the bytes of calls came again, and when last, by merchant and call.
-pub(super) fn repeats_set(repeats: &HashMap<(String, String), (i64, i64)>) -> Set<'_> {
+/// How often the bytes of calls came again, and when last, by merchant and call: in their order, so that two that write
+/// several do not wait for each other.
+pub(super) fn repeats_set(repeats: &BTreeMap<(String, String), (i64, i64)>) -> Set<'_> {
     Set::new(
         &["of_merchant", "of_delivery", "more", "last"],
         repeats.iter().map(|((merchant, delivery), (more, last))| row![merchant, delivery, *more, *last]),
