@@ -110,6 +110,19 @@ impl Connections {
         }
     }
 
+    /// Asks the connection that was idle for the longest time whether it lives; `None` when none is at hand.
+    pub(super) async fn one_answers(&self, limit: Duration) -> Option<bool> {
+        let _place = self.places.try_acquire().ok()?;
+        let oldest = {
+            let mut idle = self.idle();
+            if idle.is_empty() { None } else { Some(idle.remove(0)) }
+        }?;
+        let Idle { connection, doubts, plans, .. } = oldest;
+        let Some(connection) = asked(connection, limit, false).await else { return Some(false) };
+        self.put(Idle { connection, since: Instant::now(), doubts, plans });
+        Some(true)
+    }
+
     fn put(&self, idle: Idle) {
         let mut all = self.idle();
         if !self.places.is_closed() && self.doubts.load(Ordering::Acquire) == idle.doubts {
@@ -234,9 +247,14 @@ impl Drop for Held {
         }
         let place = self.place.take();
         tokio::spawn(async move {
-            // A database that has taken it back by itself (no space left, a lost connection) says so by an error; the pool
-            // asks the connection whether it lives.
-            if timeout(TAKING_BACK, run(&mut connection, "ROLLBACK")).await.is_err() {
+            let taking_back = async {
+                match run(&mut connection, "ROLLBACK").await {
+                    // What failed may be the statement that was under way, whose answer comes first: nothing was taken back.
+                    Err(_) => run(&mut connection, "ROLLBACK").await,
+                    done => done,
+                }
+            };
+            if !matches!(timeout(TAKING_BACK, taking_back).await, Ok(Ok(()))) {
                 let _ = timeout(TAKING_BACK, connection.detach().close_hard()).await;
             }
             drop(place);

@@ -25,6 +25,8 @@ use super::dialect::{Cause, Pool, StoreError, StoreSettings};
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 /// Pause between two calls to the workers of other processes; what is enqueued meanwhile goes with the next.
 const CALL_PAUSE: Duration = Duration::from_millis(5);
+/// A connection that has nothing else to do answers within this time, or the database is not well.
+const PING: Duration = Duration::from_secs(1);
 /// How long a listening connection may be silent before it is asked whether it lives.
 const SILENCE: Duration = Duration::from_secs(30);
 /// How statements are planned, where they are kept: once for all slices of any length, until the tables have grown
@@ -36,6 +38,8 @@ const LOCK_SHARE: u32 = 8;
 /// Before that the server looks whether two wait for each other (`deadlock_timeout`, a second), which is nobody's fault and
 /// is repeated.
 const SHORTEST_LOCK: Duration = Duration::from_millis(1200);
+/// The server ends a statement so much later than we stop waiting for it.
+const GRACE: Duration = Duration::from_secs(1);
 const CHANNEL: &str = "grosz_jobs";
 /// Connections that are kept for the accounts that webhooks name.
 const RESERVED: u32 = 2;
@@ -141,8 +145,8 @@ impl Link {
         let longest_lock = (answer / LOCK_SHARE).max(SHORTEST_LOCK).min(answer * 3 / 4);
         let pooler = settings.pooler;
         let link = Arc::new(Link {
-            shared: pool(settings.connections, host.clone()),
-            reserved: pool(RESERVED, host.clone()),
+            shared: pool(settings.connections, for_everybody(host.clone(), pooler, answer)),
+            reserved: pool(RESERVED, for_everybody(host.clone(), pooler, answer)),
             committers: (0..settings.committers)
                 .map(|_| pool(FOR_A_COMMITTER, for_a_committer(host.clone(), pooler, longest_lock)))
                 .collect(),
@@ -249,8 +253,21 @@ impl Link {
         self.is_away.load(Ordering::Relaxed)
     }
 
+    /// One statement may be slow, or wait for a row, while the database is well: what is known against the other connections
+    /// is what one of them says. Where none is at hand to be asked, all are doubted.
     fn no_answer(&self) -> StoreError {
-        self.doubt.raise(true);
+        self.doubt.raise(false);
+        let (others, doubt) = (self.all().map(Arc::clone).collect::<Vec<_>>(), Arc::clone(&self.doubt));
+        tokio::spawn(async move {
+            for connections in &others {
+                match connections.one_answers(PING).await {
+                    Some(true) => return,
+                    Some(false) => break,
+                    None => {}
+                }
+            }
+            doubt.raise(true);
+        });
         let silence = std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer within db_answer_s");
         sqlx::Error::Io(silence).into()
     }
@@ -365,7 +382,7 @@ impl Link {
         let moved = *self.at.borrow() != n;
         if let (true, Some(host)) = (moved, self.hosts.get(n)) {
             for connections in [&self.shared, &self.reserved] {
-                connections.pool().set_connect_options(host.clone());
+                connections.pool().set_connect_options(for_everybody(host.clone(), self.pooler, self.answer));
             }
             for connections in &self.committers {
                 let host = for_a_committer(host.clone(), self.pooler, self.longest_lock);
@@ -513,6 +530,15 @@ fn pool(connections: u32, wait: Duration, answer: Duration, host: PgConnectOptio
             })
         })
         .connect_lazy_with(host)
+}
+
+/// The way of everybody but the committers to a host: the server ends a statement soon after nobody waits for it any more. A
+/// commit that waits for a standby is no part of a statement's time. Behind a pooler nothing can be said of a connection.
+fn for_everybody(host: PgConnectOptions, pooler: bool, answer: Duration) -> PgConnectOptions {
+    match pooler {
+        true => host,
+        false => host.options([("statement_timeout", (answer + GRACE).as_millis())]),
+    }
 }
 
 /// The way of a committer to a host. Behind a pooler nothing can be said of a connection.

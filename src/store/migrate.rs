@@ -57,6 +57,8 @@ impl Store {
             }
             Engine::Postgres(link) => {
                 let mut tx = link.begin(&link.shared, "BEGIN").await?;
+                // A large table takes its time.
+                sqlx::raw_sql("SET LOCAL statement_timeout = 0").execute(&mut *tx).await?;
                 // Any number known to this program only: two processes that start together take turns.
                 sqlx::raw_sql("SELECT pg_advisory_xact_lock(7126710701)").execute(&mut *tx).await?;
                 sqlx::raw_sql("CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY)")

@@ -127,7 +127,7 @@ async fn change_alone(pool: &Arc<Connections>, text: String) -> Result<(), Store
 
 /// Has the transaction give up soon instead of having everybody wait behind it.
 async fn wait_briefly(tx: &mut Held) -> Result<(), StoreError> {
-    sqlx::raw_sql("SET LOCAL lock_timeout = '100ms'").execute(&mut **tx).await?;
+    sqlx::raw_sql("SET LOCAL lock_timeout = '100ms'; SET LOCAL statement_timeout = 0").execute(&mut **tx).await?;
     Ok(())
 }
 

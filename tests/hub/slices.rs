@@ -485,6 +485,40 @@ async fn a_leap_of_the_databases_clock_turns_no_webhook_away() {
     assert_eq!(record("3/2026").await, 2, "the clocks are known to differ");
 }
 
+// F50, F54: one statement that waits for too long says nothing about connections that answer, least of all those of the
+// committers; and the server does not go on with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_statement_costs_nobody_else_a_connection() {
+    if crate::cluster::cluster().is_none() {
+        return;
+    }
+    let hub = Hub::start_with(Engine::Postgres, |c| {
+        (c.db_answer_s, c.intake_committers, c.db_pooler) = (1, 1, false);
+    })
+    .await;
+    let matter = matter(&hub).await;
+    let (intake, _committers) = Intake::<Webhooks>::start(&hub.app);
+    let record = async |key: &str| {
+        let (_, attempt) = matter.payment(&hub, key).await;
+        intake.submit(matter.delivery(&hub, event(&attempt, key, EventKind::Paid, "r"))).await
+    };
+    assert_eq!(record("1/2026").await, Ok(vec![Outcome::Recorded]));
+    let raw = Raw::of(&hub.app).await;
+    let of_the_hub =
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'grosz'";
+    let before = raw.column(of_the_hub).await;
+    raw.run("BEGIN; LOCK TABLE experts IN ACCESS EXCLUSIVE MODE").await;
+    hub.get("/v1/experts").await.expect(503);
+    let waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted";
+    until("the server gives it up too", async || raw.number(waiting).await == 0).await;
+    raw.run("ROLLBACK").await;
+    assert_eq!(record("2/2026").await, Ok(vec![Outcome::Recorded]));
+    hub.get("/v1/experts").await.expect(200);
+    let after = raw.column(of_the_hub).await;
+    // That of the statement itself may be closed.
+    assert!(before.iter().filter(|pid| !after.contains(pid)).count() <= 1, "{before:?} became {after:?}");
+}
+
 // A plan that was made while the tables were empty would read them from one end to the other for as long as the
 // connection lives.
 #[tokio::test(flavor = "multi_thread")]
