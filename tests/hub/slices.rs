@@ -377,6 +377,10 @@ on_both!(two_writes_that_meet_count_each_capture_once, async |engine: Engine| {
     }
 });
 
+/// How many wait for a lock in this database; other tests have theirs in the same cluster.
+const WAITING_HERE: &str = "SELECT COUNT(*) FROM pg_locks w WHERE NOT w.granted AND EXISTS (SELECT 1 FROM pg_locks h
+    WHERE h.pid = w.pid AND h.database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
+
 /// A second process on the hub's database, by the database's clock, which the test may bend.
 async fn by_the_databases_clock(hub: &Hub) -> SharedApp {
     make_bendable(&hub.app.config.database_url.0).await;
@@ -420,8 +424,7 @@ async fn the_feed_waits_for_whoever_began_before() {
     let slice = vec![matter.delivery(&hub, event(&attempt, "late", EventKind::Paid, "r"))];
     let late = Arc::clone(&app);
     let receiving = tokio::spawn(async move { receive_slice(&late, &slice).await });
-    let waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted";
-    until("it waits for the row", async || raw.number(waiting).await > 0).await;
+    until("it waits for the row", async || raw.number(WAITING_HERE).await > 0).await;
     let early = [matter.delivery(&hub, event(&other, "early", EventKind::Paid, "r"))];
     assert_eq!(receive_slice(&app, &early).await.unwrap(), [[Outcome::Recorded]]);
     pass(&app, "5 seconds").await;
@@ -509,8 +512,7 @@ async fn a_slow_statement_costs_nobody_else_a_connection() {
     let before = raw.column(of_the_hub).await;
     raw.run("BEGIN; LOCK TABLE experts IN ACCESS EXCLUSIVE MODE").await;
     hub.get("/v1/experts").await.expect(503);
-    let waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted";
-    until("the server gives it up too", async || raw.number(waiting).await == 0).await;
+    until("the server gives it up too", async || raw.number(WAITING_HERE).await == 0).await;
     raw.run("ROLLBACK").await;
     assert_eq!(record("2/2026").await, Ok(vec![Outcome::Recorded]));
     hub.get("/v1/experts").await.expect(200);
