@@ -327,7 +327,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 }
 
-/// Reads a field that holds an object: there [`walk`] lets a list pass, because other fields hold lists.
+/// Reads a field that holds an object: there `walk` lets a list pass, because other fields hold lists.
 ///
 /// # Errors
 /// It is something else, or the object is refused.
