@@ -252,6 +252,9 @@ pub enum EventKind {
         /// It goes on although it was over (an appeal). Without that, news of an open dispute that come after its end are old.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         reopens: bool,
+        /// The gateway gives the money back on order all the same: an inquiry moved none.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        refundable: bool,
     },
     /// A saved instrument was made, changed or switched off; `handle` is secret-like.
     Instrument {

@@ -86,13 +86,13 @@ pub async fn apply_event(
                 about.mismatch(tx, "refund.amount_mismatch", why).await?;
             }
         }
-        EventKind::Dispute { gateway_ref, status, closed, due_by, reopens } => {
+        EventKind::Dispute { gateway_ref, status, closed, due_by, reopens, refundable } => {
             let known = tx.disputes(&payment.merchant_id, &payment.id).await?;
             let is_over = known.iter().any(|d| d.gateway_ref == *gateway_ref && d.closed);
             // News that are older than its end tell nobody anything.
             if !is_over || *closed || *reopens {
                 let due_by = due_by.map(grosz_providers::Timestamp::as_microsecond);
-                about.disputed(tx, gateway_ref, status, *closed, due_by).await?;
+                about.disputed(tx, gateway_ref, status, *closed, *refundable, due_by).await?;
             }
         }
         EventKind::Unknown => {
@@ -478,6 +478,7 @@ impl About<'_> {
         gateway_ref: &str,
         status: &str,
         closed: bool,
+        refundable: bool,
         due_by: Option<i64>,
     ) -> Result<(), FlowError> {
         let (app, p) = (self.app, self.payment);
@@ -488,6 +489,7 @@ impl About<'_> {
             gateway_ref: gateway_ref.to_owned(),
             status: status.to_owned(),
             closed,
+            refundable,
             amount: self.event.amount.map(Money::minor),
             currency: self.event.amount.map(|m| m.currency().code().to_owned()),
             due_by,

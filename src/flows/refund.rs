@@ -59,7 +59,9 @@ pub async fn request_refund(
         ));
     };
     check_refundable(tx, capture, &payment).await?;
-    if let Some(dispute) = tx.disputes(&payment.merchant_id, &payment.id).await?.iter().find(|d| !d.closed) {
+    if let Some(dispute) =
+        tx.disputes(&payment.merchant_id, &payment.id).await?.iter().find(|d| !d.closed && !d.refundable)
+    {
         let detail = format!("the payment is disputed ({}): a refund could pay it back twice", dispute.status);
         return Err(FlowError::conflict("payment_disputed", detail));
     }

@@ -47,6 +47,8 @@ pub struct Dispute {
     pub status: String,
     /// Over.
     pub closed: bool,
+    /// Does not stand in the way of a refund.
+    pub refundable: bool,
     /// Disputed amount.
     pub amount: Option<i64>,
     /// Its currency.
@@ -116,12 +118,14 @@ impl Tx {
     /// Writes a dispute under the gateway's name.
     pub async fn put_dispute(&mut self, d: &Dispute) -> Result<(), StoreError> {
         self.run(
-            "INSERT INTO disputes (merchant_id, id, payment_id, gateway_ref, status, closed, amount, currency, due_by, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)
+            "INSERT INTO disputes (merchant_id, id, payment_id, gateway_ref, status, closed, refundable, amount, currency, due_by,
+                 created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)
              ON CONFLICT (merchant_id, payment_id, gateway_ref) DO UPDATE SET
-                 status = excluded.status, closed = excluded.closed, due_by = COALESCE(excluded.due_by, disputes.due_by), updated_at = excluded.updated_at",
+                 status = excluded.status, closed = excluded.closed, refundable = excluded.refundable,
+                 due_by = COALESCE(excluded.due_by, disputes.due_by), updated_at = excluded.updated_at",
             args![
-                &d.merchant_id, &d.id, &d.payment_id, &d.gateway_ref, &d.status, d.closed, d.amount, &d.currency, d.due_by, d.created_at
+                &d.merchant_id, &d.id, &d.payment_id, &d.gateway_ref, &d.status, d.closed, d.refundable, d.amount, &d.currency, d.due_by, d.created_at
             ],
         )
         .await?;
@@ -132,7 +136,7 @@ impl Tx {
     pub async fn disputes(&mut self, merchant: &str, payment: &str) -> Result<Vec<Dispute>, StoreError> {
         let rows = self
             .rows(
-                "SELECT merchant_id, id, payment_id, gateway_ref, status, closed, amount, currency, due_by, created_at
+                "SELECT merchant_id, id, payment_id, gateway_ref, status, closed, refundable, amount, currency, due_by, created_at
                  FROM disputes WHERE merchant_id = $1 AND payment_id = $2 ORDER BY created_at, id LIMIT 1000",
                 args![merchant, payment],
             )
@@ -146,6 +150,7 @@ impl Tx {
                     gateway_ref: r.text("gateway_ref")?,
                     status: r.text("status")?,
                     closed: r.flag("closed")?,
+                    refundable: r.flag("refundable")?,
                     amount: r.maybe_int("amount")?,
                     currency: r.maybe_text("currency")?,
                     due_by: r.maybe_int("due_by")?,

@@ -152,6 +152,9 @@ fn dispute(frame: &Frame, dispute: &Tree<'_>) -> Event {
             due_by: due_by.and_then(|s| Timestamp::from_second(s).ok()),
             reopens: matches!(&*status, "appeal_needs_response" | "appeal_under_review"),
             status: status.clone(),
+            // docs.stripe.com/disputes/how-disputes-work: an inquiry is best answered by a refund; after that it cannot become
+            // a dispute.
+            refundable: dispute["is_charge_refundable"].as_bool().unwrap_or_else(|| status.starts_with("warning_")),
         },
         None => EventKind::Unknown,
     };

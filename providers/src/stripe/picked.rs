@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::Value;
 
 /// Their names, wherever they stand; in the order in which they are sought.
-const MEMBERS: [&str; 32] = [
+const MEMBERS: [&str; 33] = [
     "account",
     "amount",
     "amount_received",
@@ -30,6 +30,7 @@ const MEMBERS: [&str; 32] = [
     super::events::OURS,
     super::events::OUR_REFUND,
     "id",
+    "is_charge_refundable",
     "last_payment_error",
     "livemode",
     "metadata",

@@ -326,6 +326,21 @@ fn a_dispute_tells_until_when_an_answer_is_possible() {
     }
 }
 
+// An inquiry moves no money, and is best answered by a refund; a dispute must not be paid back twice.
+#[test]
+fn a_dispute_says_whether_a_refund_is_possible() {
+    let told = |status: &str, said: Value| {
+        let dispute = json!({"id": "dp_1", "status": status, "is_charge_refundable": said, "charge": "ch_1"});
+        let kind = one("charge.dispute.created", dispute).kind;
+        let EventKind::Dispute { refundable, .. } = kind else { panic!("{kind:?}") };
+        refundable
+    };
+    assert!(told("warning_needs_response", json!(true)) && told("warning_needs_response", Value::Null));
+    assert!(told("needs_response", json!(true)), "some card networks allow it");
+    assert!(!told("needs_response", json!(false)) && !told("needs_response", Value::Null));
+    assert!(!told("warning_under_review", json!(false)));
+}
+
 #[track_caller]
 fn check_end(wanted_s: i64, expect: Option<i64>) {
     let wanted = Timestamp::from_second(now().as_second() + wanted_s).unwrap();

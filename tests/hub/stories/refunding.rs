@@ -355,12 +355,27 @@ on_both!(a_refund_that_succeeds_after_its_failure_is_booked, async |engine: Engi
     }
 });
 
+// F84: an inquiry is answered by giving the money back; once it is a dispute, no more.
+on_both!(an_inquiry_leaves_the_way_to_a_refund_open, async |engine: Engine| {
+    let (hub, matter, payment, attempt) = paid(engine).await;
+    let news = async |key: &str, status: &str, refundable: bool| {
+        let (gateway_ref, status) = ("dp_1".to_owned(), status.to_owned());
+        let kind = EventKind::Dispute { gateway_ref, status, closed: false, due_by: None, reopens: false, refundable };
+        matter.receive(&hub, event(&attempt, key, kind, "r1")).await;
+    };
+    news("k1", "warning_needs_response", true).await;
+    refund_of(&hub, &payment, Some(300)).await.unwrap();
+    news("k2", "needs_response", false).await;
+    let refused = refund_of(&hub, &payment, Some(300)).await;
+    assert!(matches!(refused, Err(FlowError::Conflict { code: "payment_disputed", .. })), "{refused:?}");
+});
+
 // F84: news of a dispute in any order; an appeal opens it again, older news do not.
 on_both!(a_dispute_ends_once_and_an_appeal_goes_on, async |engine: Engine| {
     let (hub, matter, payment, attempt) = paid(engine).await;
     let news = async |key: &str, status: &str, closed: bool, reopens: bool| {
         let (gateway_ref, status) = ("dp_1".to_owned(), status.to_owned());
-        let kind = EventKind::Dispute { gateway_ref, status, closed, due_by: None, reopens };
+        let kind = EventKind::Dispute { gateway_ref, status, closed, due_by: None, reopens, refundable: false };
         matter.receive(&hub, event(&attempt, key, kind, "r1")).await;
         let mut tx = hub.tx().await;
         let disputes = tx.disputes(&payment.merchant_id, &payment.id).await.unwrap();
