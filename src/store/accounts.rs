@@ -128,6 +128,15 @@ impl Tx {
         })
     }
 
+    /// The merchant of that id, locked until the end of the transaction.
+    pub async fn merchant_for_update(&mut self, id: &str) -> Result<Option<Merchant>, StoreError> {
+        let sql = self.pick(
+            MERCHANT,
+            "SELECT id, name, language, fallback_email, return_origins, show_attachment, created_at FROM merchants WHERE id = $1 FOR UPDATE",
+        );
+        self.row(sql, args![id]).await?.map(|r| merchant(&r)).transpose()
+    }
+
     /// All merchants, oldest first.
     pub async fn merchants(&mut self) -> Result<Vec<Merchant>, StoreError> {
         let rows = self

@@ -41,7 +41,7 @@ pub use invoices::{Attachment, InvoiceGlance, InvoiceRow, IssueQueue};
 pub use jobs::{Job, JobEnd, JobKind, Lane, NewJob, NextDue, QueueDepth};
 pub use messages::{Endpoint, Message, Telling};
 pub use payments::{Payment, PaymentFilter, Transition};
-pub use people::{Expert, Payer, Profile, ProfileBody};
+pub use people::{Expert, MOST_PROFILES, Payer, Profile, ProfileBody};
 pub use records::{Alert, Notice};
 pub(crate) use refunds::refund_word;
 pub use refunds::{Dispute, Refund};

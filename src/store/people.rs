@@ -66,6 +66,9 @@ pub struct Profile {
     pub created_at: i64,
 }
 
+/// Sets of invoice data that a payer may save.
+pub const MOST_PROFILES: usize = 100;
+
 impl Tx {
     /// Adds an expert.
     pub async fn add_expert(&mut self, e: &Expert) -> Result<(), StoreError> {
@@ -96,6 +99,21 @@ impl Tx {
         .await?
         .map(|r| expert(&r))
         .transpose()
+    }
+
+    /// One expert, locked until the end of the transaction.
+    pub async fn expert_for_update(&mut self, merchant: &str, id: &str) -> Result<Option<Expert>, StoreError> {
+        let sql = self.pick(
+            "SELECT merchant_id, id, name, email, language, created_at FROM experts WHERE merchant_id = $1 AND id = $2",
+            "SELECT merchant_id, id, name, email, language, created_at FROM experts WHERE merchant_id = $1 AND id = $2 FOR UPDATE",
+        );
+        self.row(sql, args![merchant, id]).await?.map(|r| expert(&r)).transpose()
+    }
+
+    /// The merchant has more than one expert (R-5W-06).
+    pub async fn is_team(&mut self, merchant: &str) -> Result<bool, StoreError> {
+        let two = self.rows("SELECT id FROM experts WHERE merchant_id = $1 LIMIT 2", args![merchant]).await?;
+        Ok(two.len() == 2)
     }
 
     /// A page of experts.
@@ -137,6 +155,16 @@ impl Tx {
         booked!(self.payers[name(merchant, id)], {
             self.row(sql, args![merchant, id]).await?.map(|r| payer(&r)).transpose()?
         })
+    }
+
+    /// One payer, locked until the end of the transaction: by whoever changes it or its invoice data.
+    pub async fn payer_for_update(&mut self, merchant: &str, id: &str) -> Result<Option<Payer>, StoreError> {
+        let sql = self.pick(
+            "SELECT merchant_id, id, name, email, language, portal_token, created_at FROM payers WHERE merchant_id = $1 AND id = $2",
+            "SELECT merchant_id, id, name, email, language, portal_token, created_at FROM payers WHERE merchant_id = $1 AND id = $2
+             FOR UPDATE",
+        );
+        self.row(sql, args![merchant, id]).await?.map(|r| payer(&r)).transpose()
     }
 
     /// The payer whose list has that address: begins a request.
@@ -198,15 +226,22 @@ impl Tx {
         Ok(())
     }
 
-    /// Hides a profile; snapshots in payments stay (R-OKI-10). `false` when there is none.
-    pub async fn delete_profile(&mut self, merchant: &str, id: &str, now: i64) -> Result<bool, StoreError> {
-        let touched = self
-            .run(
-                "UPDATE profiles SET deleted_at = $3, is_default = 0 WHERE merchant_id = $1 AND id = $2 AND deleted_at IS NULL",
-                args![merchant, id, now],
+    /// Hides a profile; snapshots in payments stay (R-OKI-10). One is always preselected: after the default one the oldest.
+    pub async fn delete_profile(&mut self, p: &Profile, now: i64) -> Result<(), StoreError> {
+        self.run(
+            "UPDATE profiles SET deleted_at = $3, is_default = 0 WHERE merchant_id = $1 AND id = $2 AND deleted_at IS NULL",
+            args![&p.merchant_id, &p.id, now],
+        )
+        .await?;
+        if p.is_default {
+            self.run(
+                "UPDATE profiles SET is_default = 1 WHERE merchant_id = $1 AND id =
+                     (SELECT id FROM profiles WHERE merchant_id = $1 AND payer_id = $2 AND deleted_at IS NULL ORDER BY id LIMIT 1)",
+                args![&p.merchant_id, &p.payer_id],
             )
             .await?;
-        Ok(touched == 1)
+        }
+        Ok(())
     }
 
     /// One profile.

@@ -20,7 +20,7 @@ use crate::flows::FlowError;
 use crate::flows::retry_payment::{ask_first, retry_payment};
 use crate::flows::start_checkout::{Opened, check_return_url, choose_buyer, is_case_paid, open_checkout};
 use crate::http::Web;
-use crate::store::{Merchant, Payer, Payment, Profile, Tx};
+use crate::store::{MOST_PROFILES, Merchant, Payer, Payment, Profile, Tx};
 
 /// A payment with the people around it.
 pub(crate) struct Bill {
@@ -387,7 +387,7 @@ pub(crate) async fn take_buyer(
                 tx.rollback().await?;
                 return buyer_page(&web, &look, &bill, Some(Typed { form, profile: "new".into(), keep })).await;
             };
-            let kept = if keep { Some(keep_profile(&web, &mut tx, &bill.payer, &buyer).await?) } else { None };
+            let kept = if keep { keep_profile(&web, &mut tx, &bill.payer, &buyer).await? } else { None };
             (buyer, kept.map(|p| (p.id, p.version)))
         }
     };
@@ -413,17 +413,21 @@ pub(crate) async fn take_buyer(
     if answer.status() == StatusCode::OK { see_other(&here) } else { Ok(answer) }
 }
 
-/// Saves invoice data for the future (R-5W-11); the same data are not saved twice.
+/// Saves invoice data for the future (R-5W-11); the same data are not saved twice, and no more than a payer may have.
 async fn keep_profile(
     web: &Web,
     tx: &mut Tx,
     payer: &Payer,
     buyer: &grosz_providers::invoicer::Buyer,
-) -> Result<Profile, Stop> {
+) -> Result<Option<Profile>, Stop> {
+    tx.payer_for_update(&payer.merchant_id, &payer.id).await?;
     let all = tx.profiles(&payer.merchant_id, &payer.id).await?;
-    let is_default = all.is_empty();
+    let (is_default, is_full) = (all.is_empty(), all.len() >= MOST_PROFILES);
     if let Some(same) = all.into_iter().find(|p| p.body == *buyer) {
-        return Ok(same);
+        return Ok(Some(same));
+    }
+    if is_full {
+        return Ok(None);
     }
     let profile = Profile {
         merchant_id: payer.merchant_id.clone(),
@@ -435,7 +439,7 @@ async fn keep_profile(
         created_at: web.app.now(),
     };
     tx.add_profile(&profile).await?;
-    Ok(profile)
+    Ok(Some(profile))
 }
 
 /// `POST /pay/{token}/retry`

@@ -12,10 +12,7 @@ use super::look::{Forms, Look, page, see_other};
 use super::portal::{Portal, portal_of};
 use super::stop::{Path, Stop};
 use crate::http::Web;
-use crate::store::{Profile, Tx};
-
-/// Sets a payer may save.
-const MOST: usize = 100;
+use crate::store::{MOST_PROFILES, Profile, Tx};
 
 struct Entry {
     name: String,
@@ -125,6 +122,14 @@ async fn profile_of(tx: &mut Tx, portal: &Portal, id: &str) -> Result<Profile, S
     profile.filter(|p| p.payer_id == portal.payer.id).ok_or(Stop::NotFound)
 }
 
+/// A transaction in which nobody else changes the payer's invoice data.
+async fn hold_portal(web: &Web, token: &str) -> Result<(Tx, Portal), Stop> {
+    let mut tx = web.app.store.begin().await?;
+    let portal = portal_of(&mut tx, token).await?;
+    tx.payer_for_update(&portal.merchant.id, &portal.payer.id).await?;
+    Ok((tx, portal))
+}
+
 /// `POST /portal/{token}/profiles/new`
 pub(crate) async fn add(
     State(web): State<Web>,
@@ -134,8 +139,7 @@ pub(crate) async fn add(
     body: Bytes,
 ) -> Result<Response, Stop> {
     let fields = Fields::read(&body);
-    let mut tx = web.app.store.begin().await?;
-    let portal = portal_of(&mut tx, &token).await?;
+    let (mut tx, portal) = hold_portal(&web, &token).await?;
     check_form(&web, &headers, &fields, &token)?;
     let look = portal.look(&web, &uri);
     let mut form = BuyerForm::posted(&fields);
@@ -145,7 +149,7 @@ pub(crate) async fn add(
     };
     let all = tx.profiles(&portal.merchant.id, &portal.payer.id).await?;
     // The same data again are the set that is there (R-OKI-12).
-    if all.len() < MOST && !all.iter().any(|p| p.body == buyer) {
+    if all.len() < MOST_PROFILES && !all.iter().any(|p| p.body == buyer) {
         let profile = Profile {
             merchant_id: portal.merchant.id.clone(),
             id: web.app.ids.make("prf"),
@@ -170,8 +174,7 @@ pub(crate) async fn save(
     body: Bytes,
 ) -> Result<Response, Stop> {
     let fields = Fields::read(&body);
-    let mut tx = web.app.store.begin().await?;
-    let portal = portal_of(&mut tx, &token).await?;
+    let (mut tx, portal) = hold_portal(&web, &token).await?;
     let mut profile = profile_of(&mut tx, &portal, &id).await?;
     check_form(&web, &headers, &fields, &token)?;
     let look = portal.look(&web, &uri);
@@ -196,8 +199,7 @@ pub(crate) async fn set_default(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Stop> {
-    let mut tx = web.app.store.begin().await?;
-    let portal = portal_of(&mut tx, &token).await?;
+    let (mut tx, portal) = hold_portal(&web, &token).await?;
     let mut profile = profile_of(&mut tx, &portal, &id).await?;
     check_form(&web, &headers, &Fields::read(&body), &token)?;
     profile.is_default = true;
@@ -214,17 +216,10 @@ pub(crate) async fn delete(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Stop> {
-    let mut tx = web.app.store.begin().await?;
-    let portal = portal_of(&mut tx, &token).await?;
+    let (mut tx, portal) = hold_portal(&web, &token).await?;
     let profile = profile_of(&mut tx, &portal, &id).await?;
     check_form(&web, &headers, &Fields::read(&body), &token)?;
-    tx.delete_profile(&portal.merchant.id, &profile.id, web.app.now()).await?;
-    let mut left = tx.profiles(&portal.merchant.id, &portal.payer.id).await?;
-    // One is always preselected: the oldest takes over.
-    if let Some(next) = left.first_mut().filter(|p| profile.is_default && !p.is_default) {
-        next.is_default = true;
-        tx.update_profile(next).await?;
-    }
+    tx.delete_profile(&profile, web.app.now()).await?;
     tx.commit().await?;
     see_other(&portal.look(&web, &uri).at(&format!("/portal/{token}/profiles")))
 }

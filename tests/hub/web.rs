@@ -83,7 +83,7 @@ pub fn portal(payer: &Payer) -> String {
 pub async fn without_profiles(hub: &Hub, payer: &Payer) {
     let mut tx = hub.tx().await;
     for profile in tx.profiles(&payer.merchant_id, &payer.id).await.expect("profiles") {
-        tx.delete_profile(&payer.merchant_id, &profile.id, 1).await.expect("deleted");
+        tx.delete_profile(&profile, 1).await.expect("deleted");
     }
     tx.commit().await.expect("a commit");
 }

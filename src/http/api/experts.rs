@@ -124,7 +124,7 @@ async fn change(
     let language = change.language.map(|l| fields.language("/language", &l));
     fields.finish()?;
     let mut tx = web.app.store.begin().await?;
-    let mut row = tx.expert(&caller.merchant, &id).await?.ok_or_else(Problem::not_found)?;
+    let mut row = tx.expert_for_update(&caller.merchant, &id).await?.ok_or_else(Problem::not_found)?;
     row.name = name.unwrap_or(row.name);
     row.email = email.unwrap_or(row.email);
     row.language = language.unwrap_or(row.language);

@@ -77,7 +77,7 @@ async fn change(
     let origins = change.return_origins.map(|all| check_origins(&mut fields, &all));
     fields.finish()?;
     let mut tx = web.app.store.begin().await?;
-    let mut m = tx.merchant(&caller.merchant).await?.ok_or_else(Problem::not_found)?;
+    let mut m = tx.merchant_for_update(&caller.merchant).await?.ok_or_else(Problem::not_found)?;
     m.language = language.unwrap_or(m.language);
     m.fallback_email = email.unwrap_or(m.fallback_email);
     m.return_origins = origins.unwrap_or(m.return_origins);

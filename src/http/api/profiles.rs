@@ -19,7 +19,7 @@ use crate::http::idempotency::Answer;
 use crate::http::input::{Fields, Input, Params, Post};
 use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
-use crate::store::{Profile as Row, Tx};
+use crate::store::{MOST_PROFILES, Profile as Row, Tx};
 
 pub(super) fn part() -> Part {
     Part::default()
@@ -200,7 +200,7 @@ async fn create(
     }
     let mut turn = post.mark.begin(&web.app).await?;
     let tx = &mut turn.tx;
-    let payer = tx.payer(&caller.merchant, &payer).await?.ok_or_else(Problem::not_found)?;
+    let payer = tx.payer_for_update(&caller.merchant, &payer).await?.ok_or_else(Problem::not_found)?;
     let body = check_buyer(&NewBuyer {
         kind: new.kind,
         name: new.name.clone(),
@@ -211,14 +211,18 @@ async fn create(
         country: new.country.clone(),
         email: new.email.clone().unwrap_or(payer.email),
     })?;
-    let is_first = tx.profiles(&caller.merchant, &payer.id).await?.is_empty();
+    let all = tx.profiles(&caller.merchant, &payer.id).await?;
+    if all.len() >= MOST_PROFILES {
+        let detail = format!("a payer has at most {MOST_PROFILES} sets of invoice data; delete one first");
+        return Err(Problem::conflict("too_many_profiles", detail));
+    }
     let row = Row {
         merchant_id: caller.merchant.clone(),
         id: app.ids.make("prf"),
         payer_id: payer.id,
         version: 1,
         body,
-        is_default: new.default.unwrap_or(is_first),
+        is_default: new.default.unwrap_or(all.is_empty()),
         created_at: app.now(),
     };
     let warnings = warnings(tx, &row).await?;
@@ -267,6 +271,7 @@ async fn change(
     Input(change): Input<ProfileChange>,
 ) -> Result<Json<Profile>, Problem> {
     let mut tx = web.app.store.begin().await?;
+    tx.payer_for_update(&caller.merchant, &payer).await?.ok_or_else(Problem::not_found)?;
     let mut row = find(&mut tx, &caller, &payer, &id).await?;
     let old = row.body.clone();
     let present = Some(old.tax_id).filter(|t| !t.is_empty());
@@ -300,8 +305,9 @@ async fn remove(
     Path((payer, id)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let mut tx = web.app.store.begin().await?;
+    tx.payer_for_update(&caller.merchant, &payer).await?.ok_or_else(Problem::not_found)?;
     let row = find(&mut tx, &caller, &payer, &id).await?;
-    tx.delete_profile(&caller.merchant, &row.id, web.app.now()).await?;
+    tx.delete_profile(&row, web.app.now()).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

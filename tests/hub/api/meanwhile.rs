@@ -86,3 +86,81 @@ async fn settings_and_pauses_stay() {
     let now = hub.tx().await.invoicing_account(merchant, id).await.unwrap().unwrap();
     assert_eq!((now.paused_until, now.pause_reason.as_deref(), now.failures), (Some(until), Some("refused"), 3));
 }
+
+// Of a merchant, its people and their invoice data too; and a payer has one default, whoever adds another meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn people_and_their_data_stay() {
+    if cluster().is_none() {
+        return;
+    }
+    let stage = Stage::set(Engine::Postgres).await;
+    let (hub, id) = (&stage.hub, stage.hub.merchant.id.as_str());
+    let client = Client::new(hub);
+
+    let mut tx = hub.tx().await;
+    let mut merchant = tx.merchant(id).await.unwrap().unwrap();
+    merchant.return_origins = vec!["https://shop.example".into()];
+    tx.update_merchant(&merchant).await.unwrap();
+    let now = meanwhile(hub, tx, client.patch("/v1/merchant", json!({"language": "en"}))).await.expect(200).json();
+    assert_eq!(now["return_origins"], json!(["https://shop.example"]));
+
+    let (mut expert, mut payer) = (stage.experts[0].clone(), stage.payer.clone());
+    let (of_expert, of_payer) = (format!("/v1/experts/{}", expert.id), format!("/v1/payers/{}", payer.id));
+    let mut tx = hub.tx().await;
+    expert.email = "anew@kancelaria.example".into();
+    tx.update_expert(&expert).await.unwrap();
+    let now = meanwhile(hub, tx, client.patch(&of_expert, json!({"name": "Ewa"}))).await.expect(200).json();
+    assert_eq!((&now["email"], &now["name"]), (&json!("anew@kancelaria.example"), &json!("Ewa")));
+
+    let mut tx = hub.tx().await;
+    payer.email = "anew@payer.example".into();
+    tx.update_payer(&payer).await.unwrap();
+    let now = meanwhile(hub, tx, client.patch(&of_payer, json!({"language": "en"}))).await.expect(200).json();
+    assert_eq!((&now["email"], &now["language"]), (&json!("anew@payer.example"), &json!("en")));
+
+    let profiles = format!("{of_payer}/profiles");
+    let data = json!({"kind": "individual", "name": "Jan", "street": "Prosta 1", "postcode": "00-950",
+        "city": "Warszawa", "country": "PL", "email": "jan@payer.example", "default": true});
+    let made = client.post(&profiles, data.clone()).await.expect(201);
+    let path = format!("{profiles}/{}", id_of(&made));
+    let mut tx = hub.tx().await;
+    tx.payer_for_update(id, &payer.id).await.unwrap();
+    let mut profile = tx.profile(id, &id_of(&made)).await.unwrap().unwrap();
+    profile.body.street = "Krzywa 2".into();
+    tx.update_profile(&profile).await.unwrap();
+    let now = meanwhile(hub, tx, client.patch(&path, json!({"city": "Kraków"}))).await.expect(200).json();
+    assert_eq!((&now["street"], &now["city"]), (&json!("Krzywa 2"), &json!("Kraków")));
+
+    let mut tx = hub.tx().await;
+    tx.payer_for_update(id, &payer.id).await.unwrap();
+    (profile.id, profile.is_default) = (hub.app.ids.make("prf"), true);
+    tx.add_profile(&profile).await.unwrap();
+    meanwhile(hub, tx, client.post(&profiles, data)).await.expect(201);
+    let all = hub.tx().await.profiles(id, &payer.id).await.unwrap();
+    assert_eq!(all.iter().filter(|p| p.is_default).count(), 1, "{all:?}");
+}
+
+// The default that is deleted has a successor, as on the payer's page.
+#[tokio::test]
+async fn one_set_of_invoice_data_is_always_preselected() {
+    let stage = Stage::set(Engine::Sqlite).await;
+    let client = Client::new(&stage.hub);
+    let profiles = format!("/v1/payers/{}/profiles", stage.payer.id);
+    let add = async |city: &str, default: bool| {
+        let data = json!({"kind": "individual", "name": "Jan", "street": "Prosta 1", "postcode": "00-950",
+            "city": city, "country": "PL", "email": "jan@payer.example", "default": default});
+        client.post(&profiles, data).await
+    };
+    for left in client.get(&profiles).await.expect(200).json()["data"].as_array().unwrap() {
+        client.delete(&format!("{profiles}/{}", left["id"].as_str().unwrap())).await.expect(204);
+    }
+    let first = id_of(&add("Warszawa", false).await.expect(201));
+    let second = id_of(&add("Kraków", true).await.expect(201));
+    client.delete(&format!("{profiles}/{second}")).await.expect(204);
+    let now = client.get(&format!("{profiles}/{first}")).await.expect(200).json();
+    assert_eq!((&now["default"], &now["version"]), (&json!(true), &json!(1)));
+    for n in 1..grosz::store::MOST_PROFILES {
+        add(&format!("Miasto {n}"), false).await.expect(201);
+    }
+    assert_eq!(add("Łódź", false).await.expect(409).json()["code"], "too_many_profiles");
+}
