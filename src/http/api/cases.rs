@@ -67,7 +67,7 @@ pub struct NewCase {
     /// What it is about, at most 200 characters.
     #[schema(max_length = 200, example = "Analiza umowy najmu")]
     title: String,
-    /// Who handles it; needed unless the merchant has a fallback address.
+    /// Who handles it. Needed where the merchant has several experts, and where it has no fallback address.
     expert: Option<String>,
     /// Who pays.
     payer: String,
@@ -137,6 +137,7 @@ async fn create(State(web): State<Web>, caller: Caller, post: Post<NewCase>) -> 
         return Err(Problem::field("/payer", "does not exist"));
     }
     check_expert(app, tx, &caller, new.expert.as_deref()).await?;
+    check_taken_over(tx, &caller, new.expert.as_deref()).await?;
     if tx.case_by_number(&caller.merchant, &number).await?.is_some() {
         return Err(number_taken(&number));
     }
@@ -231,6 +232,7 @@ async fn change(
     tx.update_case(&row).await?;
     if let Some((total, lines)) = quote {
         check_quotable(app, &mut tx, &caller, total, &lines).await?;
+        check_taken_over(&mut tx, &caller, row.expert_id.as_deref()).await?;
         change_quote(app, &mut tx, &mut row, total, lines).await?;
     }
     tx.commit().await?;
@@ -255,6 +257,15 @@ async fn check_quotable(
         seller.check(total, lines, None)?;
     }
     Ok(())
+}
+
+/// In a team a case is quoted when somebody took it over or was given it (R-5W-06).
+async fn check_taken_over(tx: &mut Tx, caller: &Caller, expert: Option<&str>) -> Result<(), Problem> {
+    if expert.is_some() || !tx.is_team(&caller.merchant).await? {
+        return Ok(());
+    }
+    let detail = "nobody has taken the case over: name one of the merchant's experts in expert, then quote it";
+    Err(Problem::conflict("case_unassigned", detail))
 }
 
 /// Somebody must hear of failures: the case's expert, or the fallback address.

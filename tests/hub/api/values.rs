@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, case_body, id_of, payment_body, refused};
 use crate::harness::{Engine, Hub, KEY};
+use crate::raw::Raw;
 use crate::stories::stage::Stage;
 
 // F51
@@ -241,13 +242,29 @@ async fn somebody_must_hear_of_failures() {
     body["expert"] = json!(null);
     assert_eq!(refused(&client.post("/v1/cases", body.clone()).await), ["/expert"]);
     client.patch("/v1/merchant", json!({"fallback_email": "biuro@kancelaria.example"})).await.expect(200);
-    let case = id_of(&client.post("/v1/cases", body).await.expect(201));
-    let path = format!("/v1/cases/{case}");
-    assert_eq!(
-        client.patch(&path, json!({"expert": stage.experts[1].id})).await.expect(200).json()["expert"],
-        stage.experts[1].id
-    );
+    let raw = Raw::of(&stage.hub.app).await;
+    raw.try_run(&format!("DELETE FROM experts WHERE id = '{}'", stage.experts[1].id)).await.unwrap();
+    client.post("/v1/cases", body).await.expect(201);
+}
+
+// R-5W-06: a case of a team is quoted when somebody took it over or was given it.
+#[tokio::test]
+async fn a_team_quotes_no_case_that_nobody_took_over() {
+    let stage = Stage::set(Engine::Sqlite).await;
+    let client = Client::new(&stage.hub);
+    client.patch("/v1/merchant", json!({"fallback_email": "biuro@kancelaria.example"})).await.expect(200);
+    let mut body = case_body(&stage, "1/2026");
+    let quote = json!({"amount": body["amount"], "lines": body["lines"]});
+    body["expert"] = json!(null);
+    let answer = client.post("/v1/cases", body.clone()).await.expect(409);
+    assert_eq!(answer.json()["code"], "case_unassigned");
+    body["expert"] = json!(stage.experts[0].id);
+    let path = format!("/v1/cases/{}", id_of(&client.post("/v1/cases", body).await.expect(201)));
     assert_eq!(client.patch(&path, json!({"expert": null})).await.expect(200).json()["expert"], json!(null));
+    assert_eq!(client.patch(&path, quote.clone()).await.expect(409).json()["code"], "case_unassigned");
+    let mut taken_over = quote;
+    taken_over["expert"] = json!(stage.experts[1].id);
+    assert_eq!(client.patch(&path, taken_over).await.expect(200).json()["expert"], stage.experts[1].id);
 }
 
 // R-5W-03, F62
