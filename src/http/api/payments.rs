@@ -110,7 +110,7 @@ pub struct PaymentQuery {
     status: Option<String>,
     /// Created at or after: a day (`2026-11-01`, UTC) or an instant (RFC 3339).
     from: Option<String>,
-    /// Created before: a day or an instant.
+    /// Created before an instant, or until the end of a day (UTC).
     to: Option<String>,
     /// Rows on a page.
     #[param(minimum = 1, maximum = 100, default = 20)]
@@ -149,7 +149,7 @@ async fn list(
         case: query.case,
         status: query.status.map(read_status).transpose()?,
         from: query.from.map(|t| read_time("from", &t)).transpose()?,
-        to: query.to.map(|t| read_time("to", &t)).transpose()?,
+        to: query.to.map(|t| read_end("to", &t)).transpose()?,
         live: Some(caller.live),
     };
     let mut tx = web.app.store.read().await?;
@@ -253,6 +253,12 @@ pub(super) fn read_time(pointer: &str, text: &str) -> Result<i64, Problem> {
     let instant = text.parse::<Timestamp>().ok().or_else(|| format!("{text}T00:00:00Z").parse().ok());
     let why = "must be an instant such as 2026-11-01T12:00:00Z or a day such as 2026-11-01";
     instant.map(Timestamp::as_microsecond).ok_or_else(|| Problem::field(pointer, why))
+}
+
+/// Like [`read_time`], but a day is its end.
+fn read_end(pointer: &str, text: &str) -> Result<i64, Problem> {
+    let at = read_time(pointer, text)?;
+    Ok(if text.parse::<Timestamp>().is_ok() { at } else { at.saturating_add(86_400_000_000) })
 }
 
 /// One payment with all that is shown of it.

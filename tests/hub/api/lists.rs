@@ -56,7 +56,9 @@ on_both!(payments_are_found_by_payer_case_status_and_time, async |engine: Engine
         ("status=error".into(), vec![]),
         ("from=2026-11-22".into(), vec![&last]),
         ("to=2026-11-22T00:00:00Z".into(), vec![&paid.id, &first]),
-        ("from=2026-11-21&to=2026-11-22&status=completed".into(), vec![&paid.id]),
+        ("from=2026-11-21&to=2026-11-21&status=completed".into(), vec![&paid.id]),
+        ("to=2026-11-20".into(), vec![]),
+        ("to=2026-11-21T00:00:00Z".into(), vec![]),
         ("payer=pyr_nobody".into(), vec![]),
     ] {
         let answer = client.get(&format!("/v1/payments?{query}")).await.expect(200).json();
