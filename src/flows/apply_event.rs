@@ -13,6 +13,7 @@ use super::FlowError;
 use super::notify::{Raise, raise};
 use super::order_invoice::order_invoice;
 use super::refund::{holds_money, left_of};
+use super::settle_mismatch::{AMOUNT_MISMATCH, given_back, is_mispaid, matter, was_told};
 use super::tell_client::{tell, tell_payment};
 use crate::app::App;
 use crate::clock::{rfc3339, seconds};
@@ -61,7 +62,7 @@ pub async fn apply_event(
     let about = About { app, account, event: &event, attempt: &attempt, payment: &payment, origin: row.origin.clone() };
     if let Some(why) = about.wrong_account() {
         row.state = "mismatch".into();
-        about.mismatch(tx, "payment.account_mismatch", why).await?;
+        about.mismatch(tx, "payment.account_mismatch", None, why).await?;
         return Ok(tx.settle_event(row).await?);
     }
     match &event.kind {
@@ -71,19 +72,23 @@ pub async fn apply_event(
                 row.state = "mismatch".into();
                 let came = other.map_or("no amount".to_owned(), |m| m.to_string());
                 let why = format!("the gateway reports {came}, {} was to be paid", attempt.amount);
-                about.mismatch(tx, "payment.amount_mismatch", why).await?;
+                about.mismatch(tx, AMOUNT_MISMATCH, other, why).await?;
             }
         },
         EventKind::Pending => about.pending(tx).await?,
         EventKind::Failed { reason } => about.failed(tx, Reason::from(*reason), &row.id).await?,
         EventKind::Refund { order, gateway_ref, state } => {
             if payment.status != Status::Completed {
+                if *state == RefundState::Succeeded && is_mispaid(tx, &attempt).await? {
+                    given_back(app, tx, &payment, &attempt, event.amount).await?;
+                    return Ok(tx.settle_event(row).await?);
+                }
                 // F07: a refund told of before the success waits for it.
                 return park(app, tx, row).await;
             }
             if let Some(why) = about.refunded(tx, order.as_deref(), gateway_ref, *state).await? {
                 row.state = "mismatch".into();
-                about.mismatch(tx, "refund.amount_mismatch", why).await?;
+                about.mismatch(tx, "refund.amount_mismatch", event.amount, why).await?;
             }
         }
         EventKind::Dispute { gateway_ref, status, closed, due_by, reopens, refundable } => {
@@ -147,10 +152,20 @@ impl About<'_> {
         }
     }
 
-    async fn mismatch(&self, tx: &mut Tx, code: &'static str, why: String) -> Result<(), FlowError> {
+    /// Flags the payment and tells people and client app, once for money of one sum on one attempt.
+    async fn mismatch(
+        &self,
+        tx: &mut Tx,
+        code: &'static str,
+        came: Option<Money>,
+        why: String,
+    ) -> Result<(), FlowError> {
         let p = self.payment;
+        let key = matter(code, self.attempt, came);
+        if was_told(tx, p, &key).await? {
+            return Ok(());
+        }
         tx.flag_payment(&p.merchant_id, &p.id, false, true, self.app.now()).await?;
-        let key = format!("{code}:{}:{}", p.id, self.event.key);
         raise(self.app, tx, Raise::about_payment(code, key, p, why)).await?;
         tell_payment(self.app, tx, p, "payment.mismatch", Some(p.status.word()), None).await
     }

@@ -22,6 +22,7 @@ pub mod replay_messages;
 pub mod retry_event;
 pub mod retry_payment;
 pub mod send_notice;
+pub mod settle_mismatch;
 pub mod start_checkout;
 pub mod tell_client;
 

@@ -83,7 +83,10 @@ pub fn next_step(code: &str) -> &'static str {
         "invoice.ksef" => "see the invoicing system for what the national system says about this invoice",
         "invoice.pdf_missing" => "fetch the document from the invoicing system and attach it",
         "invoice.to_correct" => "issue a correcting invoice in the invoicing system, then resolve the alert",
-        "payment.amount_mismatch" | "payment.account_mismatch" => {
+        "payment.amount_mismatch" => {
+            "give the money back at the gateway, or agree with the payer; then resolve this alert: the payment can be tried again"
+        }
+        "payment.account_mismatch" => {
             "look at the delivery; ask the gateway what was really paid, and refund it or start a new payment"
         }
         "payment.double" => "confirm the prepared refund, or agree with the payer to keep the money",
@@ -125,7 +128,10 @@ fn next_step_in(language: &str, code: &str) -> &'static str {
         "invoice.ksef" => "sprawdź w systemie do faktur, co odpowiedział KSeF",
         "invoice.pdf_missing" => "pobierz dokument z systemu do faktur i dołącz go do sprawy",
         "invoice.to_correct" => "wystaw fakturę korygującą w systemie do faktur, a potem zamknij to zgłoszenie",
-        "payment.amount_mismatch" | "payment.account_mismatch" => {
+        "payment.amount_mismatch" => {
+            "zwróć wpłatę u operatora płatności albo umów się z klientem; potem zamknij to zgłoszenie: można będzie zapłacić ponownie"
+        }
+        "payment.account_mismatch" => {
             "obejrzyj zgłoszenie; zapytaj operatora płatności, ile naprawdę wpłacono, i zwróć wpłatę albo zacznij nową"
         }
         "payment.double" => "potwierdź przygotowany zwrot albo umów się z klientem inaczej",

@@ -6,6 +6,7 @@ use grosz_providers::Standing;
 use super::FlowError;
 use super::apply_event::enqueue_cancel;
 use super::poll_status::apply_answer;
+use super::settle_mismatch::{awaits_person, is_mispaid};
 use super::start_checkout::{add_attempt, attempt_ref, choose_account, has_old_quote, provider_of};
 use crate::app::App;
 use crate::domain::payment::Status;
@@ -111,14 +112,20 @@ pub async fn retry_payment(
     let attempts = tx.attempts(&current.merchant_id, &current.id).await?;
     let captures = tx.captures(&current.merchant_id, &current.id).await?;
     let last = attempts.last();
+    if awaits_person(tx, &current).await? {
+        let detail = "money of another sum came for this payment; it can be tried again when a person resolved the alert about it";
+        return Err(FlowError::conflict("payment_pending", detail));
+    }
     if let Some(last) = last {
-        if asked.of(&last.id) == Some(Standing::Paid) {
+        // Of money that a person dealt with the gateway goes on saying that it was paid.
+        let is_settled = is_mispaid(tx, last).await?;
+        if asked.of(&last.id) == Some(Standing::Paid) && !is_settled {
             let detail = "the gateway says that this payment is paid, but not as it was to be: a person looks into it";
             return Err(FlowError::conflict("payment_pending", detail));
         }
         let fresh = matches!(last.state.as_str(), "created" | "open") && last.expires_at > app.now();
         let same_account = account.is_none_or(|id| id == last.provider_account_id);
-        let closed = asked.of(&last.id) == Some(Standing::Closed);
+        let closed = is_settled || asked.of(&last.id) == Some(Standing::Closed);
         // A gateway may keep its first answer, a failure, under the attempt's key: only a new attempt gets past it.
         if fresh && same_account && !closed && !last.start_failed() {
             return Ok(current);

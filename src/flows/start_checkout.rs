@@ -11,6 +11,7 @@ use super::FlowError;
 use super::apply_event::enqueue_cancel;
 use super::check_sale::{Seller, seller_of};
 use super::notify::{Raise, raise};
+use super::settle_mismatch::awaits_person;
 use super::tell_client::tell_payment;
 use crate::app::App;
 use crate::clock::{at, seconds};
@@ -356,6 +357,8 @@ pub enum Opened {
     Closed,
     /// Nowhere: the link's time is over while money is under way on this attempt.
     Pending(String),
+    /// Nowhere: money of another sum came, and a person looks into it.
+    Review,
     /// The quote was changed after this link was made (R-5W-08).
     QuoteChanged,
     /// Somebody else is asking the gateway this very moment, or its answer is not known: look again soon.
@@ -376,6 +379,9 @@ pub async fn open_checkout(app: &App, payment: &Payment, ip: Option<&str>) -> Re
     let live_attempt = matches!(attempt.state.as_str(), "created" | "open") && attempt.expires_at > app.now();
     if payment.status == Status::Completed || is_case_paid(&mut tx, payment).await? {
         return Ok(Opened::Closed);
+    }
+    if awaits_person(&mut tx, payment).await? {
+        return Ok(Opened::Review);
     }
     if !live_attempt {
         let captures = tx.captures(&payment.merchant_id, &payment.id).await?;

@@ -195,7 +195,8 @@ pub(crate) async fn pay(
     tx.commit().await?;
     if account.as_ref().is_some_and(|a| *a != payment.provider_account_id) {
         // The payer changed his mind about the way: the attempt at the other gateway is closed.
-        let bill = Bill { payment: payment.clone(), payer: portal.payer, merchant: portal.merchant };
+        let bill =
+            Bill { payment: payment.clone(), payer: portal.payer, merchant: portal.merchant, is_in_review: false };
         try_again(&web, &bill, account.as_deref()).await?;
     }
     app.job_bell.notify_one();

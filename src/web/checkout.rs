@@ -18,6 +18,7 @@ use super::stop::{Path, Stop};
 use crate::domain::payment::{Reason, Status};
 use crate::flows::FlowError;
 use crate::flows::retry_payment::{ask_first, retry_payment};
+use crate::flows::settle_mismatch::awaits_person;
 use crate::flows::start_checkout::{Opened, check_return_url, choose_buyer, is_case_paid, open_checkout};
 use crate::http::Web;
 use crate::store::{MOST_PROFILES, Merchant, Payer, Payment, Profile, Tx};
@@ -27,6 +28,8 @@ pub(crate) struct Bill {
     pub payment: Payment,
     pub payer: Payer,
     pub merchant: Merchant,
+    /// A person looks into money of another sum.
+    pub is_in_review: bool,
 }
 
 impl Bill {
@@ -69,7 +72,8 @@ impl Bill {
 pub(crate) async fn bill_of(tx: &mut Tx, payment: Payment) -> Result<Bill, Stop> {
     let payer = tx.payer(&payment.merchant_id, &payment.payer_id).await?.ok_or(Stop::NotFound)?;
     let merchant = tx.merchant(&payment.merchant_id).await?.ok_or(Stop::NotFound)?;
-    Ok(Bill { payment, payer, merchant })
+    let is_in_review = awaits_person(tx, &payment).await?;
+    Ok(Bill { payment, payer, merchant, is_in_review })
 }
 
 async fn bill(web: &Web, token: &str) -> Result<Bill, Stop> {
@@ -129,6 +133,7 @@ async fn go(web: &Web, look: &Look, bill: &Bill, ip: Option<String>) -> Result<R
         Opened::NeedsBuyer => buyer_page(web, look, bill, None).await,
         Opened::QuoteChanged => standing(web, look, bill, Standing::QuoteChanged),
         Opened::Busy => standing(web, look, bill, Standing::Busy),
+        Opened::Review => standing(web, look, bill, Standing::Review),
         Opened::Closed if bill.payment.status == Status::Completed => standing(web, look, bill, Standing::Paid),
         Opened::Closed if is_case_paid(&mut web.app.store.read().await?, &bill.payment).await? => {
             standing(web, look, bill, Standing::Paid)
@@ -206,6 +211,8 @@ enum Standing {
     Closed,
     QuoteChanged,
     Busy,
+    /// A person looks into money of another sum.
+    Review,
     /// The gateway gave no page; `anew` when it will not for this attempt.
     GatewayError {
         anew: bool,
@@ -239,12 +246,14 @@ fn standing(web: &Web, look: &Look, bill: &Bill, standing: Standing) -> Result<R
         Standing::Closed => (StatusCode::OK, t.closed_title, t.closed_text, "stop"),
         Standing::QuoteChanged => (StatusCode::OK, t.quote_title, t.quote_text, "stop"),
         Standing::Busy => (StatusCode::ACCEPTED, t.busy_title, t.busy_text, "wait"),
+        Standing::Review => (StatusCode::OK, t.review_title, t.review_text, "wait"),
         Standing::GatewayError { .. } => (StatusCode::SERVICE_UNAVAILABLE, t.gateway_title, t.gateway_text, "stop"),
     };
     let link = match standing {
         Standing::Paid => Some(bill.return_url(web).map_or_else(|| bill.own_page(look), |url| (url, t.back_to_shop))),
         Standing::QuoteChanged => Some((look.at(&bill.case_address()), t.quote_button)),
         Standing::GatewayError { anew: false } => Some((here, t.cell_try_again)),
+        Standing::Review => Some(bill.own_page(look)),
         Standing::GatewayError { anew: true } | Standing::Closed | Standing::Busy => None,
     };
     let button = matches!(standing, Standing::Closed | Standing::GatewayError { anew: true })

@@ -40,7 +40,7 @@ texts! {
     going_title, going_text, going_button, quote_title, quote_text, quote_button, paid_title, paid_text,
     closed_title, closed_text, busy_title, busy_text, gateway_title, gateway_text, off_title, off_text,
     // The way back
-    confirming_title, confirming_text, failed_title, why_cancelled, why_declined, why_expired, why_technical,
+    confirming_title, confirming_text, review_title, review_text, failed_title, why_cancelled, why_declined, why_expired, why_technical,
     neutral_title, neutral_text, back_to_shop, go_to_list, go_to_case, back_soon,
     // When something is wrong
     not_found_title, not_found_text, forbidden_title, forbidden_text, too_large_text, slow_title, slow_text, oops_title, oops_text,

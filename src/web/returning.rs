@@ -20,7 +20,7 @@ use super::stop::{Path, Stop};
 use crate::domain::payment::Status;
 use crate::http::Web;
 use crate::http::json::Json;
-use crate::store::{Attempt, JobKind, Payment};
+use crate::store::{Attempt, JobKind};
 
 /// Longest query that is looked at.
 const MAX_QUERY: usize = 8192;
@@ -103,10 +103,11 @@ pub(crate) async fn show(
     let known = signature == Signature::Right || is_payer(&headers, &bill.payment.token);
     ask_gateway(&web, &attempt, &bill).await?;
     let (t, payment) = (look.t, &bill.payment);
-    let stage = Stage::of(&attempt, payment);
+    let stage = Stage::of(&attempt, &bill);
     let (title, text, mark) = match stage {
         Stage::Confirming => (t.confirming_title, t.confirming_text, "wait"),
         Stage::Paid => (t.paid_title, t.paid_text, "paid"),
+        Stage::Review => (t.review_title, t.review_text, "wait"),
         Stage::Failed => (t.failed_title, "", "stop"),
     };
     let back = bill.return_url(&web).filter(|_| stage != Stage::Confirming);
@@ -123,7 +124,8 @@ pub(crate) async fn show(
         go: back.clone().filter(|_| stage == Stage::Paid).unwrap_or_default(),
         link: back.map(|url| (url, t.back_to_shop)).or_else(own_page),
         // Also while nothing is certain: whoever turned back without paying wants to go on (R-5W-32).
-        button: (stage != Stage::Paid).then(|| (look.at(&format!("/return/{id}/retry")), again_label(&look, payment))),
+        button: matches!(stage, Stage::Confirming | Stage::Failed)
+            .then(|| (look.at(&format!("/return/{id}/retry")), again_label(&look, payment))),
         csrf: form_token(&payment.token),
     };
     page(&web, StatusCode::OK, Forms::Gateways, &template)
@@ -179,7 +181,7 @@ pub(crate) async fn status(State(web): State<Web>, Path(id): Path<String>) -> Re
 fn version(attempt: &Attempt, bill: &Bill) -> String {
     let payment = &bill.payment;
     let reason = payment.reason.map_or("", crate::domain::payment::Reason::word);
-    format!("{}-{reason}-{:?}", payment.status.word(), Stage::of(attempt, payment))
+    format!("{}-{reason}-{:?}", payment.status.word(), Stage::of(attempt, bill))
 }
 
 /// What the page says, from what the store holds.
@@ -188,14 +190,17 @@ enum Stage {
     /// Nothing is certain about this attempt. A payment that failed once stays in `error` while it is tried again.
     Confirming,
     Paid,
+    /// Money of another sum came, and a person looks into it.
+    Review,
     Failed,
 }
 
 impl Stage {
-    fn of(attempt: &Attempt, payment: &Payment) -> Stage {
+    fn of(attempt: &Attempt, bill: &Bill) -> Stage {
         let open = matches!(attempt.state.as_str(), "created" | "open");
-        match payment.status {
+        match bill.payment.status {
             Status::Completed => Stage::Paid,
+            Status::Started | Status::Error if bill.is_in_review => Stage::Review,
             Status::Started => Stage::Confirming,
             Status::Error if open => Stage::Confirming,
             Status::Error => Stage::Failed,
@@ -206,7 +211,7 @@ impl Stage {
 /// Brings the next question to the gateway forward while somebody waits for its answer.
 async fn ask_gateway(web: &Web, attempt: &Attempt, bill: &Bill) -> Result<(), Stop> {
     let app = &web.app;
-    if Stage::of(attempt, &bill.payment) != Stage::Confirming || !web.guards.may_ask(&attempt.id, app.now()) {
+    if Stage::of(attempt, bill) != Stage::Confirming || !web.guards.may_ask(&attempt.id, app.now()) {
         return Ok(());
     }
     let mut tx = app.store.begin().await?;

@@ -2,6 +2,7 @@
 
 mod beside;
 mod invoicing;
+mod mispaid;
 mod paying;
 mod refunding;
 pub mod stage;

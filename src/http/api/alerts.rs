@@ -9,6 +9,7 @@ use super::Part;
 use super::invoicing_accounts::Nothing;
 use super::lists::{List, Sieve, page};
 use crate::clock::rfc3339;
+use crate::flows::settle_mismatch::{AMOUNT_MISMATCH, settle_mismatch};
 use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
@@ -101,7 +102,7 @@ async fn show(State(web): State<Web>, caller: Caller, Path(id): Path<String>) ->
 
 /// Marks an alert as dealt with
 ///
-/// Resolving one that is resolved changes nothing.
+/// Resolving one that is resolved changes nothing. With `payment.amount_mismatch` resolved, the payment can be tried again.
 #[utoipa::path(post, path = "/v1/alerts/{id}/resolve", tag = "alerts", operation_id = "resolve_alert",
     params(("id" = String, Path)), request_body = Option<Nothing>,
     responses((status = 200, body = Alert), (status = "4XX", body = ProblemBody)))]
@@ -113,8 +114,18 @@ async fn resolve(
 ) -> Result<Response, Problem> {
     let mut turn = post.mark.begin(&web.app).await?;
     let tx = &mut turn.tx;
-    find(tx, &caller, &id).await?;
-    tx.resolve_alert(&caller.merchant, &id, web.app.now()).await?;
+    let alert = find(tx, &caller, &id).await?;
+    // The payment first, as events about it do.
+    let payment = match alert.payment_id.as_deref().filter(|_| alert.code == AMOUNT_MISMATCH) {
+        Some(payment) => tx.payment_for_update(&caller.merchant, payment).await?,
+        None => None,
+    };
+    if tx.resolve_alert(&caller.merchant, &id, web.app.now()).await?
+        && let Some(payment) = payment
+    {
+        settle_mismatch(&web.app, tx, &payment, &alert).await?;
+        web.app.job_bell.notify_one();
+    }
     let found = find(tx, &caller, &id).await?;
     turn.end(&web.app, Answer::ok(&view(found))).await
 }

@@ -111,6 +111,8 @@ pub(crate) const TEXTS: Texts = Texts {
     off_text: "Online platba teď není dostupná. Nic nebylo strženo.",
     confirming_title: "Potvrzujeme vaši platbu",
     confirming_text: "Čekáme na potvrzení platební brány. Stránka se sama obnoví; můžete ji také zavřít.",
+    review_title: "Prověřujeme vaši platbu",
+    review_text: "Přišla platba na jinou částku, než měla být zaplacena. Prověřuje ji člověk a ozve se vám. Neplaťte prosím podruhé.",
     failed_title: "Platba nebyla dokončena",
     why_cancelled: "Platba byla zrušena. Nic nebylo strženo.",
     why_declined: "Banka nebo platební brána platbu odmítla. Můžete zkusit jiný způsob platby.",

@@ -111,6 +111,8 @@ pub(crate) const TEXTS: Texts = Texts {
     off_text: "Online payment is not available for this payment at the moment. Nothing was charged.",
     confirming_title: "Your payment is being confirmed",
     confirming_text: "We are waiting for the operator's confirmation. This page updates by itself; you may also close it.",
+    review_title: "We are looking into your payment",
+    review_text: "A payment of another amount than was due has come in. A person is looking into it and will be in touch. Please do not pay a second time.",
     failed_title: "The payment was not completed",
     why_cancelled: "The payment was cancelled. Nothing was charged.",
     why_declined: "The bank or the payment operator declined the payment. Another way to pay may work.",

@@ -111,6 +111,8 @@ pub(crate) const TEXTS: Texts = Texts {
     off_text: "Netgreiðsla er ekki í boði sem stendur. Ekkert var skuldfært.",
     confirming_title: "Verið er að staðfesta greiðsluna",
     confirming_text: "Við bíðum staðfestingar greiðslumiðlunar. Síðan uppfærist sjálfkrafa; þú mátt líka loka henni.",
+    review_title: "Verið er að skoða greiðsluna",
+    review_text: "Greiðsla barst með annarri upphæð en átti að greiða. Starfsmaður skoðar málið og hefur samband við þig. Vinsamlegast greiddu ekki aftur.",
     failed_title: "Greiðslunni var ekki lokið",
     why_cancelled: "Hætt var við greiðsluna. Ekkert var skuldfært.",
     why_declined: "Bankinn eða greiðslumiðlunin hafnaði greiðslunni. Annar greiðslumáti gæti gengið.",

@@ -111,6 +111,8 @@ pub(crate) const TEXTS: Texts = Texts {
     off_text: "Płatność online nie jest teraz dostępna. Niczego nie pobrano.",
     confirming_title: "Potwierdzamy Twoją płatność",
     confirming_text: "Czekamy na potwierdzenie od operatora. Strona odświeży się sama; możesz ją też zamknąć.",
+    review_title: "Sprawdzamy Twoją wpłatę",
+    review_text: "Przyszła wpłata na inną kwotę, niż była do zapłaty. Sprawdza to człowiek i odezwie się do Ciebie. Nie płać drugi raz.",
     failed_title: "Płatność nie doszła do skutku",
     why_cancelled: "Płatność została anulowana. Niczego nie pobrano.",
     why_declined: "Bank lub operator odrzucił płatność. Możesz spróbować zapłacić w inny sposób.",
