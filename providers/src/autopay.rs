@@ -101,6 +101,8 @@ static FACTS: ProviderFacts = ProviderFacts {
         // made all the same (documentation, ISTN).
         names_refunds: false,
         refunds_recover: true,
+        // One OrderID takes several transactions, each with a remoteID of its own.
+        pays_again: true,
     },
     method: crate::invoicer::PaymentMethod::Transfer,
     lifetime_s: 24 * 60 * 60,

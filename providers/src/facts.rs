@@ -191,6 +191,8 @@ pub struct Capabilities {
     pub names_refunds: bool,
     /// A refund that failed may be told of as done later.
     pub refunds_recover: bool,
+    /// A checkout that was paid can be paid once more while its time lasts.
+    pub pays_again: bool,
 }
 
 impl Capabilities {
@@ -203,6 +205,7 @@ impl Capabilities {
         saved_instrument: false,
         names_refunds: false,
         refunds_recover: false,
+        pays_again: false,
     };
 }
 

@@ -83,6 +83,7 @@ static FACTS: ProviderFacts = ProviderFacts {
         saved_instrument: false,
         names_refunds: true,
         refunds_recover: false,
+        pays_again: false,
     },
     method: crate::invoicer::PaymentMethod::Card,
     lifetime_s: 23 * 3600,

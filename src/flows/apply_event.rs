@@ -200,7 +200,14 @@ impl About<'_> {
                 // A new attempt after an error is not late; money on one that failed or was given up is.
                 let has_failed = known.iter().any(|c| c.attempt_id == self.attempt.id && c.state == "failed");
                 let late = has_failed || !matches!(self.attempt.state.as_str(), "created" | "open");
-                self.complete(tx, to, late, case_paid, event_id).await
+                self.complete(tx, to, late, case_paid, event_id).await?;
+                if late && !self.is_next_try(tx, &known).await? {
+                    let why =
+                        "a success came after the payment was in error; the money is there, the payment is completed";
+                    let key = format!("payment.late_success:{}", p.id);
+                    raise(app, tx, Raise::about_payment("payment.late_success", key, p, why.into())).await?;
+                }
+                Ok(())
             }
             Step::Surplus => self.double(tx, amount).await,
         }?;
@@ -214,6 +221,20 @@ impl About<'_> {
         Ok(())
     }
 
+    /// The payer tried once more on the same link, in its time: nobody need be told of what is everyday (a wrong code, then
+    /// the right one).
+    async fn is_next_try(&self, tx: &mut Tx, known: &[Capture]) -> Result<bool, FlowError> {
+        let (p, own) = (self.payment, self.event.gateway_ref.as_deref().unwrap_or_default());
+        let has_failed = |c: &&Capture| c.attempt_id == self.attempt.id && c.state == "failed";
+        let (mut itself, mut another) = (false, false);
+        known.iter().filter(has_failed).for_each(|c| if c.gateway_ref == own { itself = true } else { another = true });
+        let attempts = tx.attempts(&p.merchant_id, &p.id).await?;
+        let is_last = attempts.iter().all(|a| a.no <= self.attempt.no);
+        let is_given_up = self.attempt.state == "closed" || p.reason == Some(Reason::QuoteChanged);
+        let in_time = self.app.now() <= self.attempt.expires_at;
+        Ok(another && !itself && !own.is_empty() && is_last && in_time && !is_given_up)
+    }
+
     async fn complete(
         &self,
         tx: &mut Tx,
@@ -224,11 +245,6 @@ impl About<'_> {
     ) -> Result<(), FlowError> {
         let (app, p) = (self.app, self.payment);
         let moved = self.move_to(tx, to, None, late, event_id).await?;
-        if late {
-            let why = "a success came after the payment was in error; the money is there, the payment is completed";
-            let key = format!("payment.late_success:{}", p.id);
-            raise(app, tx, Raise::about_payment("payment.late_success", key, p, why.into())).await?;
-        }
         if let Some(case) = &p.case_id
             && tx.has_other_payments(&p.merchant_id, case).await?
         {
@@ -316,6 +332,8 @@ impl About<'_> {
         let (job, now) = (app.ids.make("job"), app.now());
         let at = now + seconds(wait_s(&app.config.poll_waits_s, 0));
         tx.enqueue(&p.merchant_id, &job, JobKind::PollStatus, &attempt.id, at, now).await?;
+        // There may be one already that looks once more when the link's time is over.
+        tx.hasten(&p.merchant_id, JobKind::PollStatus, &attempt.id, at).await?;
         Ok(())
     }
 
@@ -343,17 +361,14 @@ impl About<'_> {
         if !open_beside {
             tx.set_attempt_state(&p.merchant_id, &p.id, &self.attempt.id, "failed").await?;
         }
-        self.step(tx, signal, reason, event_id).await
-    }
-
-    /// Asks the table about a signal without money, and writes its answer.
-    async fn step(&self, tx: &mut Tx, signal: Signal, reason: Reason, event_id: &str) -> Result<(), FlowError> {
-        match payment::apply(self.payment.status, signal) {
+        let was_open = matches!(self.attempt.state.as_str(), "created" | "open");
+        let previous = Some(p.status.word());
+        match payment::apply(p.status, signal) {
+            Step::Stay if was_open && signal == Signal::Failed => fail_anew(app, tx, p, reason).await,
             Step::Stay | Step::Surplus => Ok(()),
             Step::Move(to) | Step::MoveLate(to) => {
                 let moved = self.move_to(tx, to, Some(reason), false, event_id).await?;
-                let previous = Some(self.payment.status.word());
-                tell_payment(self.app, tx, self.payment, "payment.error", previous, Some(&moved)).await
+                tell_payment(app, tx, p, "payment.error", previous, Some(&moved)).await
             }
         }
     }
@@ -556,6 +571,21 @@ pub async fn move_status(
     app.metrics.count(&app.metrics.transitions, to.word(), cause);
     tracing::info!(payment.id = %p.id, from = %p.status, to = %to, cause, "Moved payment {} to {to}", p.id);
     Ok(id)
+}
+
+/// Another try of a payment in error came to nothing: its status is the same, its reason is the last try's (R-5W-32,
+/// R-5W-33). One whose quote changed keeps that.
+///
+/// # Errors
+/// The database.
+pub async fn fail_anew(app: &App, tx: &mut Tx, p: &Payment, reason: Reason) -> Result<(), FlowError> {
+    if p.status != Status::Error || p.reason == Some(Reason::QuoteChanged) {
+        return Ok(());
+    }
+    if !tx.move_payment(p, p.status, Some(reason), false, app.now()).await? {
+        return Err(crate::store::StoreError::Conflict.into());
+    }
+    tell_payment(app, tx, p, "payment.error", Some(p.status.word()), None).await
 }
 
 /// Moves a refund's state, whoever told of it, and sums up what was given back.

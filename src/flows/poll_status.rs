@@ -8,7 +8,7 @@ use std::sync::Arc;
 use grosz_providers::{CallError, Event, Outcome, Reference, Standing};
 
 use super::FlowError;
-use super::apply_event::{apply_event, move_status};
+use super::apply_event::{apply_event, fail_anew, move_status};
 use super::notify::{Raise, raise};
 use super::start_checkout::{attempt_ref, provider_of, raise_config};
 use super::tell_client::tell_payment;
@@ -30,11 +30,20 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     let known = pending_of(&mut tx, &attempt).await?;
     drop(tx);
     let Some(account) = account else { return jobs::finish(app, job).await };
+    let provider = provider_of(&account)?;
     // A link that was paid, or given up, may have more money under way.
     if is_over(&attempt) && known.is_empty() {
-        return jobs::finish(app, job).await;
+        // One that can be paid twice is asked about once more when its time is over: who told of the first money need not
+        // have told of the second (F08, R-HUB-11).
+        let last_look = attempt.expires_at + seconds(wait_s(&app.config.poll_waits_s, 0));
+        if attempt.state != "paid" || !provider.facts().can.pays_again {
+            return jobs::finish(app, job).await;
+        }
+        if app.now() < last_look {
+            let tx = app.store.begin().await?;
+            return jobs::settle(app, tx, job, End::Again { at: last_look, error: None }).await;
+        }
     }
-    let provider = provider_of(&account)?;
     let settings = app.provider_settings(&account)?;
     let asked = provider.status(&app.cx(&settings, account.live), &attempt_ref(&attempt)).await;
 
@@ -191,6 +200,8 @@ async fn expire(app: &App, tx: &mut Tx, attempt: &Attempt, job: &Job) -> Result<
         let reason = Some(Reason::Expired);
         let moved = move_status(app, tx, &payment, to, reason, false, "poll", Some(&job.id)).await?;
         tell_payment(app, tx, &payment, "payment.error", Some(payment.status.word()), Some(&moved)).await?;
+    } else if signal == Signal::Expired && matches!(attempt.state.as_str(), "created" | "open") {
+        fail_anew(app, tx, &payment, Reason::Expired).await?;
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use crate::crash::mortal;
 use crate::harness::{Engine, Hub};
 use crate::matter::{event, matter};
 use crate::on_both;
+use crate::raw::Raw;
 
 /// Every gateway: what holds for one holds for all.
 const GATEWAYS: &[&str] = &["autopay", "stripe"];
@@ -673,6 +674,77 @@ on_both!(money_under_way_after_a_failure_is_waited_for, async |engine: Engine| {
         let now = hub.tx().await.payment(&payment.merchant_id, &payment.id).await.unwrap().unwrap();
         assert_eq!((now.status, now.late_success), (Status::Completed, !pending_first));
     }
+});
+
+// F05: a wrong code, then the right one, on the same link and in its time, is everyday and calls nobody; money that was told
+// of as failed before, or comes when the link's time is over, is told.
+on_both!(the_next_try_on_a_link_calls_nobody, async |engine: Engine| {
+    for (again, later_s, expect) in [("r2", 60, 0), ("r1", 60, 1), ("r2", 3 * 86_400, 1)] {
+        let hub = Hub::start(engine).await;
+        let matter = matter(&hub).await;
+        let (payment, attempt) = matter.lone_payment(&hub).await;
+        let failed = EventKind::Failed { reason: FailReason::Declined };
+        matter.receive(&hub, event(&attempt, "r1 failed", failed, "r1")).await;
+        hub.advance(later_s);
+        matter.receive(&hub, event(&attempt, "again pending", EventKind::Pending, again)).await;
+        matter.receive(&hub, event(&attempt, "again paid", EventKind::Paid, again)).await;
+        let mut tx = hub.tx().await;
+        let now = tx.payment(&payment.merchant_id, &payment.id).await.unwrap().unwrap();
+        assert_eq!((now.status, now.late_success), (Status::Completed, true));
+        let page = grosz::store::Page { before: None, limit: 9 };
+        let alerts = tx.alerts(&payment.merchant_id, Some(&payment.id), true, &page).await.unwrap();
+        assert_eq!(alerts.len(), expect, "{again} after {later_s} s: {alerts:?}");
+    }
+});
+
+// R-5W-32, R-5W-33: the list and the pages say why the last try failed, and the client app is told of it.
+on_both!(the_reason_is_that_of_the_last_try, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let matter = matter(&hub).await;
+    let (payment, first) = matter.lone_payment(&hub).await;
+    let failed = |attempt: &Attempt, key: &str, reason| event(attempt, key, EventKind::Failed { reason }, key);
+    let reason = async || hub.tx().await.payment(&payment.merchant_id, &payment.id).await.unwrap().unwrap().reason;
+    let again = async || {
+        let mut tx = hub.tx().await;
+        let merchant = tx.merchant(&payment.merchant_id).await.unwrap().unwrap();
+        retry_payment(&hub.app, &mut tx, &merchant, &payment, None, &Asked::default()).await.unwrap();
+        let last = tx.attempts(&payment.merchant_id, &payment.id).await.unwrap().pop().unwrap();
+        tx.commit().await.unwrap();
+        last
+    };
+    matter.receive(&hub, failed(&first, "a1", FailReason::Cancelled)).await;
+    let second = again().await;
+    matter.receive(&hub, failed(&second, "b1", FailReason::Declined)).await;
+    assert_eq!(reason().await, Some(Reason::Declined));
+    matter.receive(&hub, failed(&first, "a2", FailReason::Technical)).await;
+    assert_eq!(reason().await, Some(Reason::Declined), "news of an older try");
+    let third = again().await;
+    matter.receive(&hub, failed(&third, "c1", FailReason::Cancelled)).await;
+    assert_eq!(reason().await, Some(Reason::Cancelled));
+    let raw = Raw::of(&hub.app).await;
+    let of = format!("SELECT COUNT(*) FROM messages WHERE type = 'payment.error' AND subject = '{}'", payment.id);
+    assert_eq!(raw.number(&of).await, 3, "once for each try");
+});
+
+// F08, R-HUB-11: one order of the gateway takes several payments. The first was told of, the second was not: the hub asks
+// once more when the link's time is over.
+on_both!(a_second_payment_that_nobody_told_of_is_found, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let case = stage.case("1/2026").await;
+    let payment = stage.start(&case, "autopay").await;
+    let page = stage.open(&payment).await;
+    stage.press(&page, "pay").await.expect(303);
+    stage.carry().await;
+    stage.hub.run_jobs().await;
+    stage.expect_paid_and_invoiced(&payment).await;
+    stage.dial(json!({"autopay": {"drop_percent": 100}})).await;
+    stage.press(&page, "pay").await.expect(303);
+    stage.let_pass(3600, 60).await;
+    assert!(!stage.payment(&payment).await.double_payment, "a paid payment is not asked about all the time");
+    stage.let_pass(25 * 3600, 1800).await;
+    assert!(stage.payment(&payment).await.double_payment);
+    assert_eq!(stage.alerts().await, ["payment.double"]);
+    assert_eq!(stage.refunds(&payment).await[0].state, "proposed");
 });
 
 // F08: the link's time is over and the gateway says that money is under way: nobody pays a second time beside it.
