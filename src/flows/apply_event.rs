@@ -141,7 +141,10 @@ impl About<'_> {
         if let (Some(theirs), Some(ours)) = (&self.event.account, ours)
             && theirs != ours
         {
-            return Some(format!("the message is for account {theirs}, this is account {ours}"));
+            return Some(match ours {
+                "" => format!("the message is for account {theirs}, this account names none"),
+                _ => format!("the message is for account {theirs}, this is account {ours}"),
+            });
         }
         match self.event.live {
             Some(live) if live != self.account.live => {

@@ -1,6 +1,7 @@
 //! The whole path over HTTP through the simulated gateways and the simulated invoicing API, on both engines.
 
 mod beside;
+mod gateways;
 mod invoicing;
 mod mispaid;
 mod paying;
