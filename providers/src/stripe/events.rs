@@ -244,10 +244,10 @@ fn undecodable(body: &[u8]) -> Event {
     }
 }
 
-/// Metadata first: a payer can choose `client_reference_id` on a Payment Link, metadata nobody but the merchant.
+/// By our mark alone, which every session and payment of ours has. `client_reference_id` says nothing: other shops on the
+/// same account write their own orders there, and on a Payment Link the payer writes what he likes.
 fn reference(object: &Tree<'_>) -> Reference {
-    let ours = some_name(&object["metadata"][OURS]).or_else(|| some_name(&object["client_reference_id"]));
-    match ours {
+    match some_name(&object["metadata"][OURS]) {
         Some(ours) => Reference::Ours(ours),
         None => Reference::Gateway(payment_of(object).unwrap_or_else(|| name(&object["id"]))),
     }

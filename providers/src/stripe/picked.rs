@@ -9,14 +9,13 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::Value;
 
 /// Their names, wherever they stand; in the order in which they are sought.
-const MEMBERS: [&str; 33] = [
+const MEMBERS: [&str; 32] = [
     "account",
     "amount",
     "amount_received",
     "amount_refunded",
     "amount_total",
     "charge",
-    "client_reference_id",
     "code",
     "created",
     "currency",

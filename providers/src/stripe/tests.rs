@@ -50,7 +50,7 @@ fn object_of(given: &Value) -> Value {
     let mut object = match kind.split('.').collect::<Vec<_>>()[..] {
         ["checkout", ..] => json!({
             "id": "cs_1", "object": "checkout.session", "mode": "payment", "amount_total": 1999, "currency": "pln",
-            "client_reference_id": "att_1", "payment_intent": "pi_1",
+            "client_reference_id": "att_1", "metadata": ours, "payment_intent": "pi_1",
         }),
         ["payment_intent", what] => json!({
             "id": "pi_1", "object": "payment_intent", "amount": 1999, "currency": "pln", "metadata": ours,
@@ -177,7 +177,8 @@ fn every_sequence_ends_where_it_should() {
 #[test]
 fn both_events_of_one_payment_name_the_same_money() {
     let session = json!({"id": "cs_1", "payment_status": "paid", "amount_total": 279_000, "currency": "isk",
-        "client_reference_id": "att_1", "payment_intent": {"id": "pi_1", "object": "payment_intent"}});
+        "client_reference_id": "att_1", "metadata": {"hub_payment": "att_1"},
+        "payment_intent": {"id": "pi_1", "object": "payment_intent"}});
     let intent = json!({"id": "pi_1", "status": "succeeded", "amount": 1, "amount_received": 279_000,
         "currency": "isk", "metadata": {"hub_payment": "att_1"}});
     let pair = [one("checkout.session.completed", session), one("payment_intent.succeeded", intent)];
@@ -187,6 +188,18 @@ fn both_events_of_one_payment_name_the_same_money() {
         assert_eq!(event.reference, Reference::Ours("att_1".into()));
         assert_eq!(event.amount, Some(Money::new(2790, "ISK".parse().unwrap())));
     }
+}
+
+// A shop that shares the account names its own orders in `client_reference_id`, and whoever pays by a Payment Link can
+// write there what he likes. The mark is the merchant's alone.
+#[test]
+fn a_session_without_our_mark_is_none_of_ours() {
+    let foreign = json!({"id": "cs_9", "payment_status": "paid", "amount_total": 100, "currency": "pln",
+        "client_reference_id": "shop-order-1", "metadata": {}, "payment_intent": "pi_9"});
+    assert_eq!(one("checkout.session.completed", foreign).reference, Reference::Gateway("pi_9".into()));
+    let forged = json!({"id": "cs_9", "payment_status": "paid", "amount_total": 100, "currency": "pln",
+        "client_reference_id": "01KAZ3W5C4QD1N5Z6Y7T8V9W0X", "payment_intent": null});
+    assert_eq!(one("checkout.session.completed", forged).reference, Reference::Gateway("cs_9".into()));
 }
 
 #[track_caller]
