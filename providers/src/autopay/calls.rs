@@ -240,10 +240,10 @@ fn read(response: &HttpResponse) -> Result<Answer, CallError> {
     match (response.status, answer) {
         (_, Err(refused @ (CallError::Refused { .. } | CallError::Config(_) | CallError::Busy { .. }))) => Err(refused),
         (200..300, answer) => answer,
-        (401 | 403, Err(_)) => Err(CallError::Config(format!("the gateway answered HTTP {}", response.status))),
         (404 | 405, Err(_)) => Err(CallError::Config("the gateway has nothing at this address".into())),
         (400..500, Ok(Answer::Document(document))) => Ok(Answer::Document(document)),
-        (400..500, _) => Err(refusal(&format!("HTTP {}", response.status), "")),
+        (400..500, Ok(Answer::Json(_))) => Err(refusal(&format!("HTTP {}", response.status), "")),
+        // An unreadable one is of whoever stands before the gateway, such as a firewall.
         (status, _) => Err(CallError::Unknown(format!("the gateway answered HTTP {status}"))),
     }
 }

@@ -128,9 +128,13 @@ fn outcome(answer: &HttpResponse, intent: Intent, secret: &str) -> Result<Value,
     let busy = CallError::Busy { retry_after_s: answer.retry_after_s() };
     let unknown = || CallError::Unknown(format!("HTTP {}{}", answer.status, request_id(answer)));
     let told = answer.headers.first("stripe-should-retry");
+    // Whoever stands before the API, such as a firewall, speaks neither of our credentials nor of our call.
+    let is_theirs = !word("type").is_empty();
     match answer.status {
         409 | 429 if told == Some("false") => Err(refused(answer, &word, secret)),
         409 | 429 => Err(busy),
+        400..=499 if !is_theirs && intent == Intent::Read => Err(busy),
+        400..=499 if !is_theirs => Err(unknown()),
         // The key was used with other parameters: the first call may have been carried out.
         400 if word("type") == "idempotency_error" => Err(unknown()),
         400 if matches!(word("code"), "rate_limit" | "lock_timeout") => Err(busy),
@@ -210,7 +214,9 @@ mod tests {
         assert_eq!(cases.len(), 17);
         for case in cases.iter().filter(|c| c["status"].is_number() && c["id"] != "503 out of tries") {
             let status = case["status"].as_u64().unwrap();
-            let got = outcome(&answer(status, &case["headers"], &none()), Intent::Write, SECRET);
+            // Stripe's own errors have a type; what has none is of somebody who stands before it.
+            let body = if status < 400 { none() } else { serde_json::json!({"error": {"type": "api_error"}}) };
+            let got = outcome(&answer(status, &case["headers"], &body), Intent::Write, SECRET);
             let fits = match (&got, case["hub_retry"] == true) {
                 (Ok(_), retry) => !retry,
                 (Err(CallError::Busy { .. }), retry) => retry,
@@ -235,6 +241,11 @@ mod tests {
     fn what_is_not_an_answer_is_not_a_success() {
         check(200, none(), "<html>", Intent::Write, r#"Unknown("HTTP 200 without an object")"#);
         check(200, none(), r#"{"error":{}}"#, Intent::Read, r#"Unknown("HTTP 200 without an object")"#);
+        // A firewall's page says nothing about credentials, and nothing about what the API would have said.
+        check(403, none(), "<html>Access denied</html>", Intent::Read, "Busy { retry_after_s: None }");
+        check(403, none(), "<html>Access denied</html>", Intent::Write, r#"Unknown("HTTP 403")"#);
+        check(401, none(), r#"{"message":"Forbidden"}"#, Intent::Write, r#"Unknown("HTTP 401")"#);
+        check(404, none(), "no such host", Intent::Write, r#"Unknown("HTTP 404")"#);
         let request = serde_json::json!({"request-id": "req_1\r\n"});
         check(302, request, "", Intent::Write, r#"Unknown("HTTP 302 (request req_1)")"#);
         let wait = serde_json::json!({"retry-after": "120"});

@@ -311,7 +311,11 @@ async fn refusals_of_a_status_query() {
         (200, "ERROR".into(), "unknown"),
         (503, String::new(), "busy"),
         (502, String::new(), "unknown"),
-        (403, "no".into(), "config"),
+        (401, "<error><name>INVALID_HASH</name></error>".into(), "config"),
+        // A firewall's page says nothing about credentials.
+        (403, "<html><body>Access denied<br></body></html>".into(), "unknown"),
+        (401, "no".into(), "unknown"),
+        (400, "<html>".into(), "unknown"),
     ] {
         let http = Script::answering(status, &body);
         let result = Autopay.status(&cx(&settings, &http), &attempt("HUB-1", "1.00")).await;
