@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use self::letter::{Attachment, BadAddress, Letter, Mailbox, check_address};
+pub use self::letter::{Attachment, BadAddress, Letter, Mailbox, check_address, check_public_address};
 use self::smtp::SmtpServer;
 
 /// Where letters go.

@@ -459,6 +459,15 @@ impl Fields {
         text.to_owned()
     }
 
+    /// The e-mail address of a payer or a buyer, which others are given too.
+    pub fn public_email(&mut self, pointer: &str, text: &str) -> String {
+        let text = text.trim();
+        if crate::mail::check_public_address(text).is_err() {
+            self.refuse(pointer, "must be an e-mail address with a dot in its domain, such as name@example.com");
+        }
+        text.to_owned()
+    }
+
     /// One of the product's languages.
     pub fn language(&mut self, pointer: &str, text: &str) -> String {
         if !LANGUAGES.contains(&text) {

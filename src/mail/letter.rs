@@ -167,6 +167,24 @@ pub fn check_address(text: &str) -> Result<(), BadAddress> {
     parse_address(text).map(|_| ())
 }
 
+/// Checks the address of a payer or a buyer, which gateways and invoicing services are given too: they refuse a host
+/// without a dot, such as `localhost`, which our own people's mail server may well know.
+///
+/// # Errors
+/// It is none, or its host is no name of the Internet.
+pub fn check_public_address(text: &str) -> Result<(), BadAddress> {
+    let address = parse_address(text)?;
+    let host = address.domain();
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(is_plain)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if host.contains('.') && host.split('.').all(is_label) { Ok(()) } else { Err(BadAddress) }
+}
+
 /// The host's ASCII form is taken, because many servers know no other.
 fn parse_address(text: &str) -> Result<lettre::Address, BadAddress> {
     let (user, host) = text.rsplit_once('@').ok_or(BadAddress)?;

@@ -265,6 +265,26 @@ fn addresses_are_checked() {
     }
 }
 
+#[test]
+fn a_payers_address_is_one_of_the_internet() {
+    for good in ["jan@firma.pl", "jan.kowalski+x@poczta.firma.example", "x@żółw.example", "x@xn--w-uga1v8h.example"]
+    {
+        assert_eq!(check_public_address(good), Ok(()), "{good}");
+    }
+    for bad in [
+        "jan@localhost",
+        "jan@firma",
+        "jan@firma.",
+        "jan@.firma",
+        "jan@a_b.example",
+        "jan@-a.example",
+        "jan@[::1]",
+        "jan",
+    ] {
+        assert_eq!(check_public_address(bad), Err(BadAddress), "{bad}");
+    }
+}
+
 proptest! {
     /// Whatever stands in a name, a subject or a file name, no further header begins with it.
     #[test]

@@ -11,7 +11,7 @@ use grosz_providers::tax_id::{TaxId, TaxIdError, check_postcode};
 use super::guard::Fields;
 use super::locale::{Language, Texts};
 use crate::http::input::holds_card_number;
-use crate::mail::check_address;
+use crate::mail::check_public_address;
 
 /// Countries in the order of the list, each in its own language: first our markets, then the rest by name.
 const COUNTRIES: &[(&str, &str)] = &[
@@ -148,7 +148,7 @@ impl BuyerForm {
         if !COUNTRIES.iter().any(|(code, _)| *code == self.country) {
             self.refuse("country", t.err_country);
         }
-        if check_address(&self.email).is_err() {
+        if check_public_address(&self.email).is_err() {
             self.refuse("email", t.err_email);
         }
         let postcode = check_postcode(&self.country, &self.postcode);
@@ -370,6 +370,7 @@ mod tests {
         check(("name=Firma", "name=++"), &["name"]);
         check(("Prosta+1", &"x".repeat(121)), &["street"]);
         check(("a@b.pl", "a@"), &["email"]);
+        check(("a@b.pl", "jan@firma"), &["email"]);
         check(("country=PL", "country=XX"), &["country"]);
         check(("kind=company", "kind=alien"), &["kind"]);
         check(("kind=company&", ""), &["kind"]);

@@ -45,7 +45,7 @@ pub struct NewPayer {
     /// Name.
     #[schema(max_length = 200, example = "Jan Kowalski")]
     name: String,
-    /// Address for mails.
+    /// Address for mails and for the gateway, with a dot in its domain.
     #[schema(example = "jan@firma.example")]
     email: String,
     /// Language of pages and mails: `en`, `pl`, `uk`, `cs`, `ru` or `is`; the merchant's when left out.
@@ -72,7 +72,7 @@ async fn create(State(web): State<Web>, caller: Caller, post: Post<NewPayer>) ->
     let (app, new) = (&*web.app, &post.input);
     let mut fields = Fields::default();
     let name = fields.free_text("/name", &new.name, 200);
-    let email = fields.email("/email", &new.email);
+    let email = fields.public_email("/email", &new.email);
     let language = new.language.as_deref().map(|l| fields.language("/language", l));
     fields.finish()?;
     let mut turn = post.mark.begin(&web.app).await?;
@@ -124,7 +124,7 @@ async fn change(
 ) -> Result<Json<Payer>, Problem> {
     let mut fields = Fields::default();
     let name = change.name.map(|n| fields.free_text("/name", &n, 200));
-    let email = change.email.map(|e| fields.email("/email", &e));
+    let email = change.email.map(|e| fields.public_email("/email", &e));
     let language = change.language.map(|l| fields.language("/language", &l));
     fields.finish()?;
     let mut tx = web.app.store.begin().await?;

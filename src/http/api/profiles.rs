@@ -326,7 +326,7 @@ pub(super) fn check_buyer(new: &NewBuyer) -> Result<Buyer, Problem> {
     let name = fields.free_text("/name", &new.name, 256);
     let street = fields.free_text("/street", &new.street, 128);
     let city = fields.free_text("/city", &new.city, 64);
-    let email = fields.email("/email", &new.email);
+    let email = fields.public_email("/email", &new.email);
     let country = new.country.trim();
     let postcode = match check_postcode(country, &new.postcode) {
         Ok(postcode) => postcode,

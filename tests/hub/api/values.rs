@@ -138,6 +138,7 @@ async fn invoice_data_are_checked_before_they_make_an_invoice_fail() {
         (with("country", json!("Poland")), "/country"),
         (with("name", json!(" ")), "/name"),
         (with("email", json!("nobody")), "/email"),
+        (with("email", json!("jan@firma")), "/email"),
         (with("default", json!("yes")), "/default"),
     ] {
         assert_eq!(refused(&client.post(&path, body.clone()).await), [field], "{body}");
@@ -158,6 +159,8 @@ async fn invoice_data_are_checked_before_they_make_an_invoice_fail() {
         (&json!(2), &json!("Kraków"), &json!(true))
     );
     assert_eq!(refused(&client.patch(&one, json!({"tax_id": null})).await), ["/tax_id"]);
+    let payer = format!("/v1/payers/{}", stage.payer.id);
+    assert_eq!(refused(&client.patch(&payer, json!({"email": "jan@localhost"})).await), ["/email"]);
     let mut person = json!({"kind": "individual", "name": "Jan", "street": "Prosta 1", "postcode": "00-950", "city": "Warszawa", "country": "PL"});
     assert_eq!(refused(&client.post(&path, person.clone()).await.expect(422)), ["/email"]);
     person["email"] = json!("jan@example.com");
