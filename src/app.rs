@@ -7,11 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
 use grosz_providers::wire::{Http, HttpError, HttpRequest, HttpResponse};
-use grosz_providers::{Cx, Settings};
+use grosz_providers::{CallError, Cx, Settings};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use url::{Host, Url};
 
-use crate::clock::{Carried, Clock, Reading};
+use crate::clock::{Carried, Clock, Reading, seconds};
 use crate::config::{Config, ConfigError};
 use crate::descriptors::Shares;
 use crate::flows::FlowError;
@@ -46,6 +46,8 @@ pub struct App {
     pub http_documents: Arc<dyn Http>,
     /// Calls under way at each invoicing account.
     pub invoicing_slots: Slots,
+    /// Accounts at gateways that are left alone for a while.
+    pub rests: Rests,
     /// Which addresses may be called.
     pub targets: TargetPolicy,
     /// Mail.
@@ -109,6 +111,31 @@ impl Slots {
         let mut slots = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let account = slots.entry(account.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(most)));
         Arc::clone(account).try_acquire_owned().ok()
+    }
+}
+
+/// The longest time for which somebody outside is left alone because he asked for it, seconds: money may be under way.
+pub const LONGEST_REST_S: u32 = 3600;
+
+/// Accounts at gateways that asked to be left alone (`Retry-After`), and until when. Each process has to be told by itself.
+#[derive(Default)]
+pub struct Rests(Mutex<HashMap<String, i64>>);
+
+impl Rests {
+    /// Until when `account` is left alone, microseconds; `None` when it may be called.
+    pub fn until(&self, account: &str, now: i64) -> Option<i64> {
+        let rests = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        rests.get(account).copied().filter(|until| *until > now)
+    }
+
+    /// Leaves `account` alone if this is what its gateway said, and answers until when.
+    pub fn heed(&self, account: &str, said: &CallError, now: i64) -> Option<i64> {
+        let CallError::Busy { retry_after_s: Some(wanted_s) } = said else { return None };
+        let until = now + seconds(i64::from(LONGEST_REST_S.min(*wanted_s)));
+        let mut rests = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        rests.retain(|_, until| *until > now);
+        rests.insert(account.to_owned(), until);
+        Some(until)
     }
 }
 
@@ -240,6 +267,7 @@ impl App {
             http_clients: way(out_to_clients),
             http_documents: way(out.for_kind(CallKind::Document)),
             invoicing_slots: Slots::default(),
+            rests: Rests::default(),
             targets,
             mailer,
             metrics,

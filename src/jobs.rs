@@ -43,6 +43,15 @@ pub enum End {
 }
 
 impl End {
+    /// Not before this instant either, microseconds.
+    #[must_use]
+    pub fn not_before(self, instant: Option<i64>) -> End {
+        match self {
+            End::Again { at, error } => End::Again { at: at.max(instant.unwrap_or(at)), error },
+            other => other,
+        }
+    }
+
     fn row(&self) -> JobEnd<'_> {
         match self {
             End::Done | End::Exhausted => JobEnd::Done,
@@ -140,6 +149,14 @@ pub async fn finish(app: &App, job: &Job) -> Result<(), FlowError> {
 /// The database.
 pub async fn again(app: &App, job: &Job, at: i64, error: Option<String>) -> Result<(), FlowError> {
     app.settling.settle(app, job, End::Again { at, error }).await
+}
+
+/// Puts a run off that did not begin.
+///
+/// # Errors
+/// The database.
+pub async fn put_back(app: &App, job: &Job, at: i64) -> Result<(), FlowError> {
+    app.settling.settle(app, job, End::Returned { at }).await
 }
 
 /// Ends of runs that wait to be written together.

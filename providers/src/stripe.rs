@@ -191,7 +191,7 @@ impl Provider for Stripe {
     async fn cancel(&self, cx: &Cx<'_>, attempt: &AttemptRef) -> Result<(), CallError> {
         let Some(session) = session_name(cx, attempt).await? else { return Ok(()) };
         let path = format!("/v1/checkout/sessions/{}", api::id(&session)?);
-        let answer = match api::post(cx, &format!("{path}/expire"), &json!({}), None).await {
+        let answer = match api::post_again(cx, &format!("{path}/expire")).await {
             Err(refused @ CallError::Refused { .. }) => {
                 let now = api::get(cx, &path, &json!({})).await?;
                 return if now["status"] == "expired" { Ok(()) } else { Err(refused) };

@@ -125,12 +125,23 @@ impl HttpResponse {
         (200..300).contains(&self.status)
     }
 
-    /// Seconds of `Retry-After` when it is a plain number of at most a day (F37); dates and nonsense give `None`.
+    /// Seconds of `Retry-After`, at most a day (F37): a plain number, or a date, which is counted from the answer's own
+    /// `Date`, so that clocks that differ do not matter. Nonsense gives `None`.
     pub fn retry_after_s(&self) -> Option<u32> {
         let text = self.headers.first("retry-after")?;
         let digits = !text.is_empty() && text.len() <= 6 && text.bytes().all(|b| b.is_ascii_digit());
-        if digits { text.parse().ok().map(|s: u32| s.min(86_400)) } else { None }
+        let wanted_s = match digits {
+            true => text.parse().ok()?,
+            false => date(text)?.as_second() - date(self.headers.first("date")?)?.as_second(),
+        };
+        u32::try_from(wanted_s.clamp(0, 86_400)).ok()
     }
+}
+
+/// A date of HTTP, in the form that is in use since 1994 (RFC 9110, 5.6.7).
+fn date(text: &str) -> Option<jiff::Timestamp> {
+    let is_short = text.len() <= 40 && text.ends_with(" GMT");
+    is_short.then(|| jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()).flatten()
 }
 
 impl fmt::Debug for HttpResponse {
@@ -159,4 +170,30 @@ pub trait Http: Send + Sync {
     /// # Errors
     /// See [`HttpError`].
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // F37
+    #[test]
+    fn a_time_to_wait_is_read_and_bounded() {
+        let check = |retry_after: &str, date: &str, expect: Option<u32>| {
+            let headers = Headers::from_pairs([("Retry-After", retry_after), ("Date", date)]);
+            let answer = HttpResponse { status: 429, headers, body: vec![] };
+            assert_eq!(answer.retry_after_s(), expect, "{retry_after} {date}");
+        };
+        let now = "Wed, 21 Oct 2026 07:28:00 GMT";
+        check("120", now, Some(120));
+        check("0", "", Some(0));
+        check("999999", now, Some(86_400));
+        check("Wed, 21 Oct 2026 07:30:00 GMT", now, Some(120));
+        check("Wed, 21 Oct 2026 07:00:00 GMT", now, Some(0));
+        check("Fri, 21 Oct 2039 07:28:00 GMT", now, Some(86_400));
+        for nonsense in ["", "-1", "1e3", "soon", "9999999", "Wed, 99 Oct 2026 07:28:00 GMT", "٣", " GMT"] {
+            check(nonsense, now, None);
+        }
+        check("Wed, 21 Oct 2026 07:30:00 GMT", "", None);
+    }
 }

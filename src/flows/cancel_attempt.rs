@@ -31,6 +31,9 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     if attempt.redirect.is_none() {
         return jobs::finish(app, job).await;
     }
+    if let Some(until) = app.rests.until(&account.id, app.now()) {
+        return jobs::put_back(app, job, until).await;
+    }
     let settings = app.provider_settings(&account)?;
     let provider = provider_of(&account)?;
     let closed = provider.cancel(&app.cx(&settings, account.live), &attempt_ref(&attempt)).await;
@@ -48,7 +51,8 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
         Err(_) if app.now() > attempt.expires_at => jobs::settle(app, tx, job, End::Done).await,
         Err(e) => {
             let at = app.now() + seconds((1 << job.attempts.clamp(1, 10)).min(LONGEST_WAIT_S));
-            jobs::settle(app, tx, job, End::Again { at, error: Some(e.to_string()) }).await
+            let rest = app.rests.heed(&account.id, &e, app.now());
+            jobs::settle(app, tx, job, End::Again { at, error: Some(e.to_string()) }.not_before(rest)).await
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Fetches the printed document of an issued invoice, once the national system has numbered it, and keeps it here: the
 //! payer's download works while the invoicing service is down (R-5W-53). A failure here never issues anything again.
 
-use grosz_providers::invoicer::{FailureClass, Ksef};
+use grosz_providers::invoicer::{FailureClass, InvoiceFailure, Ksef};
 use grosz_providers::{Cx, registry, sign};
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use super::issue_invoice::tell_differences;
 use super::notify::{Raise, message_id, queue_notice, raise};
 use super::order_invoice::alert_key;
 use super::tell_client::tell;
-use crate::app::App;
+use crate::app::{App, LONGEST_REST_S};
 use crate::clock::seconds;
 use crate::config::wait_s;
 use crate::domain::invoice::State;
@@ -44,7 +44,7 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     let document = match invoicer.get(&cx, &id, &invoice.order).await {
         Ok(document) => document,
         Err(failure) if failure.class == FailureClass::Absent => return vanished(app, job, &payment).await,
-        Err(failure) => return later(app, job, &payment, Some(failure.to_string())).await,
+        Err(failure) => return later(app, job, &payment, Some(failure)).await,
     };
     if document.ksef == Ksef::Rejected {
         let why = "the national system rejected the invoice: it was not issued in law, and the payer is not given it";
@@ -79,7 +79,7 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
             jobs::settle(app, tx, job, End::Done).await
         }
         Ok(None) => later(app, job, &payment, None).await,
-        Err(failure) => later(app, job, &payment, Some(failure.to_string())).await,
+        Err(failure) => later(app, job, &payment, Some(failure)).await,
     }
 }
 
@@ -118,7 +118,7 @@ pub fn pdf_missing_key(invoice: &InvoiceRow) -> String {
     format!("invoice.pdf_missing:{}", invoice.id)
 }
 
-async fn later(app: &App, job: &Job, payment: &Payment, error: Option<String>) -> Result<(), FlowError> {
+async fn later(app: &App, job: &Job, payment: &Payment, failure: Option<InvoiceFailure>) -> Result<(), FlowError> {
     let now = app.now();
     let Some((mut tx, mut invoice)) = still_issued(app, job).await? else { return Ok(()) };
     // Once for each document: what a person closed stays closed.
@@ -131,7 +131,10 @@ async fn later(app: &App, job: &Job, payment: &Payment, error: Option<String>) -
         tx.update_invoice(&invoice, now).await?;
     }
     let at = now + seconds(wait_s(&app.config.pdf_waits_s, job.attempts - 1));
-    jobs::settle(app, tx, job, End::Again { at, error }).await
+    let rest_s = failure.as_ref().and_then(|f| f.pause_s).map(|pause_s| LONGEST_REST_S.min(pause_s));
+    let rest = rest_s.map(|rest_s| now + seconds(i64::from(rest_s)));
+    let error = failure.map(|f| f.to_string());
+    jobs::settle(app, tx, job, End::Again { at, error }.not_before(rest)).await
 }
 
 /// The payer's own letter with the PDF, once.

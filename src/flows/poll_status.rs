@@ -44,6 +44,9 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
             return jobs::settle(app, tx, job, End::Again { at: last_look, error: None }).await;
         }
     }
+    if let Some(until) = app.rests.until(&account.id, app.now()) {
+        return jobs::put_back(app, job, until).await;
+    }
     let settings = app.provider_settings(&account)?;
     let asked = provider.status(&app.cx(&settings, account.live), &attempt_ref(&attempt)).await;
 
@@ -69,7 +72,8 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
             if matches!(e, CallError::Config(_)) {
                 raise_config(app, &mut tx, &account, &e).await?;
             }
-            later(app, &mut tx, job, &attempt, Some(e.to_string())).await?
+            let rest = app.rests.heed(&account.id, &e, app.now());
+            later(app, &mut tx, job, &attempt, Some(e.to_string())).await?.not_before(rest)
         }
     };
     jobs::settle(app, tx, job, end).await

@@ -140,6 +140,9 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     if !matches!(refund.state.as_str(), "requested" | "pending") {
         return jobs::finish(app, job).await;
     }
+    if let Some(until) = app.rests.until(&account.id, app.now()) {
+        return jobs::put_back(app, job, until).await;
+    }
     let provider = provider_of(&account)?;
     let settings = app.provider_settings(&account)?;
     let cx = app.cx(&settings, account.live);
@@ -184,13 +187,13 @@ async fn record(
     // The row may have moved by a webhook while we asked.
     let payment = tx.payment_for_update(&payment.merchant_id, &payment.id).await?.unwrap_or_else(|| payment.clone());
     let refund = tx.refund(&payment.merchant_id, &refund.id).await?.unwrap_or_else(|| refund.clone());
-    let error = match result {
+    let (error, rest) = match result {
         Ok(report) => {
             move_refund(app, &mut tx, &payment, &refund, &report, false).await?;
             if report.state != RefundState::Pending {
                 return jobs::settle(app, tx, job, End::Done).await;
             }
-            None
+            (None, None)
         }
         Err(CallError::Refused { code, message }) if refund.state == "requested" => {
             let news = failure(format!("{code} {message}"));
@@ -210,7 +213,7 @@ async fn record(
             if matches!(e, CallError::Config(_)) {
                 raise_config(app, &mut tx, account, &e).await?;
             }
-            Some(e.to_string())
+            (Some(e.to_string()), app.rests.heed(&account.id, &e, now))
         }
     };
     // Since it was ordered: it may have been prepared long before.
@@ -219,5 +222,5 @@ async fn record(
         raise(app, &mut tx, Raise::about_payment("refund.unknown", unknown_key(&refund), &payment, why)).await?;
     }
     let at = now + seconds(wait_s(&app.config.refund_waits_s, job.attempts - 1));
-    jobs::settle(app, tx, job, End::Again { at, error }).await
+    jobs::settle(app, tx, job, End::Again { at, error }.not_before(rest)).await
 }

@@ -1,7 +1,7 @@
 //! The calls to Autopay's API: status, cancel, refund, what became of a refund, and the list of channels.
 //!
-//! Orders (start, cancel, refund) and questions (the rest) fail differently: after an order any doubt is
-//! [`CallError::Unknown`], because it may have been carried out.
+//! Orders (start, refund) and questions (the rest, and a cancel, which does no harm twice) fail differently: after an order
+//! any doubt is [`CallError::Unknown`], because it may have been carried out.
 
 use serde_json::{Value, json};
 
@@ -98,7 +98,7 @@ pub(super) async fn cancel(cx: &Cx<'_>, attempt: &AttemptRef) -> Result<(), Call
         ("OrderID", attempt.reference.as_str()),
     ];
     let request = signed_form(cx.settings, &key, "/webapi/transactionCancel", &fields)?.once();
-    let answer = document(order(cx, request).await?)?;
+    let answer = document(ask(cx, request).await?)?;
     if answer.name != "transaction" || key.check(&answer) == Seal::Wrong {
         return Err(CallError::Unknown("the answer is of another kind or its hash is wrong".into()));
     }
@@ -222,7 +222,7 @@ pub(super) async fn order(cx: &Cx<'_>, request: HttpRequest) -> Result<Answer, C
     }
 }
 
-/// Sends a question, which may be asked again whatever happened.
+/// Sends a question, or an order that does no harm when it comes twice: it may be sent again whatever happened.
 pub(super) async fn ask(cx: &Cx<'_>, request: HttpRequest) -> Result<Answer, CallError> {
     let response = cx.http.send(request).await?;
     match response.status {

@@ -12,11 +12,17 @@ use crate::wire::{HttpRequest, HttpResponse};
 const PAGES: usize = 10;
 /// Objects asked for at once; the most Stripe gives.
 const PAGE: usize = 100;
+/// What bodies are.
+const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Whether a call changes anything: a broken answer to a write leaves its outcome unknown.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Intent {
+    /// Nothing.
     Read,
+    /// What does no harm when it is changed twice.
+    Again,
+    /// Anything else.
     Write,
 }
 
@@ -29,12 +35,16 @@ pub(super) async fn get(cx: &Cx<'_>, path: &str, query: &Value) -> Result<Value,
 
 /// Sends a form. `key` is the `Idempotency-Key`: within a day a repeat with the same parameters gets the first answer.
 pub(super) async fn post(cx: &Cx<'_>, path: &str, params: &Value, key: Option<&str>) -> Result<Value, CallError> {
-    let form = "application/x-www-form-urlencoded";
-    let mut request = HttpRequest::post(format!("{}{path}", root(cx)), form, encode(params).into_bytes());
+    let mut request = HttpRequest::post(format!("{}{path}", root(cx)), FORM, encode(params).into_bytes());
     if let Some(key) = key {
         request = request.header("idempotency-key", key);
     }
     send(cx, request, Intent::Write).await
+}
+
+/// Posts what does no harm when it is done twice, and need not be asked about before it is.
+pub(super) async fn post_again(cx: &Cx<'_>, path: &str) -> Result<Value, CallError> {
+    send(cx, HttpRequest::post(format!("{}{path}", root(cx)), FORM, vec![]), Intent::Again).await
 }
 
 /// The first object of a list that fits, newest first.
@@ -142,6 +152,7 @@ fn outcome(answer: &HttpResponse, intent: Intent, secret: &str) -> Result<Value,
         401 | 403 => Err(CallError::Config(format!("HTTP {} {}{}", answer.status, word("type"), request_id(answer)))),
         400..=499 => Err(refused(answer, &word, secret)),
         500..=599 if intent == Intent::Read => Err(busy),
+        503 if intent == Intent::Again => Err(busy),
         _ => Err(unknown()),
     }
 }
@@ -251,6 +262,8 @@ mod tests {
         let wait = serde_json::json!({"retry-after": "120"});
         check(503, wait.clone(), "", Intent::Write, r#"Unknown("HTTP 503")"#);
         check(503, wait.clone(), "", Intent::Read, "Busy { retry_after_s: Some(120) }");
+        check(503, wait.clone(), "", Intent::Again, "Busy { retry_after_s: Some(120) }");
+        check(500, wait.clone(), "", Intent::Again, r#"Unknown("HTTP 500")"#);
         check(429, wait, "", Intent::Write, "Busy { retry_after_s: Some(120) }");
         let told = r#"{"error":{"type":"invalid_request_error","message":"Invalid key sk_test_canary"}}"#;
         check(401, none(), told, Intent::Read, r#"Config("HTTP 401 invalid_request_error")"#);
