@@ -100,6 +100,10 @@ pub fn next_step(code: &str) -> &'static str {
         "event.unknown_attempt" => "look at the delivery: was it started elsewhere with the same account?",
         "event.unreadable" => "look at the delivery; ask the gateway what it says, and look after the payment by hand",
         "provider.config" => "correct the provider account's settings",
+        "provider.refused" => {
+            "see what the gateway objects to: mend the account there or here, or start the payment anew; no payer of this \
+             account may be able to pay meanwhile"
+        }
         "endpoint.disabled" => "correct the endpoint and enable it; missed messages can be replayed",
         "message.exhausted" => {
             "see why the endpoint refuses messages, replay what it missed with POST /v1/webhook-endpoints/{id}/replay, \
@@ -143,6 +147,10 @@ fn next_step_in(language: &str, code: &str) -> &'static str {
         "refund.failed" => "pieniądze są nadal tutaj; zleć zwrot ponownie albo oddaj je przelewem",
         "refund.amount_mismatch" => "obejrzyj zgłoszenie; zapytaj operatora płatności, ile naprawdę zwrócono",
         "refund.unknown" => "przed ponownym zleceniem sprawdź u operatora płatności, czy zwrot został zrobiony",
+        "provider.refused" => {
+            "sprawdź, czego operator płatności nie przyjmuje: popraw konto u niego lub tutaj albo zacznij płatność od nowa; \
+             do tego czasu być może nikt nie może zapłacić przez to konto"
+        }
         "event.unreadable" => {
             "obejrzyj zgłoszenie; zapytaj operatora płatności, co ono znaczy, i sprawdź płatność ręcznie"
         }

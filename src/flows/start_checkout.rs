@@ -455,14 +455,22 @@ pub async fn open_checkout(app: &App, payment: &Payment, ip: Option<&str>) -> Re
                 app.job_bell.notify_one();
                 return Ok(if has_old_quote { Opened::QuoteChanged } else { Opened::Closed });
             }
+            if matches!(redirect, Redirect::Url { .. }) {
+                // Of a form the gateway knows nothing yet.
+                tx.resolve_alert_by_key(&payment.merchant_id, &refused_key(&account), app.now()).await?;
+            }
             tx.commit().await?;
             Ok(Opened::Gateway(redirect))
         }
         Err(e) => {
             // Starting again with the same reference is the gateway's own idempotency: the link may be tried again.
             tx.release_start(&payment.merchant_id, &attempt.id).await?;
-            if matches!(e, CallError::Config(_)) {
-                raise_config(app, &mut tx, &account, &e).await?;
+            match &e {
+                CallError::Config(_) => raise_config(app, &mut tx, &account, &e).await?,
+                CallError::Refused { .. } | CallError::Invalid { .. } | CallError::Unsupported => {
+                    raise_refused(app, &mut tx, &account, payment, &e).await?;
+                }
+                CallError::NotSent(_) | CallError::Unknown(_) | CallError::Busy { .. } => {}
             }
             tx.commit().await?;
             Err(e.into())
@@ -478,6 +486,24 @@ pub async fn raise_config(app: &App, tx: &mut Tx, account: &ProviderAccount, e: 
     let key = format!("provider.config:{}", account.id);
     let why = format!("the gateway refuses this account's credentials: {e}");
     raise(app, tx, Raise::about_account("provider.config", key, &account.merchant_id, why)).await
+}
+
+/// Tells a person that a gateway refuses checkouts, once for each account until one is taken: it may refuse one payment
+/// (an amount that is too small) or all (a method that is not switched on), and its words tell which.
+async fn raise_refused(
+    app: &App,
+    tx: &mut Tx,
+    account: &ProviderAccount,
+    payment: &Payment,
+    e: &CallError,
+) -> Result<(), FlowError> {
+    let why = format!("the checkout of payment {} could not be started: {e}", payment.id);
+    let matter = Raise::about_account("provider.refused", refused_key(account), &account.merchant_id, why);
+    raise(app, tx, matter).await
+}
+
+fn refused_key(account: &ProviderAccount) -> String {
+    format!("provider.refused:{}", account.id)
 }
 
 /// Whether the case of a payment is paid, by whichever payment.

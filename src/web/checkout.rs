@@ -123,8 +123,16 @@ async fn go(web: &Web, look: &Look, bill: &Bill, ip: Option<String>) -> Result<R
             not_started(bill, &cause);
             // A gateway may keep its first answer, a failure, under the attempt's key: only a new attempt gets past it.
             // Where nothing was sent, or it was too busy, the same link does.
-            let same = matches!(cause, CallError::NotSent(_) | CallError::Busy { .. });
-            return standing(web, look, bill, Standing::GatewayError { anew: !same });
+            let stands = match cause {
+                CallError::NotSent(_) | CallError::Busy { .. } => Standing::GatewayError { anew: false },
+                CallError::Unknown(_) => Standing::GatewayError { anew: true },
+                // A person was told, and has something to mend first.
+                CallError::Refused { .. }
+                | CallError::Config(_)
+                | CallError::Invalid { .. }
+                | CallError::Unsupported => Standing::Refused,
+            };
+            return standing(web, look, bill, stands);
         }
         Err(e) => return Err(e.into()),
     };
@@ -217,6 +225,8 @@ enum Standing {
     GatewayError {
         anew: bool,
     },
+    /// The gateway said no: another try helps once somebody has mended what it objects to.
+    Refused,
 }
 
 #[derive(Template)]
@@ -248,15 +258,16 @@ fn standing(web: &Web, look: &Look, bill: &Bill, standing: Standing) -> Result<R
         Standing::Busy => (StatusCode::ACCEPTED, t.busy_title, t.busy_text, "wait"),
         Standing::Review => (StatusCode::OK, t.review_title, t.review_text, "wait"),
         Standing::GatewayError { .. } => (StatusCode::SERVICE_UNAVAILABLE, t.gateway_title, t.gateway_text, "stop"),
+        Standing::Refused => (StatusCode::CONFLICT, t.off_title, t.off_text, "stop"),
     };
     let link = match standing {
         Standing::Paid => Some(bill.return_url(web).map_or_else(|| bill.own_page(look), |url| (url, t.back_to_shop))),
         Standing::QuoteChanged => Some((look.at(&bill.case_address()), t.quote_button)),
         Standing::GatewayError { anew: false } => Some((here, t.cell_try_again)),
         Standing::Review => Some(bill.own_page(look)),
-        Standing::GatewayError { anew: true } | Standing::Closed | Standing::Busy => None,
+        Standing::GatewayError { anew: true } | Standing::Refused | Standing::Closed | Standing::Busy => None,
     };
-    let button = matches!(standing, Standing::Closed | Standing::GatewayError { anew: true })
+    let button = matches!(standing, Standing::Closed | Standing::GatewayError { anew: true } | Standing::Refused)
         .then(|| (look.at(&format!("/pay/{}/retry", payment.token)), again_label(look, payment)));
     let why = if matches!(standing, Standing::Closed) { why(look, payment) } else { "" };
     let template = StandingPage {

@@ -4,10 +4,12 @@ use std::sync::{Arc, Mutex};
 
 use grosz::app::App;
 use grosz::domain::payment::Status;
+use grosz::flows::FlowError;
 use grosz::flows::poll_status::apply_answer;
 use grosz::flows::refund::request_refund;
-use grosz_providers::EventKind;
+use grosz::flows::start_checkout::open_checkout;
 use grosz_providers::wire::{Headers, Http, HttpError, HttpRequest, HttpResponse};
+use grosz_providers::{CallError, EventKind};
 
 use super::stage::Stage;
 use crate::harness::Engine;
@@ -181,4 +183,49 @@ on_both!(a_pdf_is_fetched_when_its_service_said_so, async |engine: Engine| {
     way.say(None);
     stage.let_pass(200, 10).await;
     stage.expect_paid_and_invoiced(&payment).await;
+});
+
+/// The card gateway refuses every checkout; its answer names no payment of ours.
+const REFUSED: Said = Said {
+    path: "/checkout/sessions",
+    status: 400,
+    headers: vec![],
+    body: r#"{"error": {"type": "invalid_request_error", "code": "payment_method_unactivated", "message": "The payment method type provided: blik is invalid."}}"#,
+};
+
+// A gateway that takes none of an account's checkouts is told of once, however many payers meet it, until one is taken.
+on_both!(a_gateway_that_refuses_checkouts_is_told_of_once, async |engine: Engine| {
+    let (stage, way) = Way::stage(engine).await;
+    way.say(Some(REFUSED));
+    let mut payments = vec![];
+    for number in ["1/2026", "2/2026", "3/2026"] {
+        let payment = stage.start(&stage.case(number).await, "stripe").await;
+        let refused = open_checkout(&stage.hub.app, &payment, None).await;
+        assert!(matches!(refused, Err(FlowError::Gateway(CallError::Refused { .. }))), "{refused:?}");
+        payments.push(payment);
+    }
+    let alert = stage.open_alerts().await.remove(0);
+    assert_eq!((stage.alerts().await, alert.code.as_str()), (vec!["provider.refused".into()], "provider.refused"));
+    assert!(alert.reason.contains("payment_method_unactivated"), "{}", alert.reason);
+    assert!(alert.reason.contains(&payments[0].id), "{}", alert.reason);
+    assert_eq!(stage.notices("provider.refused").await.len(), 1);
+    let page = stage.hub.get(&format!("/pay/{}", payments[0].token)).await.expect(409).text();
+    assert!(page.contains("Teraz nie można zapłacić") && page.contains("Niczego nie pobrano"), "{page}");
+    assert!(!page.contains("za chwilę"), "it is of no use: {page}");
+
+    // Mended at the gateway: the payer's button leads there, and the alert closes itself.
+    way.say(None);
+    let again = stage.retry(&payments[0]).await;
+    stage.open(&again).await;
+    assert!(stage.alerts().await.is_empty());
+});
+
+// A gateway that is away is no gateway that refuses: its payers try again, and nobody is told.
+on_both!(a_gateway_that_is_away_refuses_nothing, async |engine: Engine| {
+    let (stage, way) = Way::stage(engine).await;
+    let payment = stage.start(&stage.case("1/2026").await, "stripe").await;
+    way.say(Some(Said { status: 403, body: "<html>Access denied</html>", ..REFUSED }));
+    let page = stage.hub.get(&format!("/pay/{}", payment.token)).await.expect(503).text();
+    assert!(page.contains("za chwilę"), "{page}");
+    assert!(stage.alerts().await.is_empty());
 });
