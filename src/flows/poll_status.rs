@@ -1,7 +1,8 @@
 //! Asks the gateway about an attempt, on a widening schedule, and hands the answer through the same door as a webhook.
 //!
 //! This is what makes up for notifications that never came (R-HUB-11). A payment expires here, and only after the
-//! gateway itself said that it was not paid.
+//! gateway itself said that it was not paid. Of a link that nobody opened there is nothing to be asked: its gateway is
+//! asked once, at the end, for the sake of a database that was restored from a backup (F58), and need not know.
 
 use std::sync::Arc;
 
@@ -44,6 +45,11 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
             return jobs::settle(app, tx, job, End::Again { at: last_look, error: None }).await;
         }
     }
+    let is_untouched = attempt.never_begun() && known.is_empty();
+    if is_untouched && app.now() <= attempt.expires_at {
+        let at = next_look(&app.config.poll_waits_s, attempt.created_at, app.now());
+        return jobs::again(app, job, at, None).await;
+    }
     if let Some(until) = app.rests.until(&account.id, app.now()) {
         return jobs::put_back(app, job, until).await;
     }
@@ -64,6 +70,17 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
                 true => later(app, &mut tx, job, &attempt, None).await?,
                 false if is_news => later(app, &mut tx, job, &attempt, None).await?,
                 false => after_answer(app, &mut tx, job, &attempt, report.standing).await?,
+            }
+        }
+        Err(CallError::Unknown(_)) if is_untouched => {
+            tx.payment_for_update(&attempt.merchant_id, &attempt.payment_id).await?;
+            let attempt = tx.attempt_as_locked(attempt).await?;
+            match is_over(&attempt) || !pending_of(&mut tx, &attempt).await?.is_empty() {
+                true => later(app, &mut tx, job, &attempt, None).await?,
+                false => {
+                    expire(app, &mut tx, &attempt, job).await?;
+                    End::Done
+                }
             }
         }
         Err(CallError::Unsupported) if is_over(&attempt) => End::Done,

@@ -38,6 +38,11 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// True when nobody asked the gateway for a link, as far as is known here: a backup does not know what came after it.
+    pub fn never_begun(&self) -> bool {
+        self.redirect.is_none() && self.start_lease.is_none()
+    }
+
     /// True when the gateway was asked for a link and gave none: nobody was ever sent there.
     pub fn start_failed(&self) -> bool {
         self.redirect.is_none() && self.start_lease == Some(0)

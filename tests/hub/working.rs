@@ -202,6 +202,8 @@ on_both!(a_gateway_that_hangs_holds_up_its_own_jobs_only, async |engine: Engine|
     let elsewhere = Matter { account: Arc::new(other), expert: matter.expert.clone(), payer: matter.payer.clone() };
     let (_, answered) = elsewhere.payment(&hub, "elsewhere/2026").await;
     raw.run("UPDATE provider_accounts SET enabled = 1").await;
+    // Their links were asked for: of others no gateway is asked.
+    raw.run("UPDATE attempts SET start_lease = 0").await;
     raw.run("DELETE FROM jobs").await;
     let now = hub.app.now();
     let job = |subject: &str| NewJob {

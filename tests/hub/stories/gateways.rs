@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use grosz::app::App;
-use grosz::domain::payment::Status;
+use grosz::domain::payment::{Reason, Status};
 use grosz::flows::FlowError;
 use grosz::flows::poll_status::apply_answer;
 use grosz::flows::refund::request_refund;
@@ -228,4 +228,53 @@ on_both!(a_gateway_that_is_away_refuses_nothing, async |engine: Engine| {
     let page = stage.hub.get(&format!("/pay/{}", payment.token)).await.expect(503).text();
     assert!(page.contains("za chwilę"), "{page}");
     assert!(stage.alerts().await.is_empty());
+});
+
+/// A list of sessions that never ends, as of a shop with more of them in an hour than are read.
+const ENDLESS: Said = Said {
+    path: "/v1/checkout/sessions?",
+    status: 200,
+    headers: vec![],
+    body: r#"{"object": "list", "has_more": true, "data": [{"id": "cs_test_other", "object": "checkout.session"}]}"#,
+};
+
+// A link that was never opened: there is nothing at the gateway to be found, so nobody looks before the end, and an account
+// that is too busy to be looked through leaves no payment in doubt.
+on_both!(a_link_that_nobody_opened_is_not_searched_for, async |engine: Engine| {
+    let (stage, way) = Way::stage(engine).await;
+    let payment = stage.start(&stage.case("1/2026").await, "stripe").await;
+    way.say(Some(ENDLESS));
+    stage.let_pass(22 * 3600, 1800).await;
+    assert_eq!(way.count("/v1/checkout/sessions"), 0, "its time is not over");
+    stage.let_pass(2 * 86_400, 3600).await;
+    let over = stage.payment(&payment).await;
+    assert_eq!((over.status, over.reason), (Status::Error, Some(Reason::Expired)));
+    assert!(stage.alerts().await.is_empty());
+    assert!(way.count("/v1/checkout/sessions") <= 10, "looked through once");
+});
+
+// F58: a backup does not know of links that were opened after it. What was paid there is found at the end.
+on_both!(a_link_opened_after_the_backup_is_found, async |engine: Engine| {
+    for gateway in ["autopay", "stripe"] {
+        let stage = Stage::set(engine).await;
+        let payment = stage.start(&stage.case("1/2026").await, gateway).await;
+        let attempt = stage.attempts(&payment).await.remove(0);
+        let lost = stage.ask_for_checkout(gateway, &attempt.reference, attempt.amount).await;
+        let page = stage.follow(lost).await;
+        stage.dial(serde_json::json!({ gateway: {"drop_percent": 100} })).await;
+        stage.press(&page, "pay").await.expect(303);
+        stage.let_pass(2 * 86_400, 3600).await;
+        assert_eq!(stage.payment(&payment).await.status, Status::Completed, "{gateway}");
+    }
+});
+
+// One whose start was sent, and its answer lost, is looked for as ever; where that cannot be done a person has to look.
+on_both!(a_link_whose_answer_was_lost_is_searched_for, async |engine: Engine| {
+    let (stage, way) = Way::stage(engine).await;
+    stage.dial(serde_json::json!({"stripe": {"cut_after_work": 1}})).await;
+    let payment = stage.start(&stage.case("1/2026").await, "stripe").await;
+    open_checkout(&stage.hub.app, &payment, None).await.unwrap_err();
+    way.say(Some(ENDLESS));
+    stage.let_pass(9 * 86_400, 6 * 3600).await;
+    assert_eq!(stage.alerts().await, ["payment.stuck"]);
 });
