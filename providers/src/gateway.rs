@@ -47,7 +47,8 @@ pub trait Provider: Send + Sync {
     }
 
     /// Begins one checkout; answers where to send the payer. Repeating it with the same
-    /// [`Checkout::reference`] must not create a second thing to pay, or must end in [`CallError::Unknown`].
+    /// [`Checkout::reference`] must not create a second thing to pay, or must end in [`CallError::Unknown`]. What nobody
+    /// was given the way to is none.
     async fn start(&self, cx: &Cx<'_>, checkout: &Checkout) -> Result<Redirect, CallError>;
 
     /// Reads one webhook call: signature first, over the raw bytes, then meaning. Pure and synchronous. A status that

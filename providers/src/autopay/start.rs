@@ -87,6 +87,11 @@ const LANGUAGES: &[&str] = &[
 ];
 
 /// Begins a checkout in the way the account is set up for.
+///
+/// A pre-transaction whose answer was lost and that is sent again makes a second waiting transaction of the same order, as a
+/// form that is sent twice does. There is one thing to pay all the same: nobody was ever given the first link, and a second
+/// success of an order is told by its own `remoteID`. Asking for the status first would help nobody, since its answer holds
+/// no link. A service that takes each order once refuses the repeat, which then is [`CallError::Unknown`].
 pub(super) async fn start(cx: &Cx<'_>, checkout: &Checkout) -> Result<Redirect, CallError> {
     let key = Key::of(cx.settings);
     let fields = sign(&key, &fields(cx, checkout)?)?;
@@ -203,6 +208,9 @@ pub(super) fn read_answer(
     if seal == Seal::Wrong {
         return unknown("the answer's hash is wrong");
     }
+    if confirmation == "NOTCONFIRMED" && was_begun_before(answer.text("reason")) {
+        return unknown("the order was begun before, and the answer was lost");
+    }
     if confirmation == "NOTCONFIRMED" {
         return Err(calls::refusal(answer.text("reason"), ""));
     }
@@ -227,6 +235,17 @@ pub(super) fn read_answer(
     }
     let remote = Some(answer.text("remoteID").to_owned()).filter(|id| !id.is_empty());
     Ok(Redirect::Url { url: url.to_owned(), gateway_ref: remote, expires_at: None })
+}
+
+/// The reasons of a service that is set up to take each order once (Autopay documentation, pre-transaction).
+fn was_begun_before(reason: &str) -> bool {
+    matches!(
+        reason,
+        "MULTIPLY_TRANSACTION"
+            | "MULTIPLY_PAID_TRANSACTION"
+            | "BLOCK_MULTIPLE_TRANSACTIONS"
+            | "BLOCK_PAID_TRANSACTIONS"
+    )
 }
 
 /// Scheme, host and port are those of the configured gateway.

@@ -102,6 +102,20 @@ async fn pretransaction(reference: &str, answer: &str) -> Result<Redirect, CallE
     result
 }
 
+/// Where a service takes each order once, a repeat says that the first start arrived, whose answer was lost: its
+/// transaction may be there.
+#[tokio::test]
+async fn an_order_that_was_begun_before_is_in_doubt() {
+    for reason in
+        ["MULTIPLY_TRANSACTION", "MULTIPLY_PAID_TRANSACTION", "BLOCK_MULTIPLE_TRANSACTIONS", "BLOCK_PAID_TRANSACTIONS"]
+    {
+        let answer =
+            format!("<transaction><confirmation>NOTCONFIRMED</confirmation><reason>{reason}</reason></transaction>");
+        let result = pretransaction("HUB-2026-000123", &answer).await;
+        assert!(matches!(result, Err(CallError::Unknown(_))), "{reason}: {result:?}");
+    }
+}
+
 #[tokio::test]
 async fn each_answer_to_a_pretransaction_has_its_outcome() {
     let link = Redirect::Url {
