@@ -5,7 +5,7 @@ use grosz_providers::registry;
 
 use super::FlowError;
 use super::issue_invoice::wake_next;
-use crate::app::App;
+use crate::app::{App, LONGEST_REST_S};
 use crate::clock::seconds;
 use crate::domain::invoice::{REFUSES_US, Rest, rest};
 use crate::jobs::{self, End};
@@ -60,6 +60,8 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
                 Rest::Issue | Rest::Trial => account.pause_reason.clone(),
                 Rest::Until(_) | Rest::Probe => Some(format!("{REFUSES_US}{why}")),
             };
+            let rest_s = failure.pause_s.map_or(0, |pause_s| LONGEST_REST_S.min(pause_s));
+            let next = next.max(now + seconds(i64::from(rest_s)));
             let (id, failures) = (&account.id, account.failures);
             tx.pause_invoicing_account(&job.merchant_id, id, Some(next), said.as_deref(), failures).await?;
             jobs::settle(app, tx, job, End::Again { at: next + seconds(1), error: Some(why) }).await

@@ -185,6 +185,19 @@ on_both!(a_pdf_is_fetched_when_its_service_said_so, async |engine: Engine| {
     stage.expect_paid_and_invoiced(&payment).await;
 });
 
+// F37: so does the probe of an account whose keys were refused.
+on_both!(a_probe_comes_again_when_it_was_told_to, async |engine: Engine| {
+    let (stage, way) = Way::stage(engine).await;
+    stage.dial(serde_json::json!({"wfirma": {"auth": 1_000_000}})).await;
+    stage.pay("1/2026", "autopay", "pay").await;
+    stage.let_pass(900, 60).await;
+    assert_eq!(stage.alerts().await, ["invoice.account", "invoice.exhausted"]);
+    way.say(Some(busy("/wfirma/", "1800")));
+    let before = way.count("/wfirma/");
+    stage.let_pass(1790, 10).await;
+    assert_eq!(way.count("/wfirma/"), before + 1);
+});
+
 /// The card gateway refuses every checkout; its answer names no payment of ours.
 const REFUSED: Said = Said {
     path: "/checkout/sessions",
