@@ -134,8 +134,9 @@ impl Rests {
         let until = now + seconds(i64::from(LONGEST_REST_S.min(*wanted_s)));
         let mut rests = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         rests.retain(|_, until| *until > now);
-        rests.insert(account.to_owned(), until);
-        Some(until)
+        let longest = rests.entry(account.to_owned()).or_insert(until);
+        *longest = until.max(*longest);
+        Some(*longest)
     }
 }
 
@@ -426,4 +427,21 @@ fn with_cause(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // F37: calls that were under way at the same time may be told different times.
+    #[test]
+    fn an_account_rests_for_the_longest_time_that_was_asked_for() {
+        let rests = Rests::default();
+        let busy = |retry_after_s| CallError::Busy { retry_after_s };
+        assert_eq!(rests.heed("a", &busy(None), 0), None);
+        assert_eq!(rests.heed("a", &busy(Some(86_400)), 0), Some(seconds(3600)));
+        assert_eq!(rests.heed("a", &busy(Some(1)), 0), Some(seconds(3600)));
+        assert_eq!((rests.until("a", seconds(3599)), rests.until("a", seconds(3600))), (Some(seconds(3600)), None));
+        assert_eq!(rests.until("b", 0), None);
+    }
 }
