@@ -12,7 +12,7 @@ use serde_json::json;
 use super::FlowError;
 use super::notify::{Raise, raise};
 use super::order_invoice::order_invoice;
-use super::refund::{holds_money, left_of};
+use super::refund::{holds_money, left_of, own_capture};
 use super::settle_mismatch::{AMOUNT_MISMATCH, given_back, is_mispaid, matter, was_told};
 use super::tell_client::{tell, tell_payment};
 use crate::app::App;
@@ -618,7 +618,13 @@ pub async fn move_refund(
     if unchanged {
         return Ok(());
     }
-    tx.sum_refunds(&p.merchant_id, &p.id, app.now()).await?;
+    let captures = tx.captures(&p.merchant_id, &p.id).await?;
+    let own = own_capture(&captures).map(|c| &c.id);
+    let refunds = tx.refunds(&p.merchant_id, &p.id).await?;
+    // What came on top was never the payment's: its refund is no refund of the payment.
+    let given_back = refunds.iter().filter(|r| r.state == "succeeded" && own == Some(&r.capture_id));
+    let sum = given_back.map(|r| r.amount.minor()).fold(0, i64::saturating_add);
+    tx.set_amount_refunded(&p.merchant_id, &p.id, sum, app.now()).await?;
     if is_final(state) {
         // What became of it is known now.
         tx.resolve_alert_by_key(&p.merchant_id, &unknown_key(refund), app.now()).await?;
@@ -636,7 +642,7 @@ pub async fn move_refund(
     }
     let data = json!({
         "id": refund.id, "payment": p.id, "amount": refund.amount.minor(), "currency": refund.amount.currency().code(),
-        "status": word, "previous_status": refund.state,
+        "surplus": own != Some(&refund.capture_id), "status": word, "previous_status": refund.state,
     });
     tell(app, tx, &p.merchant_id, &format!("refund.{word}"), &refund.id, p.live, data).await
 }

@@ -116,6 +116,13 @@ pub(super) fn left_of(capture: &Capture, refunds: &[Refund]) -> i64 {
     capture.amount.minor() - refunds.iter().filter(holds).map(|r| r.amount.minor()).sum::<i64>()
 }
 
+/// The payment's own money, beside which stands what came on top. Of a payment that is surplus as a whole (another one had
+/// paid its case) it is what came first.
+pub(crate) fn own_capture(captures: &[Capture]) -> Option<&Capture> {
+    let paid = captures.iter().filter(|c| c.state == "paid");
+    paid.min_by(|a, b| (a.surplus, &a.id).cmp(&(b.surplus, &b.id)))
+}
+
 /// The refund is done or may be.
 pub(super) fn holds_money(refund: &Refund) -> bool {
     refund.state != "failed" && refund.state != "proposed"

@@ -40,7 +40,7 @@ pub struct Glance<'a> {
     amount: i64,
     /// ISO 4217.
     currency: &'a str,
-    /// Sum of the refunds that succeeded, in minor units.
+    /// Sum of the refunds that succeeded, in minor units, without refunds of money that came on top (`surplus`).
     amount_refunded: i64,
     /// One line for the payer.
     description: &'a str,

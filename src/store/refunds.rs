@@ -160,17 +160,19 @@ impl Tx {
             .collect()
     }
 
-    /// Writes the refunded sum from the refunds on record.
-    pub async fn sum_refunds(&mut self, merchant: &str, payment: &str, now: i64) -> Result<(), StoreError> {
+    /// Writes how much of a payment was given back, in minor units.
+    pub async fn set_amount_refunded(
+        &mut self,
+        merchant: &str,
+        payment: &str,
+        minor: i64,
+        now: i64,
+    ) -> Result<(), StoreError> {
         self.set_down(payment).await?;
         self.outdates_glance(merchant, payment);
         self.run(
-            "UPDATE payments SET amount_refunded =
-                 (SELECT CAST(COALESCE(SUM(r.amount), 0) AS BIGINT) FROM refunds r
-                  WHERE r.merchant_id = $1 AND r.payment_id = $2 AND r.state = 'succeeded'),
-                 version = version + 1, updated_at = $3
-             WHERE merchant_id = $1 AND id = $2",
-            args![merchant, payment, now],
+            "UPDATE payments SET amount_refunded = $3, version = version + 1, updated_at = $4 WHERE merchant_id = $1 AND id = $2",
+            args![merchant, payment, minor, now],
         )
         .await?;
         Ok(())

@@ -9,14 +9,14 @@ use super::Part;
 use super::lists::{List, ListQuery, list_of_few, page};
 use super::payments::find;
 use crate::clock::rfc3339;
-use crate::flows::refund::request_refund;
+use crate::flows::refund::{own_capture, request_refund};
 use crate::http::Web;
 use crate::http::auth::Caller;
 use crate::http::idempotency::Answer;
 use crate::http::input::{Fields, Params, Post};
 use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
-use crate::store::Refund as Row;
+use crate::store::{Capture, Refund as Row};
 
 pub(super) fn part() -> Part {
     Part::default().add(__path_create, create).add(__path_list, list)
@@ -33,6 +33,8 @@ pub struct Refund {
     amount: i64,
     /// ISO 4217.
     currency: String,
+    /// Of money that came on top of what was to be paid: it does not count in the payment's `amount_refunded`.
+    surplus: bool,
     /// `proposed` (waits for a person), `requested`, `pending`, `succeeded` or `failed`.
     status: String,
     /// The caller's words.
@@ -86,7 +88,9 @@ async fn create(
         return Err(Problem::field("/currency", format!("must be {code}, the payment's currency")));
     }
     let refund = request_refund(app, tx, &payment, new.amount, reason.clone()).await?;
-    turn.end(&web.app, Answer::created(&view(refund))).await
+    let captures = tx.captures(&caller.merchant, &id).await?;
+    let shown = view(refund, &captures);
+    turn.end(&web.app, Answer::created(&shown)).await
 }
 
 /// Lists the refunds of a payment
@@ -103,15 +107,18 @@ async fn list(
     let mut tx = web.app.store.read().await?;
     find(&mut tx, &caller, &id).await?;
     let rows = tx.refunds(&caller.merchant, &id).await?;
-    Ok(Json(list_of_few(rows, &page, |r| &r.id, view)))
+    let captures = tx.captures(&caller.merchant, &id).await?;
+    Ok(Json(list_of_few(rows, &page, |r| &r.id, |r| view(r, &captures))))
 }
 
-fn view(r: Row) -> Refund {
+fn view(r: Row, captures: &[Capture]) -> Refund {
+    let surplus = own_capture(captures).is_none_or(|own| own.id != r.capture_id);
     Refund {
         id: r.id,
         payment: r.payment_id,
         amount: r.amount.minor(),
         currency: r.amount.currency().code().to_owned(),
+        surplus,
         status: r.state,
         reason: r.reason,
         gateway_ref: r.gateway_ref,

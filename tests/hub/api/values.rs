@@ -436,3 +436,20 @@ async fn an_account_in_use_stays_itself() {
     client.patch(&path, renamed).await.expect(200);
     client.patch(&path, json!({"settings": {"shared_key": "another"}, "enabled": false})).await.expect(200);
 }
+
+// F08: who compares what was given back with the amount takes no goods back for money that came on top.
+#[tokio::test]
+async fn a_refund_of_a_surplus_says_so() {
+    let stage = Stage::set(Engine::Sqlite).await;
+    let client = Client::new(&stage.hub);
+    let payment = stage.pay("1/2026", "autopay", "pay_twice").await;
+    let path = format!("/v1/payments/{}", payment.id);
+    let refunds = format!("{path}/refunds");
+    assert_eq!(client.post(&refunds, json!({})).await.expect(201).json()["surplus"], true);
+    assert_eq!(client.post(&refunds, json!({"amount": 100})).await.expect(201).json()["surplus"], false);
+    stage.let_pass(200, 20).await;
+    let listed = client.get(&refunds).await.expect(200).json();
+    let told: Vec<_> = listed["data"].as_array().unwrap().iter().map(|r| (&r["surplus"], &r["amount"])).collect();
+    assert!(told.contains(&(&json!(true), &json!(12300))) && told.contains(&(&json!(false), &json!(100))), "{told:?}");
+    assert_eq!(client.get(&path).await.expect(200).json()["amount_refunded"], 100);
+}

@@ -4,7 +4,7 @@ use grosz::domain::payment::Status;
 use grosz::flows::FlowError;
 use grosz::flows::refund::request_refund;
 use grosz::store::{Attempt, Page, Payment, Refund};
-use grosz_providers::{Currency, Event, EventKind, Money, RefundState};
+use grosz_providers::{Currency, Event, EventKind, FailReason, Money, RefundState};
 use serde_json::json;
 
 use super::stage::Stage;
@@ -66,7 +66,7 @@ on_both!(the_prepared_refund_of_a_double_payment_is_confirmed, async |engine: En
     assert_eq!(confirmed.id, stage.refunds(&payment).await[0].id);
     stage.let_pass(200, 20).await;
     assert_eq!(stage.refund_states(&payment).await, ["succeeded"]);
-    assert_eq!(stage.payment(&payment).await.amount_refunded, 12_300);
+    assert_eq!(stage.payment(&payment).await.amount_refunded, 0, "the payment itself was not given back");
     assert!(stage.alerts().await.is_empty(), "what came on top was never invoiced, and is gone");
 });
 
@@ -318,11 +318,27 @@ on_both!(a_surplus_given_back_at_the_gateway_leaves_nothing_to_confirm, async |e
     assert_eq!(refund_rows(&hub, &payment).await, [("proposed".into(), 12_300, None)]);
     matter.receive(&hub, told_of(&attempt, "t1", "out1", RefundState::Succeeded, 12_300, "r2")).await;
     assert_eq!(refund_rows(&hub, &payment).await, [("succeeded".into(), 12_300, Some("out1".into()))]);
-    assert_eq!(standing(&hub, &payment).await, (12_300, false, vec![]));
+    assert_eq!(standing(&hub, &payment).await, (0, false, vec![]));
     let late = refund_of(&hub, &payment, None).await;
     assert!(matches!(late, Err(FlowError::Conflict { code: "surplus_refunded", .. })), "{late:?}");
     // Named by its sum, the payment itself can be given back.
     refund_of(&hub, &payment, Some(12_300)).await.unwrap();
+    matter.receive(&hub, told_of(&attempt, "t2", "out2", RefundState::Succeeded, 12_300, "r1")).await;
+    assert_eq!(standing(&hub, &payment).await, (12_300, false, vec![]));
+});
+
+// F08: a case was paid by two payments: what is given back of the second is that payment itself.
+on_both!(a_payment_that_is_surplus_as_a_whole_is_refunded_itself, async |engine: Engine| {
+    let hub = Hub::start(engine).await;
+    let matter = matter(&hub).await;
+    let (first, attempt) = matter.payment(&hub, "1/2026").await;
+    matter.receive(&hub, event(&attempt, "no", EventKind::Failed { reason: FailReason::Declined }, "r0")).await;
+    let (second, attempt_of_second) = matter.payment_of(&hub, first.case_id.as_deref().unwrap()).await;
+    matter.receive(&hub, event(&attempt, "paid", EventKind::Paid, "r1")).await;
+    matter.receive(&hub, event(&attempt_of_second, "paid too", EventKind::Paid, "r2")).await;
+    matter.receive(&hub, told_of(&attempt_of_second, "t1", "out1", RefundState::Succeeded, 12_300, "r2")).await;
+    assert_eq!(standing(&hub, &second).await.0, 12_300);
+    assert_eq!(standing(&hub, &first).await.0, 0);
 });
 
 // F77: two experts confirm the prepared refund, one after the other.
