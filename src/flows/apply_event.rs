@@ -88,7 +88,9 @@ pub async fn apply_event(
             }
             if let Some(why) = about.refunded(tx, order.as_deref(), gateway_ref, *state).await? {
                 row.state = "mismatch".into();
-                about.mismatch(tx, "refund.amount_mismatch", event.amount, why).await?;
+                // Two events may tell of one refund.
+                let key = mismatch_key("refund.amount_mismatch", &payment, gateway_ref);
+                about.mismatch_as(tx, "refund.amount_mismatch", key, why).await?;
             }
         }
         EventKind::Dispute { gateway_ref, status, closed, due_by, reopens, refundable } => {
@@ -163,11 +165,21 @@ impl About<'_> {
         came: Option<Money>,
         why: String,
     ) -> Result<(), FlowError> {
-        let p = self.payment;
         let key = matter(code, self.attempt, came);
-        if was_told(tx, p, &key).await? {
+        if was_told(tx, self.payment, &key).await? {
             return Ok(());
         }
+        self.mismatch_as(tx, code, key, why).await
+    }
+
+    async fn mismatch_as(
+        &self,
+        tx: &mut Tx,
+        code: &'static str,
+        key: String,
+        why: String,
+    ) -> Result<(), FlowError> {
+        let p = self.payment;
         tx.flag_payment(&p.merchant_id, &p.id, false, true, self.app.now()).await?;
         raise(self.app, tx, Raise::about_payment(code, key, p, why)).await?;
         tell_payment(self.app, tx, p, "payment.mismatch", Some(p.status.word()), None).await
@@ -675,6 +687,10 @@ pub(super) fn unknown_key(refund: &Refund) -> String {
 
 fn double_key(p: &Payment, gateway_ref: &str) -> String {
     format!("payment.double:{}:{gateway_ref}", p.id)
+}
+
+fn mismatch_key(code: &str, p: &Payment, of: &str) -> String {
+    format!("{code}:{}:{of}", p.id)
 }
 
 fn correction_key(refund: &Refund) -> String {

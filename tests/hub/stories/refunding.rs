@@ -406,3 +406,12 @@ on_both!(a_dispute_ends_once_and_an_appeal_goes_on, async |engine: Engine| {
     assert!(matches!(refused, Err(FlowError::Conflict { code: "payment_disputed", .. })), "{refused:?}");
     assert_eq!(news("k4", "won", true, false).await, ("won".into(), true, 3));
 });
+
+// I6, F12: one refund too many that is told of by two events is one matter.
+on_both!(a_refund_too_many_is_one_alert, async |engine: Engine| {
+    let (hub, matter, payment, attempt) = paid(engine).await;
+    for key in ["refund.created", "charge.refunded"] {
+        matter.receive(&hub, told_of(&attempt, key, "re_1", RefundState::Succeeded, 12_301, "r1")).await;
+    }
+    assert_eq!(standing(&hub, &payment).await.2, ["refund.amount_mismatch"]);
+});
