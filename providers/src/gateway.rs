@@ -256,6 +256,9 @@ pub enum EventKind {
         /// The gateway gives the money back on order all the same: an inquiry moved none.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         refundable: bool,
+        /// It ended for the payer, who keeps the disputed amount.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        lost: bool,
     },
     /// A saved instrument was made, changed or switched off; `handle` is secret-like.
     Instrument {

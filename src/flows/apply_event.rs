@@ -12,7 +12,7 @@ use serde_json::json;
 use super::FlowError;
 use super::notify::{Raise, raise};
 use super::order_invoice::order_invoice;
-use super::refund::{holds_money, left_of, own_capture};
+use super::refund::{holds_money, left_of, own_capture, refundable_of};
 use super::settle_mismatch::{AMOUNT_MISMATCH, given_back, is_mispaid, matter, was_told};
 use super::tell_client::{tell, tell_payment};
 use crate::app::App;
@@ -93,13 +93,27 @@ pub async fn apply_event(
                 about.mismatch_as(tx, "refund.amount_mismatch", key, why).await?;
             }
         }
-        EventKind::Dispute { gateway_ref, status, closed, due_by, reopens, refundable } => {
+        EventKind::Dispute { gateway_ref, status, closed, due_by, reopens, refundable, lost } => {
             let known = tx.disputes(&payment.merchant_id, &payment.id).await?;
-            let is_over = known.iter().any(|d| d.gateway_ref == *gateway_ref && d.closed);
+            let before = known.into_iter().find(|d| d.gateway_ref == *gateway_ref);
             // News that are older than its end tell nobody anything.
-            if !is_over || *closed || *reopens {
-                let due_by = due_by.map(grosz_providers::Timestamp::as_microsecond);
-                about.disputed(tx, gateway_ref, status, *closed, *refundable, due_by).await?;
+            if before.as_ref().is_none_or(|d| !d.closed) || *closed || *reopens {
+                let now = Dispute {
+                    merchant_id: payment.merchant_id.clone(),
+                    id: app.ids.make("dis"),
+                    payment_id: payment.id.clone(),
+                    gateway_ref: gateway_ref.clone(),
+                    status: status.clone(),
+                    closed: *closed,
+                    refundable: *refundable,
+                    lost: *lost,
+                    capture_ref: event.gateway_ref.clone(),
+                    amount: event.amount.map(Money::minor),
+                    currency: event.amount.map(|m| m.currency().code().to_owned()),
+                    due_by: due_by.map(grosz_providers::Timestamp::as_microsecond),
+                    created_at: app.now(),
+                };
+                about.disputed(tx, before.as_ref(), &now).await?;
             }
         }
         EventKind::Unknown => {
@@ -517,39 +531,57 @@ impl About<'_> {
         of_state(&ordered).or_else(|| of_state(&prepared))
     }
 
-    async fn disputed(
-        &self,
-        tx: &mut Tx,
-        gateway_ref: &str,
-        status: &str,
-        closed: bool,
-        refundable: bool,
-        due_by: Option<i64>,
-    ) -> Result<(), FlowError> {
+    async fn disputed(&self, tx: &mut Tx, before: Option<&Dispute>, now: &Dispute) -> Result<(), FlowError> {
         let (app, p) = (self.app, self.payment);
-        let dispute = Dispute {
-            merchant_id: p.merchant_id.clone(),
-            id: app.ids.make("dis"),
-            payment_id: p.id.clone(),
-            gateway_ref: gateway_ref.to_owned(),
-            status: status.to_owned(),
-            closed,
-            refundable,
-            amount: self.event.amount.map(Money::minor),
-            currency: self.event.amount.map(|m| m.currency().code().to_owned()),
-            due_by,
-            created_at: app.now(),
-        };
-        tx.put_dispute(&dispute).await?;
-        let until = due_by.map_or(String::new(), |at| format!("; answer by {}", rfc3339(at)));
-        let why = format!("the payer disputes this payment ({status}){until}");
-        // One alert per stand of the dispute: F84.
-        let key = format!("payment.disputed:{}:{gateway_ref}:{status}", p.id);
-        raise(app, tx, Raise::about_payment("payment.disputed", key, p, why)).await?;
-        let kind = if closed { "dispute.closed" } else { "dispute.updated" };
-        let data = json!({"payment": p.id, "dispute": gateway_ref, "status": status, "closed": closed,
-            "due_by": due_by.map(rfc3339)});
+        tx.put_dispute(now).await?;
+        let due_by = now.due_by.or(before.and_then(|d| d.due_by));
+        let is_new = before
+            .is_none_or(|d| (&d.status, d.closed, d.lost, d.due_by) != (&now.status, now.closed, now.lost, due_by));
+        if is_new {
+            // One alert per stand of the dispute, and one open alert for it: F84.
+            if let Some(before) = before {
+                tx.resolve_alert_by_key(&p.merchant_id, &dispute_key(before), app.now()).await?;
+            }
+            match (now.lost, now.closed) {
+                (true, _) => self.lost(tx, now).await?,
+                // It was won, or came to nothing: nobody has to do anything.
+                (false, true) => {}
+                (false, false) => {
+                    let status = &now.status;
+                    let until = due_by.map_or(String::new(), |at| format!("; answer by {}", rfc3339(at)));
+                    let until_pl = due_by.map_or(String::new(), |at| format!("; odpowiedz do {}", rfc3339(at)));
+                    let why = format!("the payer disputes this payment ({status}){until}");
+                    let matter = Raise::about_payment("payment.disputed", dispute_key(now), p, why)
+                        .in_polish(format!("klient reklamuje tę płatność u operatora ({status}){until_pl}"));
+                    raise(app, tx, matter).await?;
+                }
+            }
+        }
+        let kind = if now.closed { "dispute.closed" } else { "dispute.updated" };
+        let data = json!({"payment": p.id, "dispute": now.gateway_ref, "status": now.status, "closed": now.closed,
+            "lost": now.lost, "amount": now.amount, "currency": now.currency, "due_by": due_by.map(rfc3339)});
         tell(app, tx, &p.merchant_id, kind, &p.id, p.live, data).await
+    }
+
+    /// The payer keeps the disputed money. Whether the invoice is corrected is a person's decision (F84).
+    async fn lost(&self, tx: &mut Tx, dispute: &Dispute) -> Result<(), FlowError> {
+        let (app, p) = (self.app, self.payment);
+        let sum = self.event.amount.unwrap_or(p.amount);
+        let status = &dispute.status;
+        let why = format!("a dispute was lost ({status}): the payer has {sum} of this payment back");
+        let matter = Raise::about_payment("payment.dispute_lost", dispute_key(dispute), p, why)
+            .in_polish(format!("reklamacja została przegrana ({status}): klient ma z powrotem {sum} z tej płatności"));
+        raise(app, tx, matter).await?;
+        let captures = tx.captures(&p.merchant_id, &p.id).await?;
+        let surplus = captures.iter().find(|c| c.surplus && dispute.capture_ref.as_ref() == Some(&c.gateway_ref));
+        if let Some(capture) = surplus {
+            let refunds = tx.refunds(&p.merchant_id, &p.id).await?;
+            if refundable_of(capture, &captures, &refunds, std::slice::from_ref(dispute)) == 0 {
+                // What came on top is gone: there is no refund of it to be confirmed.
+                tx.resolve_alert_by_key(&p.merchant_id, &double_key(p, &capture.gateway_ref), app.now()).await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -691,6 +723,14 @@ fn double_key(p: &Payment, gateway_ref: &str) -> String {
 
 fn mismatch_key(code: &str, p: &Payment, of: &str) -> String {
     format!("{code}:{}:{of}", p.id)
+}
+
+/// The key of the alert about a dispute as it stands.
+fn dispute_key(d: &Dispute) -> String {
+    match d.lost {
+        true => format!("payment.dispute_lost:{}:{}", d.payment_id, d.gateway_ref),
+        false => format!("payment.disputed:{}:{}:{}", d.payment_id, d.gateway_ref, d.status),
+    }
 }
 
 fn correction_key(refund: &Refund) -> String {

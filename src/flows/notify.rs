@@ -19,6 +19,8 @@ pub struct Raise {
     pub payment: Option<Payment>,
     /// Why, in plain words.
     pub reason: String,
+    /// The same for a letter to somebody who reads Polish; the plain words where nobody has said it in Polish.
+    pub reason_in_polish: Option<String>,
     /// Fields to correct: path and words.
     pub fields: Vec<(String, String)>,
 }
@@ -27,12 +29,20 @@ impl Raise {
     /// A matter about a payment.
     pub fn about_payment(code: &'static str, key: String, payment: &Payment, reason: String) -> Self {
         let merchant_id = payment.merchant_id.clone();
-        Raise { code, key, merchant_id, payment: Some(payment.clone()), reason, fields: vec![] }
+        Raise { code, key, merchant_id, payment: Some(payment.clone()), reason, reason_in_polish: None, fields: vec![] }
     }
 
     /// A matter about an account or the hub itself.
     pub fn about_account(code: &'static str, key: String, merchant: &str, reason: String) -> Self {
-        Raise { code, key, merchant_id: merchant.to_owned(), payment: None, reason, fields: vec![] }
+        Raise {
+            code,
+            key,
+            merchant_id: merchant.to_owned(),
+            payment: None,
+            reason,
+            reason_in_polish: None,
+            fields: vec![],
+        }
     }
 
     /// A client app's endpoint that was disabled.
@@ -48,6 +58,13 @@ impl Raise {
         let reason =
             format!("a message to the webhook endpoint {id} is not tried again; the last try came to: {answer}");
         Raise::about_account("message.exhausted", format!("message.exhausted:{id}"), &endpoint.merchant_id, reason)
+    }
+
+    /// With its reason in Polish.
+    #[must_use]
+    pub fn in_polish(mut self, reason: String) -> Self {
+        self.reason_in_polish = Some(reason);
+        self
     }
 
     /// With the fields to correct.
@@ -92,6 +109,9 @@ pub fn next_step(code: &str) -> &'static str {
         "payment.double" => "confirm the prepared refund, or agree with the payer to keep the money",
         "payment.late_success" => "nothing is lost; tell the payer that the payment arrived after all",
         "payment.disputed" => "answer the dispute at the gateway before its date",
+        "payment.dispute_lost" => {
+            "do not refund this money once more; decide whether the invoice is to be corrected, then resolve the alert"
+        }
         "payment.stuck" => "ask the gateway about this payment",
         "payment.failure_after_success" | "payment.unknown_status" => "look at the delivery and ask the gateway",
         "refund.failed" => "the money is still here; order the refund anew or pay it by transfer",
@@ -141,6 +161,9 @@ fn next_step_in(language: &str, code: &str) -> &'static str {
         "payment.double" => "potwierdź przygotowany zwrot albo umów się z klientem inaczej",
         "payment.late_success" => "nic nie zginęło; powiedz klientowi, że płatność jednak doszła",
         "payment.disputed" => "odpowiedz na reklamację u operatora płatności przed jej terminem",
+        "payment.dispute_lost" => {
+            "nie zwracaj tych pieniędzy drugi raz; zdecyduj, czy skorygować fakturę, a potem zamknij to zgłoszenie"
+        }
         "payment.stuck" | "payment.failure_after_success" | "payment.unknown_status" => {
             "zapytaj operatora płatności o tę płatność"
         }
@@ -196,7 +219,8 @@ pub async fn raise_with(app: &App, tx: &mut Tx, matter: Raise, letter: Option<Ow
         Some(own) => ((own.first_line)(language, &case_number), (own.reason)(language), own.key),
         None => {
             let line = subject_of(language, matter.code, &case_number);
-            (line, alert.reason.clone(), format!("alert:{}", alert.id))
+            let in_polish = matter.reason_in_polish.filter(|_| language == "pl");
+            (line, in_polish.unwrap_or_else(|| alert.reason.clone()), format!("alert:{}", alert.id))
         }
     };
     let notice = Notice {

@@ -10,13 +10,13 @@ use crate::app::App;
 use crate::clock::seconds;
 use crate::config::wait_s;
 use crate::jobs::{self, End};
-use crate::store::{Capture, Job, JobKind, Payment, ProviderAccount, Refund, Tx};
+use crate::store::{Capture, Dispute, Job, JobKind, Payment, ProviderAccount, Refund, Tx};
 
 /// A refund is ordered without asking first only within this time of its request, in seconds.
 const FRESH_S: i64 = 60;
 
 /// Records a refund and has it ordered. The sum of all refunds that are not failed never exceeds what came (I6), at
-/// every moment: the payment's row is locked.
+/// every moment: the payment's row is locked. What a lost dispute took is with the payer already, and not given back again.
 ///
 /// # Errors
 /// Nothing was paid, the amount is wrong or too large, or the gateway does not refund.
@@ -35,14 +35,17 @@ pub async fn request_refund(
         return Err(FlowError::conflict("nothing_to_refund", "nothing was paid, so nothing can be refunded"));
     }
     let refunds = tx.refunds(&payment.merchant_id, &payment.id).await?;
+    let disputes = tx.disputes(&payment.merchant_id, &payment.id).await?;
     // What came on top goes back first.
-    let mut room: Vec<(&Capture, i64)> = captures.iter().map(|c| (c, left_of(c, &refunds))).collect();
+    let mut room: Vec<(&Capture, i64)> =
+        captures.iter().map(|c| (c, refundable_of(c, &captures, &refunds, &disputes))).collect();
     room.sort_by_key(|(c, _)| !c.surplus);
     let most = room.iter().map(|(_, left)| *left).max().unwrap_or(0);
     let surplus_left = room.iter().filter(|(c, _)| c.surplus).map(|(_, left)| *left).max();
     if amount.is_none() && most > 0 && surplus_left == Some(0) {
         // Who names no sum confirms the prepared refund: a second time it would be the payment itself.
-        let detail = "what came on top is refunded or being refunded; to refund the payment itself, name the amount";
+        let detail = "what came on top is refunded, being refunded or taken by a dispute; to refund the payment itself, \
+                      name the amount";
         return Err(FlowError::conflict("surplus_refunded", detail));
     }
     let wanted = amount.unwrap_or_else(|| room.iter().find(|(_, left)| *left > 0).map_or(0, |(_, left)| *left));
@@ -51,7 +54,8 @@ pub async fn request_refund(
     }
     let Some((capture, _)) = room.iter().find(|(_, left)| *left >= wanted && *left > 0) else {
         if most == 0 {
-            return Err(FlowError::conflict("nothing_to_refund", "all that was paid is refunded or being refunded"));
+            let detail = "all that was paid is refunded, being refunded or taken by a lost dispute";
+            return Err(FlowError::conflict("nothing_to_refund", detail));
         }
         return Err(FlowError::invalid(
             "amount",
@@ -59,9 +63,7 @@ pub async fn request_refund(
         ));
     };
     check_refundable(tx, capture, &payment).await?;
-    if let Some(dispute) =
-        tx.disputes(&payment.merchant_id, &payment.id).await?.iter().find(|d| !d.closed && !d.refundable)
-    {
+    if let Some(dispute) = disputes.iter().find(|d| !d.closed && !d.refundable) {
         let detail = format!("the payment is disputed ({}): a refund could pay it back twice", dispute.status);
         return Err(FlowError::conflict("payment_disputed", detail));
     }
@@ -114,6 +116,22 @@ async fn check_refundable(tx: &mut Tx, capture: &Capture, payment: &Payment) -> 
 pub(super) fn left_of(capture: &Capture, refunds: &[Refund]) -> i64 {
     let holds = |r: &&Refund| r.capture_id == capture.id && holds_money(r);
     capture.amount.minor() - refunds.iter().filter(holds).map(|r| r.amount.minor()).sum::<i64>()
+}
+
+/// The same for whoever orders a refund: what lost disputes took is not there any more.
+pub(super) fn refundable_of(capture: &Capture, captures: &[Capture], refunds: &[Refund], disputes: &[Dispute]) -> i64 {
+    let is_of = |d: &&Dispute| match captures.iter().find(|c| d.capture_ref.as_deref() == Some(&c.gateway_ref)) {
+        Some(disputed) => disputed.id == capture.id,
+        // It names no money on record: then it is about the payment's own.
+        None => own_capture(captures).is_some_and(|own| own.id == capture.id),
+    };
+    let sum = |d: &Dispute| {
+        let is_same = d.currency.as_deref() == Some(capture.amount.currency().code());
+        // Where it cannot be told how much it took, it is all.
+        d.amount.filter(|_| is_same).unwrap_or(capture.amount.minor())
+    };
+    let taken = disputes.iter().filter(|d| d.lost).filter(is_of).map(sum).fold(0, i64::saturating_add);
+    left_of(capture, refunds).saturating_sub(taken).max(0)
 }
 
 /// The payment's own money, beside which stands what came on top. Of a payment that is surplus as a whole (another one had

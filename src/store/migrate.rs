@@ -26,7 +26,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (10, include_str!("migrations/0010_numbers.sql")),
     (11, include_str!("migrations/0011_modes.sql")),
     (12, include_str!("migrations/0012_invoicing_turns.sql")),
-    (13, include_str!("migrations/0013_inquiries.sql")),
+    (13, include_str!("migrations/0013_disputes.sql")),
 ];
 
 impl Store {

@@ -49,6 +49,10 @@ pub struct Dispute {
     pub closed: bool,
     /// Does not stand in the way of a refund.
     pub refundable: bool,
+    /// It ended for the payer, who keeps the disputed amount.
+    pub lost: bool,
+    /// The gateway's name of the money that is disputed.
+    pub capture_ref: Option<String>,
     /// Disputed amount.
     pub amount: Option<i64>,
     /// Its currency.
@@ -118,14 +122,17 @@ impl Tx {
     /// Writes a dispute under the gateway's name.
     pub async fn put_dispute(&mut self, d: &Dispute) -> Result<(), StoreError> {
         self.run(
-            "INSERT INTO disputes (merchant_id, id, payment_id, gateway_ref, status, closed, refundable, amount, currency, due_by,
-                 created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)
+            "INSERT INTO disputes (merchant_id, id, payment_id, gateway_ref, status, closed, refundable, lost, capture_ref, amount, currency,
+                 due_by, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)
              ON CONFLICT (merchant_id, payment_id, gateway_ref) DO UPDATE SET
-                 status = excluded.status, closed = excluded.closed, refundable = excluded.refundable,
+                 status = excluded.status, closed = excluded.closed, refundable = excluded.refundable, lost = excluded.lost,
+                 capture_ref = COALESCE(excluded.capture_ref, disputes.capture_ref),
+                 amount = COALESCE(excluded.amount, disputes.amount), currency = COALESCE(excluded.currency, disputes.currency),
                  due_by = COALESCE(excluded.due_by, disputes.due_by), updated_at = excluded.updated_at",
             args![
-                &d.merchant_id, &d.id, &d.payment_id, &d.gateway_ref, &d.status, d.closed, d.refundable, d.amount, &d.currency, d.due_by, d.created_at
+                &d.merchant_id, &d.id, &d.payment_id, &d.gateway_ref, &d.status, d.closed, d.refundable, d.lost, &d.capture_ref, d.amount,
+                &d.currency, d.due_by, d.created_at
             ],
         )
         .await?;
@@ -136,8 +143,8 @@ impl Tx {
     pub async fn disputes(&mut self, merchant: &str, payment: &str) -> Result<Vec<Dispute>, StoreError> {
         let rows = self
             .rows(
-                "SELECT merchant_id, id, payment_id, gateway_ref, status, closed, refundable, amount, currency, due_by, created_at
-                 FROM disputes WHERE merchant_id = $1 AND payment_id = $2 ORDER BY created_at, id LIMIT 1000",
+                "SELECT merchant_id, id, payment_id, gateway_ref, status, closed, refundable, lost, capture_ref, amount, currency, due_by,
+                     created_at FROM disputes WHERE merchant_id = $1 AND payment_id = $2 ORDER BY created_at, id LIMIT 1000",
                 args![merchant, payment],
             )
             .await?;
@@ -151,6 +158,8 @@ impl Tx {
                     status: r.text("status")?,
                     closed: r.flag("closed")?,
                     refundable: r.flag("refundable")?,
+                    lost: r.flag("lost")?,
+                    capture_ref: r.maybe_text("capture_ref")?,
                     amount: r.maybe_int("amount")?,
                     currency: r.maybe_text("currency")?,
                     due_by: r.maybe_int("due_by")?,

@@ -144,16 +144,21 @@ pub(super) fn refund_state(status: &str) -> Option<RefundState> {
 fn dispute(frame: &Frame, dispute: &Tree<'_>) -> Event {
     let status = name(&dispute["status"]);
     let over = matches!(&*status, "won" | "lost" | "warning_closed" | "prevented");
+    let closed = over || frame.kind == "charge.dispute.closed";
     let due_by = dispute["evidence_details"]["due_by"].as_i64().filter(|s| *s > 0);
     let kind = match some_name(&dispute["id"]) {
         Some(gateway_ref) => EventKind::Dispute {
             gateway_ref,
-            closed: over || frame.kind == "charge.dispute.closed",
+            closed,
             due_by: due_by.and_then(|s| Timestamp::from_second(s).ok()),
             reopens: matches!(&*status, "appeal_needs_response" | "appeal_under_review"),
             status: status.clone(),
             // docs.stripe.com/disputes/how-disputes-work: an inquiry is best answered by a refund; after that it cannot become
             // a dispute.
+            // The end of a word nobody told us about is taken for the worse one.
+            lost: closed
+                && !matches!(&*status, "won" | "warning_closed")
+                && (status != "prevented" || was_taken(dispute)),
             refundable: dispute["is_charge_refundable"].as_bool().unwrap_or_else(|| status.starts_with("warning_")),
         },
         None => EventKind::Unknown,
@@ -164,6 +169,12 @@ fn dispute(frame: &Frame, dispute: &Tree<'_>) -> Event {
         detail: detail(&[frame.kind, &status, dispute["reason"].as_str().unwrap_or_default()]),
         ..frame.event(kind, reference(dispute))
     }
+}
+
+/// More was withdrawn from the merchant's balance for a dispute than came back to it.
+fn was_taken(dispute: &Tree<'_>) -> bool {
+    let moved = dispute["balance_transactions"].as_list().iter().filter_map(|moved| moved["amount"].as_i64());
+    moved.fold(0, i64::saturating_add) < 0
 }
 
 /// What a session says when asked: its events, in the words of the webhook, and whether it can still be paid.

@@ -9,12 +9,13 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::Value;
 
 /// Their names, wherever they stand; in the order in which they are sought.
-const MEMBERS: [&str; 32] = [
+const MEMBERS: [&str; 33] = [
     "account",
     "amount",
     "amount_received",
     "amount_refunded",
     "amount_total",
+    "balance_transactions",
     "charge",
     "code",
     "created",

@@ -354,6 +354,24 @@ fn a_dispute_says_whether_a_refund_is_possible() {
     assert!(!told("warning_under_review", json!(false)));
 }
 
+// What a lost dispute took is not there any more. A word nobody told us about is taken for the worse.
+#[test]
+fn a_dispute_says_whether_the_payer_keeps_the_money() {
+    let told = |status: &str, moved: Value| {
+        let dispute = json!({"id": "dp_1", "status": status, "charge": "ch_1", "balance_transactions": moved});
+        let kind = one("charge.dispute.closed", dispute).kind;
+        let EventKind::Dispute { lost, closed: true, .. } = kind else { panic!("{kind:?}") };
+        lost
+    };
+    let withdrawn = json!({"amount": -500, "net": -2000});
+    assert!(told("lost", Value::Null) && told("evaporated", Value::Null));
+    assert!(!told("won", json!([withdrawn, {"amount": 500}])) && !told("warning_closed", json!([])));
+    // Prevented by a refund, which has its own events; or by what was withdrawn for it.
+    assert!(!told("prevented", json!([])) && told("prevented", json!([withdrawn])));
+    let open = json!({"id": "dp_1", "status": "needs_response", "charge": "ch_1"});
+    assert!(matches!(one("charge.dispute.funds_withdrawn", open).kind, EventKind::Dispute { lost: false, .. }));
+}
+
 #[track_caller]
 fn check_end(wanted_s: i64, expect: Option<i64>) {
     let wanted = Timestamp::from_second(now().as_second() + wanted_s).unwrap();

@@ -13,6 +13,7 @@ use super::lists::{List, list as page_of, page};
 use super::orders::Called;
 use super::views::{NewLine, PricesWord, check_lines};
 use crate::app::App;
+use crate::clock::rfc3339;
 use crate::domain::invoice::{CellFacts, State as InvoiceState, cell};
 use crate::domain::payment::{Reason, Status};
 use crate::flows::retry_payment::{ask_first, retry_payment};
@@ -24,7 +25,10 @@ use crate::http::input::{Fields, Params, Post, SlicedPost};
 use crate::http::json::{self, Json};
 use crate::intake::Refused;
 use crate::problem::{Problem, ProblemBody};
-use crate::store::{Attempt as AttemptRow, Glance, InvoiceGlance, ListedPayment, Payment as Row, PaymentFilter, Tx};
+use crate::store::{
+    Attempt as AttemptRow, Dispute as DisputeRow, Glance, InvoiceGlance, ListedPayment, Payment as Row, PaymentFilter,
+    Tx,
+};
 
 pub(super) fn part() -> Part {
     Part::default().add(__path_create, create).add(__path_list, list).add(__path_show, show).add(__path_retry, retry)
@@ -39,6 +43,33 @@ pub struct Payment<'a> {
     checkout_url: String,
     /// Its invoice.
     invoice: InvoiceCell<'a>,
+    /// Its disputes, the first first. Left out where there are none, and in lists.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    disputes: Vec<Dispute<'a>>,
+}
+
+/// The payer disputes the payment with his bank. It stands beside the payment's status.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Dispute<'a> {
+    /// `dis_…`
+    id: &'a str,
+    /// The gateway's name for it.
+    gateway_ref: &'a str,
+    /// The gateway's word: `needs_response`, `won`.
+    status: &'a str,
+    /// It is over.
+    closed: bool,
+    /// It ended for the payer, who keeps the disputed amount.
+    lost: bool,
+    /// The disputed amount in minor units.
+    amount: Option<i64>,
+    /// ISO 4217.
+    currency: Option<&'a str>,
+    /// Until when an answer is possible (RFC 3339).
+    due_by: Option<String>,
+    /// RFC 3339.
+    created_at: String,
 }
 
 /// The invoice as the payer's list shows it.
@@ -267,23 +298,44 @@ pub(super) struct Known {
     attempts: Vec<AttemptRow>,
     invoice: Option<InvoiceGlance>,
     has_shown_attachment: bool,
+    disputes: Vec<DisputeRow>,
 }
 
 /// Reads what is shown of a payment beside its row.
 pub(super) async fn look_up(tx: &mut Tx, payment: Row) -> Result<Known, Problem> {
     let attempts = tx.attempts(&payment.merchant_id, &payment.id).await?;
     let (invoice, has_shown_attachment) = cell_rows(tx, &payment).await?;
-    Ok(Known { payment, attempts, invoice, has_shown_attachment })
+    // What was not paid is not disputed.
+    let disputes = match payment.status {
+        Status::Completed => tx.disputes(&payment.merchant_id, &payment.id).await?,
+        Status::Started | Status::Error => vec![],
+    };
+    Ok(Known { payment, attempts, invoice, has_shown_attachment, disputes })
 }
 
 impl Known {
     pub(super) fn show(&self, app: &App) -> Payment<'_> {
-        let Known { payment: p, attempts, invoice, has_shown_attachment } = self;
+        let Known { payment: p, attempts, invoice, has_shown_attachment, disputes } = self;
         Payment {
             glance: Glance::of(p, attempts),
             checkout_url: app.checkout_url(&p.token),
             invoice: show_invoice(app, &p.id, p.status, p.reason, invoice.as_ref(), *has_shown_attachment),
+            disputes: disputes.iter().map(show_dispute).collect(),
         }
+    }
+}
+
+fn show_dispute(d: &DisputeRow) -> Dispute<'_> {
+    Dispute {
+        id: &d.id,
+        gateway_ref: &d.gateway_ref,
+        status: &d.status,
+        closed: d.closed,
+        lost: d.lost,
+        amount: d.amount,
+        currency: d.currency.as_deref(),
+        due_by: d.due_by.map(rfc3339),
+        created_at: rfc3339(d.created_at),
     }
 }
 

@@ -65,8 +65,8 @@ pub struct NewRefund {
 
 /// Refunds a payment, in whole or in part
 ///
-/// The sum of all refunds never exceeds what was paid. A refund that was prepared for the same sum is the one that is
-/// confirmed.
+/// The sum of all refunds never exceeds what was paid, less what a lost dispute took. A refund that was prepared for the
+/// same sum is the one that is confirmed.
 #[utoipa::path(post, path = "/v1/payments/{id}/refunds", tag = "payments", operation_id = "create_refund",
     params(("id" = String, Path, description = "The payment")), request_body = Option<NewRefund>,
     responses((status = 201, body = Refund), (status = "4XX", body = ProblemBody)))]

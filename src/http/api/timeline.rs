@@ -90,7 +90,7 @@ pub(crate) async fn entries(tx: &mut Tx, p: &Payment) -> Result<Vec<Entry>, Prob
         all.add(r.created_at, "refund", r.id, format!("refund of {}, now {}", r.amount, r.state), details);
     }
     for d in tx.disputes(merchant, id).await? {
-        let details = json!({"gateway_ref": d.gateway_ref, "status": d.status, "closed": d.closed,
+        let details = json!({"gateway_ref": d.gateway_ref, "status": d.status, "closed": d.closed, "lost": d.lost,
             "amount": d.amount, "currency": d.currency, "due_by": d.due_by.map(rfc3339)});
         all.add(d.created_at, "dispute", d.id, format!("dispute, now {}", d.status), details);
     }

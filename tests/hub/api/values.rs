@@ -437,6 +437,30 @@ async fn an_account_in_use_stays_itself() {
     client.patch(&path, json!({"settings": {"shared_key": "another"}, "enabled": false})).await.expect(200);
 }
 
+// F84: a dispute stands beside the payment: one payment shows it, lists leave it out.
+#[tokio::test]
+async fn a_payment_shows_its_disputes() {
+    let stage = Stage::set(Engine::Sqlite).await;
+    let client = Client::new(&stage.hub);
+    let payment = stage.pay("1/2026", "stripe", "pay").await;
+    let path = format!("/v1/payments/{}", payment.id);
+    assert!(client.get(&path).await.expect(200).json().get("disputes").is_none());
+    stage.bank("ch", "dispute").await;
+    stage.bank("dp", "lost").await;
+    let shown = client.get(&path).await.expect(200).json();
+    let dispute = &shown["disputes"][0];
+    assert_eq!(
+        (&dispute["status"], &dispute["closed"], &dispute["lost"]),
+        (&json!("lost"), &json!(true), &json!(true))
+    );
+    assert_eq!((&dispute["amount"], &dispute["currency"]), (&json!(12300), &json!("PLN")));
+    assert!(dispute["due_by"].is_string(), "{dispute}");
+    let listed = client.get("/v1/payments").await.expect(200).json();
+    assert!(listed["data"][0].get("disputes").is_none(), "{listed}");
+    let refused = client.post(&format!("{path}/refunds"), json!({"amount": 12300})).await.expect(409).json();
+    assert_eq!(refused["code"], "nothing_to_refund");
+}
+
 // F08: who compares what was given back with the amount takes no goods back for money that came on top.
 #[tokio::test]
 async fn a_refund_of_a_surplus_says_so() {

@@ -26,7 +26,7 @@ impl Stage {
     }
 
     /// Presses a button in the card gateway's panel, about the newest object of a kind.
-    async fn bank(&self, kind: &str, action: &str) {
+    pub async fn bank(&self, kind: &str, action: &str) {
         let panel = self.twin_page("GET", "stripe/panel").await.expect(200).text();
         let from = panel.find(&format!("/panel/{kind}_")).expect("a button");
         let id = panel[from..].trim_start_matches("/panel/").split('/').next().expect("an id");
@@ -371,40 +371,107 @@ on_both!(a_refund_that_succeeds_after_its_failure_is_booked, async |engine: Engi
     }
 });
 
+/// What a gateway tells of the dispute `dp_1` of some of a payment's money, in the card gateway's words.
+fn disputed(attempt: &Attempt, key: &str, status: &str, amount: Money, of: &str) -> Event {
+    let closed = matches!(status, "won" | "lost" | "warning_closed");
+    let kind = EventKind::Dispute {
+        gateway_ref: "dp_1".into(),
+        status: status.into(),
+        closed,
+        due_by: None,
+        reopens: status.starts_with("appeal"),
+        refundable: status.starts_with("warning_"),
+        lost: status == "lost",
+    };
+    Event { amount: Some(amount), ..event(attempt, key, kind, of) }
+}
+
 // F84: an inquiry is answered by giving the money back; once it is a dispute, no more.
 on_both!(an_inquiry_leaves_the_way_to_a_refund_open, async |engine: Engine| {
     let (hub, matter, payment, attempt) = paid(engine).await;
-    let news = async |key: &str, status: &str, refundable: bool| {
-        let (gateway_ref, status) = ("dp_1".to_owned(), status.to_owned());
-        let kind = EventKind::Dispute { gateway_ref, status, closed: false, due_by: None, reopens: false, refundable };
-        matter.receive(&hub, event(&attempt, key, kind, "r1")).await;
-    };
-    news("k1", "warning_needs_response", true).await;
+    matter.receive(&hub, disputed(&attempt, "k1", "warning_needs_response", attempt.amount, "r1")).await;
     refund_of(&hub, &payment, Some(300)).await.unwrap();
-    news("k2", "needs_response", false).await;
+    matter.receive(&hub, disputed(&attempt, "k2", "needs_response", attempt.amount, "r1")).await;
     let refused = refund_of(&hub, &payment, Some(300)).await;
     assert!(matches!(refused, Err(FlowError::Conflict { code: "payment_disputed", .. })), "{refused:?}");
 });
 
-// F84: news of a dispute in any order; an appeal opens it again, older news do not.
+// F84: news of a dispute in any order; an appeal opens it again, older news do not. There is one open alert for it, and
+// none when nobody has to do anything.
 on_both!(a_dispute_ends_once_and_an_appeal_goes_on, async |engine: Engine| {
     let (hub, matter, payment, attempt) = paid(engine).await;
-    let news = async |key: &str, status: &str, closed: bool, reopens: bool| {
-        let (gateway_ref, status) = ("dp_1".to_owned(), status.to_owned());
-        let kind = EventKind::Dispute { gateway_ref, status, closed, due_by: None, reopens, refundable: false };
-        matter.receive(&hub, event(&attempt, key, kind, "r1")).await;
+    let news = async |key: &str, status: &str| {
+        matter.receive(&hub, disputed(&attempt, key, status, attempt.amount, "r1")).await;
         let mut tx = hub.tx().await;
         let disputes = tx.disputes(&payment.merchant_id, &payment.id).await.unwrap();
         drop(tx);
-        let alerts = standing(&hub, &payment).await.2.len();
-        (disputes[0].status.clone(), disputes[0].closed, alerts)
+        (disputes[0].status.clone(), disputes[0].closed, standing(&hub, &payment).await.2)
     };
-    assert_eq!(news("k1", "lost", true, false).await, ("lost".into(), true, 1));
-    assert_eq!(news("k2", "needs_response", false, false).await, ("lost".into(), true, 1), "it came late");
-    assert_eq!(news("k3", "appeal_needs_response", false, true).await, ("appeal_needs_response".into(), false, 2));
+    let disputed = vec!["payment.disputed".to_owned()];
+    let lost = vec!["payment.dispute_lost".to_owned()];
+    assert_eq!(news("k1", "needs_response").await, ("needs_response".into(), false, disputed.clone()));
+    assert_eq!(news("k2", "under_review").await, ("under_review".into(), false, disputed.clone()));
+    assert_eq!(news("k3", "lost").await, ("lost".into(), true, lost.clone()));
+    assert_eq!(news("k4", "needs_response").await, ("lost".into(), true, lost.clone()), "it came late");
+    assert_eq!(news("k5", "appeal_needs_response").await, ("appeal_needs_response".into(), false, disputed));
     let refused = refund_of(&hub, &payment, None).await;
     assert!(matches!(refused, Err(FlowError::Conflict { code: "payment_disputed", .. })), "{refused:?}");
-    assert_eq!(news("k4", "won", true, false).await, ("won".into(), true, 3));
+    assert_eq!(news("k6", "won").await, ("won".into(), true, vec![]));
+    assert_eq!(refund_of(&hub, &payment, None).await.unwrap().amount, payment.amount);
+});
+
+// F84: an inquiry that came to nothing asks for nobody.
+on_both!(an_inquiry_that_is_closed_leaves_no_alert, async |engine: Engine| {
+    let (hub, matter, payment, attempt) = paid(engine).await;
+    matter.receive(&hub, disputed(&attempt, "k1", "warning_needs_response", attempt.amount, "r1")).await;
+    assert_eq!(standing(&hub, &payment).await.2, ["payment.disputed"]);
+    matter.receive(&hub, disputed(&attempt, "k2", "warning_closed", attempt.amount, "r1")).await;
+    assert!(standing(&hub, &payment).await.2.is_empty());
+});
+
+// F84: who has seen to a stand of a dispute is not told of the same stand again.
+on_both!(a_stand_of_a_dispute_is_told_of_once, async |engine: Engine| {
+    let (hub, matter, payment, attempt) = paid(engine).await;
+    matter.receive(&hub, disputed(&attempt, "k1", "needs_response", attempt.amount, "r1")).await;
+    let mut tx = hub.tx().await;
+    let page = Page { before: None, limit: 100 };
+    let open = tx.alerts(&payment.merchant_id, Some(&payment.id), true, &page).await.unwrap();
+    assert!(tx.resolve_alert(&payment.merchant_id, &open[0].id, hub.app.now()).await.unwrap());
+    tx.commit().await.unwrap();
+    // The money was taken, evidence was handed in.
+    matter.receive(&hub, disputed(&attempt, "k2", "needs_response", attempt.amount, "r1")).await;
+    assert!(standing(&hub, &payment).await.2.is_empty());
+});
+
+// F84: the payer has the money of a lost dispute already; the rest can be given back.
+on_both!(what_a_lost_dispute_took_is_not_given_back_again, async |engine: Engine| {
+    let pln = |minor| Money::new(minor, Currency::PLN);
+    for (taken, of, left) in [
+        (pln(12_300), "r1", 0),
+        (pln(5_000), "r1", 7_300),
+        // A sum that cannot be compared, and money that is not on record: all of it, for all that is known.
+        (Money::new(100, Currency::EUR), "r1", 0),
+        (pln(12_300), "unheard of", 0),
+    ] {
+        let (hub, matter, payment, attempt) = paid(engine).await;
+        matter.receive(&hub, disputed(&attempt, "k1", "needs_response", taken, of)).await;
+        matter.receive(&hub, disputed(&attempt, "k2", "lost", taken, of)).await;
+        let all = refund_of(&hub, &payment, Some(12_300)).await;
+        if left == 0 {
+            assert!(matches!(all, Err(FlowError::Conflict { code: "nothing_to_refund", .. })), "{taken} {all:?}");
+        } else {
+            assert!(matches!(all, Err(FlowError::Invalid { ref field, .. }) if field == "amount"), "{taken} {all:?}");
+            assert_eq!(refund_of(&hub, &payment, None).await.unwrap().amount.minor(), left);
+        }
+    }
+    // What came on top was disputed: the payment itself can be given back, and its task is done.
+    let (hub, matter, payment, attempt) = paid(engine).await;
+    matter.receive(&hub, event(&attempt, "paid again", EventKind::Paid, "r2")).await;
+    matter.receive(&hub, disputed(&attempt, "k1", "lost", pln(12_300), "r2")).await;
+    assert_eq!(standing(&hub, &payment).await.2, ["payment.dispute_lost"]);
+    let confirmed = refund_of(&hub, &payment, None).await;
+    assert!(matches!(confirmed, Err(FlowError::Conflict { code: "surplus_refunded", .. })), "{confirmed:?}");
+    assert_eq!(refund_of(&hub, &payment, Some(12_300)).await.unwrap().amount, payment.amount);
 });
 
 // I6, F12: one refund too many that is told of by two events is one matter.
