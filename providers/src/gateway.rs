@@ -89,6 +89,13 @@ pub trait Provider: Send + Sync {
         Err(CallError::Unsupported)
     }
 
+    /// Asks which refunds there are of the payment that an order is about, whoever made them; each in the words of its
+    /// webhook.
+    async fn refunds(&self, cx: &Cx<'_>, order: &RefundOrder) -> Result<Vec<Event>, CallError> {
+        let _ = (cx, order);
+        Err(CallError::Unsupported)
+    }
+
     /// A fresh simulated gateway that speaks this protocol from the other side.
     fn twin(&self) -> Option<Box<dyn GatewayTwin>> {
         None
@@ -436,6 +443,15 @@ pub enum RefundState {
     Succeeded,
     /// It will not happen, or it came back.
     Failed,
+    /// It will not happen, for the money is not there any more: it was given back otherwise, or is disputed.
+    Gone,
+}
+
+impl RefundState {
+    /// It will not happen, for whatever reason.
+    pub fn has_failed(self) -> bool {
+        matches!(self, RefundState::Failed | RefundState::Gone)
+    }
 }
 
 /// Why a call to a gateway gave no result. The kind decides what may happen next.
@@ -450,6 +466,15 @@ pub enum CallError {
     /// The gateway said no; repeating changes nothing.
     #[error("the gateway refused: {code} {message}")]
     Refused {
+        /// The gateway's code.
+        code: String,
+        /// The gateway's words for people.
+        message: String,
+    },
+    /// The gateway said no to a refund because the money is given back already, or disputed: paid in another way, it would
+    /// be given back twice.
+    #[error("the gateway refused: {code} {message}")]
+    Gone {
         /// The gateway's code.
         code: String,
         /// The gateway's words for people.

@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 
 use crate::facts::{Capabilities, ProviderFacts, Setting, SettingKind, Settings, SettingsError};
 use crate::gateway::{
-    AttemptRef, CallError, Checkout, Cx, Delivery, Provider, ReadError, Reading, Redirect, RefundOrder, RefundReport,
-    RefundState, Reply, Standing, StatusReport, Verdict,
+    AttemptRef, CallError, Checkout, Cx, Delivery, Event, Provider, ReadError, Reading, Redirect, Reference,
+    RefundOrder, RefundReport, RefundState, Reply, Standing, StatusReport, Verdict,
 };
 use crate::money::{Currency, Money};
 use crate::twin::GatewayTwin;
@@ -212,7 +212,7 @@ impl Provider for Stripe {
             "metadata": {(events::OUR_REFUND): order.id, (events::OURS): order.reference},
         });
         let key = format!("grosz:refund:{}", order.id);
-        refund_report(&api::post(cx, "/v1/refunds", &params, Some(&key)).await?)
+        refund_report(&api::post(cx, "/v1/refunds", &params, Some(&key)).await.map_err(gone)?)
     }
 
     /// By name, else by our id among the refunds of the payment; [`CallError::Refused`] with `resource_missing` when
@@ -230,6 +230,19 @@ impl Provider for Stripe {
                 message: "no refund of this payment carries our id".into(),
             }),
         }
+    }
+
+    async fn refunds(&self, cx: &Cx<'_>, order: &RefundOrder) -> Result<Vec<Event>, CallError> {
+        let filter = json!({"payment_intent": api::id(&order.gateway_ref)?});
+        let mut events = vec![];
+        let each = |refund: &Value| {
+            // One made in the Dashboard does not carry our name for the payment, and is of this one all the same.
+            let reference = Reference::Ours(order.reference.clone());
+            events.push(Event { reference, ..events::listed(&refund.into()) });
+            false
+        };
+        api::search(cx, "/v1/refunds", &filter, each).await?;
+        Ok(events)
     }
 
     fn twin(&self) -> Option<Box<dyn GatewayTwin>> {
@@ -298,14 +311,27 @@ async fn session_name(cx: &Cx<'_>, attempt: &AttemptRef) -> Result<Option<String
     Ok(found.and_then(|session| session["id"].as_str().map(str::to_owned)))
 }
 
+/// Refusals of a refund that say that the money is not there any more. (Stripe API reference, "Error codes".)
+fn gone(e: CallError) -> CallError {
+    match e {
+        CallError::Refused { code, message }
+            if matches!(&*code, "charge_already_refunded" | "charge_disputed" | "refund_disputed_payment") =>
+        {
+            CallError::Gone { code, message }
+        }
+        other => other,
+    }
+}
+
 fn refund_report(refund: &Value) -> Result<RefundReport, CallError> {
     let name = refund["id"].as_str().and_then(|id| api::id(id).ok());
     let name = name.ok_or_else(|| CallError::Unknown("a refund without a name".into()))?;
     let status = refund["status"].as_str().unwrap_or_default();
+    let failed_by = refund["failure_reason"].as_str().unwrap_or_default();
     let why = ["failure_reason", "pending_reason"].iter().find_map(|n| refund[*n].as_str());
     Ok(RefundReport {
         // A word nobody told us about: it was accepted, and what became of it is asked again.
-        state: events::refund_state(status).unwrap_or(RefundState::Pending),
+        state: events::refund_state(status, failed_by).unwrap_or(RefundState::Pending),
         gateway_ref: Some(name.to_owned()),
         detail: why.map_or_else(|| status.to_owned(), |why| format!("{status}/{why}")),
     })

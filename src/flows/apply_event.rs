@@ -186,13 +186,7 @@ impl About<'_> {
         self.mismatch_as(tx, code, key, why).await
     }
 
-    async fn mismatch_as(
-        &self,
-        tx: &mut Tx,
-        code: &'static str,
-        key: String,
-        why: String,
-    ) -> Result<(), FlowError> {
+    async fn mismatch_as(&self, tx: &mut Tx, code: &'static str, key: String, why: String) -> Result<(), FlowError> {
         let p = self.payment;
         tx.flag_payment(&p.merchant_id, &p.id, false, true, self.app.now()).await?;
         raise(self.app, tx, Raise::about_payment(code, key, p, why)).await?;
@@ -476,7 +470,7 @@ impl About<'_> {
                 // Made at the gateway's own panel, not by us.
                 // What did not happen holds nothing, and may be told of beside the one that did.
                 let fits = |c: &&Capture| {
-                    let has_room = state == RefundState::Failed || amount.minor() <= left_of(c, &known);
+                    let has_room = state.has_failed() || amount.minor() <= left_of(c, &known);
                     amount.currency() == c.amount.currency() && amount.minor() > 0 && has_room
                 };
                 let Some(capture) = candidates.into_iter().find(fits) else {
@@ -503,6 +497,9 @@ impl About<'_> {
                     updated_at: now,
                 };
                 tx.add_refund(&refund).await?;
+                // It may have been told of when there was no room for it.
+                let key = mismatch_key("refund.amount_mismatch", p, gateway_ref);
+                tx.resolve_alert_by_key(&p.merchant_id, &key, now).await?;
                 refund
             }
         };
@@ -526,7 +523,7 @@ impl About<'_> {
                 && of.iter().any(|capture| capture.id == r.capture_id)
         };
         let ordered = |r: &&Refund| !can.names_refunds && matches!(r.state.as_str(), "requested" | "pending");
-        let prepared = |r: &&Refund| r.state == "proposed" && state != RefundState::Failed;
+        let prepared = |r: &&Refund| r.state == "proposed" && !state.has_failed();
         let of_state = |wanted: &dyn Fn(&&Refund) -> bool| known.iter().find(|r| fits(r) && wanted(r));
         of_state(&ordered).or_else(|| of_state(&prepared))
     }
@@ -673,15 +670,33 @@ pub async fn move_refund(
         // What became of it is known now.
         tx.resolve_alert_by_key(&p.merchant_id, &unknown_key(refund), app.now()).await?;
     }
-    if state == RefundState::Failed {
-        let why = format!("a refund of {} did not happen: {detail}", refund.amount);
-        let key = format!("refund.failed:{}", refund.id);
-        raise(app, tx, Raise::about_payment("refund.failed", key, p, why)).await?;
+    if state.has_failed() {
+        let sum = refund.amount;
+        let (code, why, in_polish) = match state {
+            RefundState::Gone => (
+                "refund.conflict",
+                format!(
+                    "a refund of {sum} did not happen: the gateway says that the money is given back already, or \
+                     disputed: {detail}"
+                ),
+                format!(
+                    "zwrot {sum} nie doszedł do skutku: operator płatności mówi, że te pieniądze już zwrócono albo są \
+                     reklamowane: {detail}"
+                ),
+            ),
+            RefundState::Failed | RefundState::Pending | RefundState::Succeeded => (
+                "refund.failed",
+                format!("a refund of {sum} did not happen: {detail}"),
+                format!("zwrot {sum} nie doszedł do skutku: {detail}"),
+            ),
+        };
+        raise(app, tx, Raise::about_payment(code, failure_key(refund), p, why).in_polish(in_polish)).await?;
         // There is nothing to correct any more.
         tx.resolve_alert_by_key(&p.merchant_id, &correction_key(refund), app.now()).await?;
+        look_again(app, tx, p).await?;
     }
     if state == RefundState::Succeeded {
-        tx.resolve_alert_by_key(&p.merchant_id, &format!("refund.failed:{}", refund.id), app.now()).await?;
+        tx.resolve_alert_by_key(&p.merchant_id, &failure_key(refund), app.now()).await?;
         after_giving_back(app, tx, p, refund).await?;
     }
     let data = json!({
@@ -689,6 +704,19 @@ pub async fn move_refund(
         "surplus": own != Some(&refund.capture_id), "status": word, "previous_status": refund.state,
     });
     tell(app, tx, &p.merchant_id, &format!("refund.{word}"), &refund.id, p.live, data).await
+}
+
+/// A refund that came to nothing leaves room for one that was told of meanwhile and did not fit beside it.
+async fn look_again(app: &App, tx: &mut Tx, p: &Payment) -> Result<(), FlowError> {
+    for mut row in tx.events_of_payment(&p.merchant_id, &p.id).await? {
+        if row.state == "mismatch" && matches!(row.event.kind, EventKind::Refund { .. }) {
+            row.state = "parked".into();
+            tx.settle_event(&row).await?;
+            let (job, now) = (app.ids.make("job"), app.now());
+            tx.enqueue(&row.merchant_id, &job, JobKind::RetryEvent, &row.id, now, now).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Money of an invoiced sale went back: no invoicing API is asked for a correcting invoice, so it is a person's task
@@ -719,6 +747,10 @@ pub(super) fn unknown_key(refund: &Refund) -> String {
 
 fn double_key(p: &Payment, gateway_ref: &str) -> String {
     format!("payment.double:{}:{gateway_ref}", p.id)
+}
+
+fn failure_key(refund: &Refund) -> String {
+    format!("refund.failed:{}", refund.id)
 }
 
 fn mismatch_key(code: &str, p: &Payment, of: &str) -> String {

@@ -115,6 +115,9 @@ pub fn next_step(code: &str) -> &'static str {
         "payment.stuck" => "ask the gateway about this payment",
         "payment.failure_after_success" | "payment.unknown_status" => "look at the delivery and ask the gateway",
         "refund.failed" => "the money is still here; order the refund anew or pay it by transfer",
+        "refund.conflict" => {
+            "look at the gateway first: what was given back there, or taken by a dispute, must not be paid once more"
+        }
         "refund.amount_mismatch" => "look at the delivery; ask the gateway what was really given back",
         "refund.unknown" => "ask the gateway whether this refund was made before ordering it again",
         "event.unknown_attempt" => "look at the delivery: was it started elsewhere with the same account?",
@@ -168,6 +171,9 @@ fn next_step_in(language: &str, code: &str) -> &'static str {
             "zapytaj operatora płatności o tę płatność"
         }
         "refund.failed" => "pieniądze są nadal tutaj; zleć zwrot ponownie albo oddaj je przelewem",
+        "refund.conflict" => {
+            "najpierw sprawdź u operatora płatności, co już zwrócono lub zabrała reklamacja; nie oddawaj tego drugi raz"
+        }
         "refund.amount_mismatch" => "obejrzyj zgłoszenie; zapytaj operatora płatności, ile naprawdę zwrócono",
         "refund.unknown" => "przed ponownym zleceniem sprawdź u operatora płatności, czy zwrot został zrobiony",
         "provider.refused" => {

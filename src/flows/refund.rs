@@ -1,10 +1,11 @@
 //! Gives money back: a request on record first, one order at the gateway under our id, then questions until it is done.
 
-use grosz_providers::{CallError, Money, RefundOrder, RefundReport, RefundState};
+use grosz_providers::{CallError, Cx, Event, EventKind, Money, Provider, RefundOrder, RefundReport, RefundState};
 
 use super::FlowError;
 use super::apply_event::{move_refund, unknown_key};
 use super::notify::{Raise, raise};
+use super::poll_status::apply_answer;
 use super::start_checkout::{provider_of, raise_config};
 use crate::app::App;
 use crate::clock::seconds;
@@ -180,7 +181,7 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
         refund_ref: refund.gateway_ref.clone(),
     };
     let ordered = refund.state == "pending";
-    let result = if ordered {
+    let mut result = if ordered {
         provider.refund_status(&cx, &order).await
     } else if job.attempts > 1 || app.now() - refund.created_at > seconds(FRESH_S) {
         // The first order may have arrived: ask before ordering again, and order again under the same id. So may one
@@ -192,11 +193,27 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     } else {
         provider.refund(&cx, &order).await
     };
-    record(app, job, &payment, &account, &refund, result).await
+    let mut told = vec![];
+    if matches!(result, Err(CallError::Refused { .. } | CallError::Gone { .. })) {
+        // Money that was given back there, unheard of here, is a usual reason.
+        match refunds_there(provider, &cx, &order).await {
+            Ok(events) => told = events,
+            Err(e) => result = Err(e),
+        }
+    }
+    record(app, job, &payment, &account, &refund, result, &told).await
 }
 
-fn failure(detail: String) -> RefundReport {
-    RefundReport { state: RefundState::Failed, gateway_ref: None, detail }
+/// The refunds of the payment as the gateway has them; none where it cannot say.
+async fn refunds_there(provider: &dyn Provider, cx: &Cx<'_>, order: &RefundOrder) -> Result<Vec<Event>, CallError> {
+    match provider.refunds(cx, order).await {
+        Err(e @ (CallError::NotSent(_) | CallError::Unknown(_) | CallError::Busy { .. })) => Err(e),
+        answer => Ok(answer.unwrap_or_default()),
+    }
+}
+
+fn failure(state: RefundState, detail: String) -> RefundReport {
+    RefundReport { state, gateway_ref: None, detail }
 }
 
 async fn record(
@@ -206,12 +223,14 @@ async fn record(
     account: &ProviderAccount,
     refund: &Refund,
     result: Result<RefundReport, CallError>,
+    told: &[Event],
 ) -> Result<(), FlowError> {
     let now = app.now();
     let mut tx = app.store.begin().await?;
     // The row may have moved by a webhook while we asked.
     let payment = tx.payment_for_update(&payment.merchant_id, &payment.id).await?.unwrap_or_else(|| payment.clone());
     let refund = tx.refund(&payment.merchant_id, &refund.id).await?.unwrap_or_else(|| refund.clone());
+    let says_gone = matches!(result, Err(CallError::Gone { .. }));
     let (error, rest) = match result {
         Ok(report) => {
             move_refund(app, &mut tx, &payment, &refund, &report, false).await?;
@@ -220,18 +239,25 @@ async fn record(
             }
             (None, None)
         }
-        Err(CallError::Refused { code, message }) if refund.state == "requested" => {
-            let news = failure(format!("{code} {message}"));
-            move_refund(app, &mut tx, &payment, &refund, &news, false).await?;
+        Err(CallError::Gone { code, message } | CallError::Refused { code, message })
+            if refund.state == "requested" =>
+        {
+            let known = tx.refunds(&payment.merchant_id, &payment.id).await?;
+            let is_gone = says_gone || told.iter().any(|event| is_unheard_of(event, &known));
+            let state = if is_gone { RefundState::Gone } else { RefundState::Failed };
+            move_refund(app, &mut tx, &payment, &refund, &failure(state, format!("{code} {message}")), false).await?;
+            // With ours out of the way there is room for what the gateway did give back.
+            apply_answer(app, &mut tx, account, told, "poll").await?;
             return jobs::settle(app, tx, job, End::Done).await;
         }
         Err(CallError::Unsupported) => {
-            let news = failure("this gateway does not refund by its interface; pay it back by hand".into());
-            move_refund(app, &mut tx, &payment, &refund, &news, false).await?;
+            let why = "this gateway does not refund by its interface; pay it back by hand".into();
+            move_refund(app, &mut tx, &payment, &refund, &failure(RefundState::Failed, why), false).await?;
             return jobs::settle(app, tx, job, End::Done).await;
         }
         Err(e @ CallError::Invalid { .. }) => {
-            move_refund(app, &mut tx, &payment, &refund, &failure(e.to_string()), false).await?;
+            let news = failure(RefundState::Failed, e.to_string());
+            move_refund(app, &mut tx, &payment, &refund, &news, false).await?;
             return jobs::settle(app, tx, job, End::Done).await;
         }
         Err(e) => {
@@ -248,4 +274,10 @@ async fn record(
     }
     let at = now + seconds(wait_s(&app.config.refund_waits_s, job.attempts - 1));
     jobs::settle(app, tx, job, End::Again { at, error }.not_before(rest)).await
+}
+
+/// Money that went back, or may, by a refund that is not on record.
+fn is_unheard_of(event: &Event, known: &[Refund]) -> bool {
+    matches!(&event.kind, EventKind::Refund { gateway_ref, state, .. }
+        if !state.has_failed() && !known.iter().any(|r| r.gateway_ref.as_ref() == Some(gateway_ref)))
 }

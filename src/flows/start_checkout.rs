@@ -467,7 +467,10 @@ pub async fn open_checkout(app: &App, payment: &Payment, ip: Option<&str>) -> Re
             tx.release_start(&payment.merchant_id, &attempt.id).await?;
             match &e {
                 CallError::Config(_) => raise_config(app, &mut tx, &account, &e).await?,
-                CallError::Refused { .. } | CallError::Invalid { .. } | CallError::Unsupported => {
+                CallError::Refused { .. }
+                | CallError::Gone { .. }
+                | CallError::Invalid { .. }
+                | CallError::Unsupported => {
                     raise_refused(app, &mut tx, &account, payment, &e).await?;
                 }
                 CallError::NotSent(_) | CallError::Unknown(_) | CallError::Busy { .. } => {}

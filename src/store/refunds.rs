@@ -193,7 +193,7 @@ pub(crate) fn refund_word(state: RefundState) -> &'static str {
     match state {
         RefundState::Pending => "pending",
         RefundState::Succeeded => "succeeded",
-        RefundState::Failed => "failed",
+        RefundState::Failed | RefundState::Gone => "failed",
     }
 }
 

@@ -128,6 +128,7 @@ async fn go(web: &Web, look: &Look, bill: &Bill, ip: Option<String>) -> Result<R
                 CallError::Unknown(_) => Standing::GatewayError { anew: true },
                 // A person was told, and has something to mend first.
                 CallError::Refused { .. }
+                | CallError::Gone { .. }
                 | CallError::Config(_)
                 | CallError::Invalid { .. }
                 | CallError::Unsupported => Standing::Refused,

@@ -170,6 +170,8 @@ pub(super) async fn refund_status(cx: &Cx<'_>, refund: &RefundOrder) -> Result<R
     }
     let state = match word.as_str() {
         "DONE" => RefundState::Succeeded,
+        // The sum of the refunds is above what was paid: others were made.
+        "CANCELED_AMOUNT_EXCEEDS_TRANSACTION" => RefundState::Gone,
         cancelled if cancelled.starts_with("CANCELED_") => RefundState::Failed,
         _ => RefundState::Pending,
     };

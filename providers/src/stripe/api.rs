@@ -55,7 +55,7 @@ pub(super) async fn search(
     cx: &Cx<'_>,
     path: &str,
     filter: &Value,
-    fits: impl Fn(&Value) -> bool,
+    mut fits: impl FnMut(&Value) -> bool,
 ) -> Result<Option<Value>, CallError> {
     let mut query = filter.clone();
     query["limit"] = PAGE.into();

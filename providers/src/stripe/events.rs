@@ -100,13 +100,13 @@ fn intent(frame: &Frame, intent: &Tree<'_>) -> Event {
 
 fn refund(frame: &Frame, refund: &Tree<'_>) -> Event {
     let status = refund["status"].as_str().unwrap_or_default();
-    let kind = match (refund_state(status), some_name(&refund["id"])) {
+    let why = refund["failure_reason"].as_str().unwrap_or_default();
+    let kind = match (refund_state(status, why), some_name(&refund["id"])) {
         (Some(state), Some(gateway_ref)) => {
             EventKind::Refund { order: some_name(&refund["metadata"][OUR_REFUND]), gateway_ref, state }
         }
         _ => EventKind::Unknown,
     };
-    let why = refund["failure_reason"].as_str().unwrap_or_default();
     Event {
         amount: money(refund, "amount"),
         gateway_ref: payment_of(refund),
@@ -131,9 +131,17 @@ fn refunded(frame: &Frame, charge: &Tree<'_>) -> Vec<Event> {
     list.iter().map(one).collect()
 }
 
-/// Where a refund stands; `None` for a word nobody told us about.
-pub(super) fn refund_state(status: &str) -> Option<RefundState> {
+/// A refund as lists show it, in the words of its webhook.
+pub(super) fn listed(refund_now: &Tree<'_>) -> Event {
+    let (id, status) = (name(&refund_now["id"]), name(&refund_now["status"]));
+    let frame = Frame { id: format!("status:{id}:{status}"), kind: "refund", live: None, account: None, at: None };
+    refund(&frame, refund_now)
+}
+
+/// Where a refund stands, and why it failed; `None` for a word nobody told us about.
+pub(super) fn refund_state(status: &str, why: &str) -> Option<RefundState> {
     match status {
+        "failed" | "canceled" if why == "charge_for_pending_refund_disputed" => Some(RefundState::Gone),
         "pending" | "requires_action" => Some(RefundState::Pending),
         "succeeded" => Some(RefundState::Succeeded),
         "failed" | "canceled" => Some(RefundState::Failed),

@@ -372,6 +372,17 @@ fn a_dispute_says_whether_the_payer_keeps_the_money() {
     assert!(matches!(one("charge.dispute.funds_withdrawn", open).kind, EventKind::Dispute { lost: false, .. }));
 }
 
+#[test]
+fn a_refund_that_fails_for_a_dispute_leaves_nothing_to_give_back() {
+    let told = |why: &str| {
+        let refund = json!({"id": "re_1", "status": "failed", "failure_reason": why, "payment_intent": "pi_1"});
+        let EventKind::Refund { state, .. } = one("refund.failed", refund).kind else { panic!() };
+        state
+    };
+    assert_eq!(told("charge_for_pending_refund_disputed"), RefundState::Gone);
+    assert_eq!(told("lost_or_stolen_card"), RefundState::Failed);
+}
+
 #[track_caller]
 fn check_end(wanted_s: i64, expect: Option<i64>) {
     let wanted = Timestamp::from_second(now().as_second() + wanted_s).unwrap();

@@ -156,6 +156,7 @@ fn word(error: &CallError) -> &'static str {
         CallError::NotSent(_) => "not_sent",
         CallError::Unknown(_) => "unknown",
         CallError::Refused { .. } => "refused",
+        CallError::Gone { .. } => "gone",
         CallError::Busy { .. } => "busy",
         CallError::Config(_) => "config",
         CallError::Invalid { .. } => "invalid",
@@ -175,7 +176,7 @@ fn the_required_cases_are_there() {
             (Call::Cancel, can.cancel),
         ] {
             if there {
-                let refused = |c: &&Case| c.expect.get("error").is_some_and(|e| e == "refused");
+                let refused = |c: &&Case| c.expect.get("error").is_some_and(|e| e == "refused" || e == "gone");
                 assert!(call.golden(&fixture).count() > 0, "{name} has no golden {call:?}");
                 assert!(call.cases(&fixture).iter().find(refused).is_some(), "{name}: {call:?} is never refused");
             }

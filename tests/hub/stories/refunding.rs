@@ -33,6 +33,24 @@ impl Stage {
         self.twin_page("POST", &format!("stripe/panel/{id}/{action}")).await.expect(303);
         self.carry().await;
     }
+
+    /// Somebody gives money of the newest charge back in the card gateway's own interface.
+    async fn give_back_there(&self, minor: i64) {
+        let key = [("authorization", "Bearer sk_test_demo".to_owned())];
+        let root = format!("{}/sandbox/stripe/v1", self.twins);
+        let charges = self.hub.raw("GET", &format!("{root}/charges"), &key, vec![]).await.expect(200).json();
+        let charge = charges["data"][0]["id"].as_str().expect("a charge").to_owned();
+        let form = [key[0].clone(), ("content-type", "application/x-www-form-urlencoded".to_owned())];
+        let body = format!("charge={charge}&amount={minor}").into_bytes();
+        self.hub.raw("POST", &format!("{root}/refunds"), &form, body).await.expect(200);
+    }
+
+    /// The codes of the open alerts in the order of the alphabet.
+    async fn open_codes(&self) -> Vec<String> {
+        let mut codes = self.alerts().await;
+        codes.sort();
+        codes
+    }
 }
 
 // I6: never more than came; a refund stands beside the completed payment.
@@ -215,14 +233,7 @@ on_both!(a_refund_told_before_the_success_waits_for_it, async |engine: Engine| {
     stage.dial(json!({"stripe": {"drop": 1}})).await;
     let payment = stage.pay("1/2026", "stripe", "pay").await;
     assert_eq!(payment.status, Status::Started, "its notification was lost");
-    // Somebody gives the money back in the gateway's own interface.
-    let key = [("authorization", "Bearer sk_test_demo".to_owned())];
-    let root = format!("{}/sandbox/stripe/v1", stage.twins);
-    let charges = stage.hub.raw("GET", &format!("{root}/charges"), &key, vec![]).await.expect(200).json();
-    let charge = charges["data"][0]["id"].as_str().expect("a charge").to_owned();
-    let form = [key[0].clone(), ("content-type", "application/x-www-form-urlencoded".to_owned())];
-    let body = format!("charge={charge}&amount=2300").into_bytes();
-    stage.hub.raw("POST", &format!("{root}/refunds"), &form, body).await.expect(200);
+    stage.give_back_there(2_300).await;
     stage.carry().await;
     let now = stage.payment(&payment).await;
     assert_eq!((now.status, now.amount_refunded), (Status::Started, 0));
@@ -481,4 +492,78 @@ on_both!(a_refund_too_many_is_one_alert, async |engine: Engine| {
         matter.receive(&hub, told_of(&attempt, key, "re_1", RefundState::Succeeded, 12_301, "r1")).await;
     }
     assert_eq!(standing(&hub, &payment).await.2, ["refund.amount_mismatch"]);
+});
+
+// F77, I6: a refund made at the gateway is told of while ours of all the money is under way: there is no room for both.
+// When ours comes to nothing, the other one is booked.
+on_both!(a_refund_told_of_beside_ours_is_booked_when_ours_fails, async |engine: Engine| {
+    let (hub, matter, payment, attempt) = paid(engine).await;
+    refund_of(&hub, &payment, Some(12_300)).await.unwrap();
+    for key in ["t1", "t2"] {
+        matter.receive(&hub, told_of(&attempt, key, "out1", RefundState::Succeeded, 2_300, "r1")).await;
+    }
+    assert_eq!(standing(&hub, &payment).await, (0, true, vec!["refund.amount_mismatch".to_owned()]));
+    matter.receive(&hub, told_of(&attempt, "t3", "out2", RefundState::Failed, 12_300, "r1")).await;
+    hub.run_jobs().await;
+    assert_eq!(standing(&hub, &payment).await, (2_300, true, vec!["refund.failed".to_owned()]));
+    assert_eq!(refund_rows(&hub, &payment).await.len(), 2);
+});
+
+// F77, I6: the money was given back in the gateway's own interface, and nobody was told: the gateway refuses ours, and what
+// it did give back is booked. Nobody is told that the money is still here.
+on_both!(a_refund_that_is_refused_for_another_one_books_that_one, async |engine: Engine| {
+    for there in [12_300, 5_000] {
+        let stage = Stage::set(engine).await;
+        let payment = stage.pay("1/2026", "stripe", "pay").await;
+        stage.hub.run_jobs().await;
+        stage.dial(json!({"stripe": {"drop": 2}})).await;
+        stage.give_back_there(there).await;
+        stage.carry().await;
+        assert_eq!(stage.payment(&payment).await.amount_refunded, 0, "its notifications were lost");
+        stage.refund(&payment, Some(12_300)).await.unwrap();
+        stage.hub.run_jobs().await;
+        assert_eq!(stage.payment(&payment).await.amount_refunded, there);
+        assert_eq!(stage.refund_states(&payment).await, ["failed", "succeeded"]);
+        assert_eq!(stage.open_codes().await, ["invoice.to_correct", "refund.conflict"]);
+        let letters = stage.notices("refund.conflict").await;
+        assert!(letters.len() == 1 && !letters[0].body.contains("nadal tutaj"), "{letters:?}");
+        if there == 5_000 {
+            stage.refund(&payment, None).await.unwrap();
+            stage.hub.run_jobs().await;
+            stage.carry().await;
+            assert_eq!(stage.payment(&payment).await.amount_refunded, 12_300);
+        }
+    }
+});
+
+// F77, I6: the same, told of while our order is in doubt.
+on_both!(a_refund_made_at_the_gateway_meanwhile_is_booked_when_ours_is_refused, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.pay("1/2026", "stripe", "pay").await;
+    stage.hub.run_jobs().await;
+    stage.dial(json!({"stripe": {"http_500": 1}})).await;
+    stage.refund(&payment, Some(12_300)).await.unwrap();
+    stage.hub.run_jobs().await;
+    assert_eq!(stage.refund_states(&payment).await, ["requested"]);
+    stage.give_back_there(12_300).await;
+    stage.carry().await;
+    assert_eq!(stage.open_codes().await, ["refund.amount_mismatch"]);
+    stage.let_pass(900, 60).await;
+    assert_eq!(stage.refund_states(&payment).await, ["failed", "succeeded"]);
+    assert_eq!(stage.payment(&payment).await.amount_refunded, 12_300);
+    assert_eq!(stage.open_codes().await, ["invoice.to_correct", "refund.conflict"]);
+});
+
+// F84: the gateway refuses a refund because of a dispute that nobody has told us of.
+on_both!(a_refund_that_is_refused_for_a_dispute_says_so, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let payment = stage.pay("1/2026", "stripe", "pay").await;
+    stage.dial(json!({"stripe": {"drop": 2}})).await;
+    stage.bank("ch", "dispute").await;
+    stage.refund(&payment, Some(12_300)).await.unwrap();
+    stage.hub.run_jobs().await;
+    assert_eq!(stage.refund_states(&payment).await, ["failed"]);
+    let alerts = stage.open_alerts().await;
+    assert_eq!(alerts.iter().map(|a| a.code.as_str()).collect::<Vec<_>>(), ["refund.conflict"]);
+    assert!(alerts[0].reason.contains("charge_disputed"), "{}", alerts[0].reason);
 });

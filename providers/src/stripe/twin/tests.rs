@@ -4,8 +4,8 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::gateway::{
-    AttemptRef, CallError, Checkout, Cx, Delivery, Event, EventKind, Provider, Redirect, RefundOrder, RefundState,
-    Standing,
+    AttemptRef, CallError, Checkout, Cx, Delivery, Event, EventKind, Provider, Redirect, Reference, RefundOrder,
+    RefundState, Standing,
 };
 use crate::money::{Currency, Money};
 use crate::stripe::Stripe;
@@ -135,15 +135,19 @@ impl World {
         all
     }
 
-    async fn order(&self, id: &str, minor: i64, payment: &str) -> Result<RefundState, CallError> {
-        let order = RefundOrder {
+    fn refund_order(id: &str, minor: i64, payment: &str) -> RefundOrder {
+        RefundOrder {
             id: id.into(),
             reference: "att_1".into(),
             gateway_ref: payment.into(),
             amount: Money::new(minor, Currency::PLN),
             paid: Money::new(1999, Currency::PLN),
             refund_ref: None,
-        };
+        }
+    }
+
+    async fn order(&self, id: &str, minor: i64, payment: &str) -> Result<RefundState, CallError> {
+        let order = Self::refund_order(id, minor, payment);
         Stripe.refund(&self.cx(), &order).await.map(|report| report.state)
     }
 }
@@ -277,6 +281,11 @@ async fn refunds_keep_within_the_charge_and_may_come_back() {
     assert_eq!(world.order("r1", 1500, &payment).await, Ok(RefundState::Succeeded));
     assert!(matches!(world.order("r2", 500, &payment).await, Err(CallError::Refused { .. })));
     check_fault(&world.take(), &["refund", "note"]);
+    let order = World::refund_order("r2", 500, &payment);
+    let listed = Stripe.refunds(&world.cx(), &order).await.unwrap();
+    check_fault(&listed, &["refund"]);
+    assert_eq!((listed[0].amount.map(Money::minor), &listed[0].gateway_ref), (Some(1500), &Some(payment.clone())));
+    assert_eq!(listed[0].reference, Reference::Ours(order.reference));
     world.wait(LATE_S);
     let [failed] = &world.take()[..] else { panic!("one event expected") };
     assert!(
@@ -348,5 +357,7 @@ async fn a_dispute_runs_its_course() {
     let EventKind::Dispute { gateway_ref, closed: false, .. } = &opened[0].kind else { panic!("not open") };
     press(gateway_ref, "lost");
     let [lost] = &world.take()[..] else { panic!("one event expected") };
-    assert!(matches!(&lost.kind, EventKind::Dispute { closed: true, status, .. } if status == "lost"));
+    assert!(matches!(&lost.kind, EventKind::Dispute { closed: true, lost: true, status, .. } if status == "lost"));
+    let payment = lost.gateway_ref.clone().unwrap();
+    assert!(matches!(world.order("r1", 500, &payment).await, Err(CallError::Gone { .. })));
 }
