@@ -64,7 +64,8 @@ pub fn with_number_of(id: &str, kind: &str) -> String {
 /// Microseconds at which an id of ours was made, to the millisecond; `None` when it is not one of ours.
 pub fn made_at(id: &str) -> Option<i64> {
     let (_, bare) = id.rsplit_once('_')?;
-    let ulid = Ulid::from_string(bare).ok()?;
+    // Another spelling, such as small letters, is another text to the database.
+    let ulid = Ulid::from_string(bare).ok().filter(|ulid| ulid.to_string() == bare)?;
     i64::try_from(ulid.timestamp_ms()).ok()?.checked_mul(1000)
 }
 

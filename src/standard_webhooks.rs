@@ -165,21 +165,23 @@ pub struct HeldKey {
     pub expires_s: Option<u64>,
 }
 
-/// The keys that sign now, newest first, so that receivers in the middle of a rotation find theirs.
+/// The keys that sign now, the current one first, then the newest, so that receivers in the middle of a rotation find
+/// theirs. Keys of one second, or of a clock that went back, follow the order in which they were made.
 pub fn live_keys(held: &[HeldKey], now_s: u64) -> Vec<&SigningKey> {
-    let mut live: Vec<&HeldKey> = held.iter().filter(|h| h.expires_s.is_none_or(|end| now_s < end)).collect();
-    live.sort_by_key(|h| std::cmp::Reverse(h.created_s));
+    let mut live: Vec<&HeldKey> = held.iter().rev().filter(|h| h.expires_s.is_none_or(|end| now_s < end)).collect();
+    live.sort_by_key(|h| (h.expires_s.is_some(), std::cmp::Reverse(h.created_s)));
     live.into_iter().take(MAX_LIVE_SECRETS).map(|h| &h.key).collect()
 }
 
 /// Makes `new` the current key. The earlier ones sign for `overlap_s` more seconds, but never longer than they would
-/// have; after a leak the overlap is 0.
+/// have; after a leak the overlap is 0. Those that would sign no more are let go.
 pub fn rotate(held: &mut Vec<HeldKey>, new: SigningKey, now_s: u64, overlap_s: u64) {
     let end = now_s.saturating_add(overlap_s);
     for earlier in held.iter_mut() {
         earlier.expires_s = Some(earlier.expires_s.map_or(end, |already| already.min(end)));
     }
     held.push(HeldKey { key: new, created_s: now_s, expires_s: None });
+    held.drain(..held.len().saturating_sub(MAX_LIVE_SECRETS));
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ static FACTS: ProviderFacts = ProviderFacts {
     countries: &[],
     currencies: amount::CURRENCIES,
     // Stripe's own limits differ per currency and are its to say; twelve digits are the most it reads.
-    limits: (1, 999_999_999_999),
+    limits: (1, amount::LARGEST),
     one_currency: false,
     account_setting: Some("account"),
     settings: &[

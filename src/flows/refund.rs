@@ -63,7 +63,7 @@ pub async fn request_refund(
             format!("must be at most {most} minor units: that is left to refund"),
         ));
     };
-    check_refundable(tx, capture, &payment).await?;
+    check_refundable(tx, capture, &payment, Money::new(wanted, payment.amount.currency())).await?;
     if let Some(dispute) = disputes.iter().find(|d| !d.closed && !d.refundable) {
         let detail = format!("the payment is disputed ({}): a refund could pay it back twice", dispute.status);
         return Err(FlowError::conflict("payment_disputed", detail));
@@ -100,16 +100,18 @@ pub async fn request_refund(
 }
 
 /// A gateway without refunds is known at once; asking it would only end in an alert.
-async fn check_refundable(tx: &mut Tx, capture: &Capture, payment: &Payment) -> Result<(), FlowError> {
+async fn check_refundable(tx: &mut Tx, capture: &Capture, payment: &Payment, wanted: Money) -> Result<(), FlowError> {
     let Some(attempt) = tx.attempt(&payment.merchant_id, &capture.attempt_id).await? else { return Ok(()) };
     let account = tx.provider_account(&payment.merchant_id, &attempt.provider_account_id).await?;
-    let facts = account.and_then(|a| grosz_providers::registry::provider(&a.provider)).map(|p| p.facts());
-    match facts {
-        Some(facts) if !facts.can.refund => {
-            let detail = format!("{} does not refund by its interface; pay it back by hand", facts.title);
-            Err(FlowError::conflict("refund_not_supported", detail))
-        }
-        Some(_) | None => Ok(()),
+    let Some(provider) = account.and_then(|a| grosz_providers::registry::provider(&a.provider)) else { return Ok(()) };
+    let facts = provider.facts();
+    if !facts.can.refund {
+        let detail = format!("{} does not refund by its interface; pay it back by hand", facts.title);
+        return Err(FlowError::conflict("refund_not_supported", detail));
+    }
+    match provider.check_amount(wanted) {
+        Err(CallError::Invalid { why, .. }) => Err(FlowError::invalid("amount", why)),
+        _ => Ok(()),
     }
 }
 

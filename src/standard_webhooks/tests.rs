@@ -133,6 +133,25 @@ fn no_more_than_five_keys_sign() {
     assert_eq!(live[0], &SigningKey::generate([8; 32]));
 }
 
+// F59: a client app that rotates again and again within a second, or while the clock is set back, is given a secret that
+// signs.
+#[test]
+fn the_last_secret_always_signs() {
+    for step_back in [0, 1] {
+        let mut held = vec![];
+        for i in 0..100u8 {
+            rotate(&mut held, SigningKey::generate([i; 32]), 1000 - u64::from(i) * step_back, 86_400);
+            assert_eq!(live_keys(&held, 1000)[0], &SigningKey::generate([i; 32]));
+            assert!(held.len() <= MAX_LIVE_SECRETS, "none is kept that signs no more");
+        }
+        let live = live_keys(&held, 1000);
+        assert_eq!(
+            (live.len(), live[1]),
+            (MAX_LIVE_SECRETS, &SigningKey::generate([if step_back == 0 { 98 } else { 95 }; 32]))
+        );
+    }
+}
+
 #[test]
 fn debug_of_a_key_is_hidden() {
     assert_eq!(format!("{:?}", SigningKey::generate([1; 32])), "***");

@@ -15,6 +15,9 @@ pub(super) const CURRENCIES: &[&str] = &[
     "SEK", "SGD", "THB", "TND", "TRY", "TWD", "UAH", "USD", "ZAR",
 ];
 
+/// The most that Stripe reads: twelve digits.
+pub(super) const LARGEST: i64 = 999_999_999_999;
+
 /// An amount for a request, in Stripe's smallest unit.
 ///
 /// # Errors
@@ -25,13 +28,16 @@ pub(super) fn to_wire(money: Money) -> Result<i64, CallError> {
         return Err(invalid(format!("cannot be in {}", money.currency())));
     }
     let minor = money.payable().map_err(|e| invalid(format!("is refused: {e}")))?.minor();
-    match factor(money.currency()) {
-        Factor::Times100 => minor.checked_mul(100).ok_or_else(|| invalid("is too large".into())),
+    let (wire, most) = match factor(money.currency()) {
+        Factor::Times100 => (minor.checked_mul(100), LARGEST / 100),
         Factor::EndsIn0 if minor % 10 != 0 => {
-            Err(invalid(format!("in {} must end in 0: the last of three decimals is not used", money.currency())))
+            let why = format!("in {} must end in 0: the last of three decimals is not used", money.currency());
+            return Err(invalid(why));
         }
-        Factor::EndsIn0 | Factor::Iso => Ok(minor),
-    }
+        Factor::EndsIn0 | Factor::Iso => (Some(minor), LARGEST),
+    };
+    let too_large = || invalid(format!("in {} must be at most {most}", money.currency()));
+    wire.filter(|wire| *wire <= LARGEST).ok_or_else(too_large)
 }
 
 /// An amount out of a message; `None` when we have no such amount: another currency, less than nothing, a fraction of
@@ -92,6 +98,10 @@ mod tests {
         assert_eq!(from_wire(100, "ugx"), None);
         assert_eq!(from_wire(-1, "pln"), None);
         assert!(to_wire(Money::new(100, "RUB".parse().unwrap())).is_err());
+        // Of krónur Stripe reads two digits less.
+        let of_krona = |whole| to_wire(Money::new(whole, "ISK".parse().unwrap()));
+        assert_eq!(of_krona(9_999_999_999), Ok(999_999_999_900));
+        assert!(of_krona(10_000_000_000).is_err_and(|e| e.to_string().contains("at most 9999999999")));
     }
 
     #[test]

@@ -81,6 +81,13 @@ async fn list(State(web): State<Web>, caller: Caller, Params(query): Params<Feed
     if given.as_deref().is_some_and(|id| !id.starts_with("msg_") || made_at(id).is_none()) {
         return Err(Problem::field(name, "must be the id of a message (msg_…)"));
     }
+    // Ids are made by several processes, whose clocks differ a little.
+    if given.as_deref().and_then(made_at).is_some_and(|at| at > web.app.now() + 60_000_000) {
+        return Err(Problem::field(
+            name,
+            "must be the id of a message that there is: this one is of a later time than now",
+        ));
+    }
     let mut tx = web.app.store.read().await?;
     let settled = tx.feed_is_settled_before(web.app.now()).await?;
     let mut sieve = Sieve::new(Page { before: given, limit: limit + 1 });

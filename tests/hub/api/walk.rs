@@ -322,9 +322,13 @@ async fn tell(stage: &Stage, client: &Client<'_>) {
         }
     }
     assert!(read > 8, "{read}");
-    assert_eq!(super::client::refused(&client.get("/v1/events?after=msg_x").await), ["after"]);
-    // In the words of the other lists.
     let first = feed["data"][0]["id"].as_str().expect("an id");
+    let small = first.to_lowercase();
+    for never_given in ["msg_x", &small, "msg_7ZZZZZZZZZZZZZZZZZZZZZZZZZ"] {
+        let answer = client.get(&format!("/v1/events?after={never_given}")).await;
+        assert_eq!(super::client::refused(&answer), ["after"], "a client that lost a place hears of it");
+    }
+    // In the words of the other lists.
     let on = client.get(&format!("/v1/events?cursor={first}&limit=7")).await.expect(200).json();
     assert_eq!(on, client.get(&format!("/v1/events?after={first}&limit=7")).await.expect(200).json());
     assert_eq!(

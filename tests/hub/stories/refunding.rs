@@ -8,6 +8,7 @@ use grosz_providers::{Currency, Event, EventKind, FailReason, Money, RefundState
 use serde_json::json;
 
 use super::stage::Stage;
+use crate::api::client::{Client, id_of, refused};
 use crate::crash::mortal;
 use crate::harness::{Engine, Hub};
 use crate::matter::{event, matter};
@@ -405,6 +406,23 @@ on_both!(an_inquiry_leaves_the_way_to_a_refund_open, async |engine: Engine| {
     matter.receive(&hub, disputed(&attempt, "k2", "needs_response", attempt.amount, "r1")).await;
     let refused = refund_of(&hub, &payment, Some(300)).await;
     assert!(matches!(refused, Err(FlowError::Conflict { code: "payment_disputed", .. })), "{refused:?}");
+});
+
+// F51: what the gateway cannot write is refused when it is ordered, not when it is sent.
+on_both!(a_refund_that_cannot_be_written_is_refused_at_once, async |engine: Engine| {
+    let stage = Stage::set(engine).await;
+    let client = Client::new(&stage.hub);
+    let order = json!({"amount": 12_340, "currency": "KWD", "description": "Konsultacja", "payer": stage.payer.id,
+        "provider_account": stage.account("stripe").id});
+    let id = id_of(&client.post("/v1/payments", order).await.expect(201));
+    let payment = stage.hub.tx().await.payment(&stage.hub.merchant.id, &id).await.unwrap().unwrap();
+    let page = stage.open(&payment).await;
+    stage.press(&page, "pay").await.expect(303);
+    stage.carry().await;
+    let refunds = format!("/v1/payments/{id}/refunds");
+    assert_eq!(refused(&client.post(&refunds, json!({"amount": 5})).await), ["/amount"]);
+    client.post(&refunds, json!({"amount": 10})).await.expect(201);
+    assert!(stage.alerts().await.is_empty());
 });
 
 // F84: news of a dispute in any order; an appeal opens it again, older news do not. There is one open alert for it, and
