@@ -363,7 +363,8 @@ impl Config {
         let bad = |text: &str| Err(ConfigError(text.to_owned()));
         let database = &self.database_url.0;
         let is_postgres = |url: &str| url.starts_with("postgres://") || url.starts_with("postgresql://");
-        if !is_postgres(database) && !database.starts_with("sqlite:") {
+        let file = database.strip_prefix("sqlite:").map(|file| file.trim_start_matches('/'));
+        if !is_postgres(database) && file.is_none_or(str::is_empty) {
             return bad("database_url must be sqlite:<file> or postgres://…");
         }
         let direct = &self.database_listen_url.0;
@@ -480,6 +481,9 @@ mod tests {
             ("GROSZ_LISTEN", "127.0.0.1:99999", "listen must be an address and a port"),
             ("GROSZ_DATABASE_URL", "mysql://h/d", "database_url must be"),
             ("GROSZ_DATABASE_URL", "", "database_url must be"),
+            // SQLite takes an empty name for a database that is gone with its connection.
+            ("GROSZ_DATABASE_URL", "sqlite:", "database_url must be"),
+            ("GROSZ_DATABASE_URL", "sqlite://", "database_url must be"),
             ("GROSZ_DATABASE_LISTEN_URL", "sqlite:x", "database_listen_url must be"),
             ("GROSZ_MAIL_FROM", "abc", "mail_from must be"),
             // The letters are composed by the same rules: a sender that they refuse would lose every notice for good.

@@ -15,7 +15,7 @@ use super::book::Book;
 use super::connections::{Connections, Held};
 use super::link::Link;
 use super::rows::Row;
-use super::sqlite::{File, Handle, Handles, on_disk};
+use super::sqlite::{File, Handle, Handles, on_disk, refuse_foreign_log};
 use super::wal;
 
 /// The pools of one database.
@@ -211,10 +211,12 @@ impl Store {
             return Ok(Store { engine: Engine::Postgres(Link::open(url, settings).await?), asked: Arc::default() });
         }
         let wait = Duration::from_secs(settings.wait_s);
-        let Some(path) = url.strip_prefix("sqlite:").filter(|p| !p.contains(":memory:") && !p.is_empty()) else {
+        let path = url.strip_prefix("sqlite:").map(|path| path.trim_start_matches("//"));
+        let Some(path) = path.filter(|p| !p.contains(":memory:") && !p.is_empty()) else {
             return Err(StoreError::Schema("database_url must be sqlite:<file> or postgres://…".into()));
         };
-        let path = PathBuf::from(path.trim_start_matches("//"));
+        let path = PathBuf::from(path);
+        refuse_foreign_log(&path)?;
         let mut file = File { on_disk: on_disk(&path), path, wait, writes: true };
         if file.on_disk.is_none() {
             drop(file.open()?);

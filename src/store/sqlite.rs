@@ -6,7 +6,7 @@
 use std::borrow::{BorrowMut, Cow};
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -27,6 +27,10 @@ const KEPT_STATEMENTS: usize = 256;
 
 /// Pause before a transaction tries again to begin while another process writes.
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
+
+/// Where a database's file says by which versions of the format it is written and read: 1 without a log, 2 with one
+/// (<https://www.sqlite.org/fileformat2.html>).
+const VERSIONS_AT: u64 = 18;
 
 /// A commit that took longer was waiting for the disk; the next is not expected to be faster.
 const LONG_COMMIT: Duration = Duration::from_micros(500);
@@ -62,6 +66,34 @@ pub(super) fn on_disk(path: &Path) -> OnDisk {
     let opened = Arc::new(fs::File::open(path).ok()?);
     all.insert(at, Arc::downgrade(&opened));
     Some(opened)
+}
+
+/// Refuses a database beside which the log of another one lies: a backup that was restored over the file of a hub that was
+/// killed, or a log whose database is gone. SQLite would take such a log for the database's own, copy its pages over the
+/// others, or throw it away.
+///
+/// It is told by the database's first page. A copy that `VACUUM INTO` made is not in the mode that has a log, and a file is
+/// brought into that mode before its log is begun.
+pub(super) fn refuse_foreign_log(path: &Path) -> Result<(), StoreError> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    // The log before the database: somebody may be making both.
+    if !fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        return Ok(());
+    }
+    let mut versions = [0; 2];
+    let is_in_log_mode = match on_disk(path) {
+        Some(file) => file.read_exact_at(&mut versions, VERSIONS_AT).is_ok() && versions == [2, 2],
+        None => false,
+    };
+    if is_in_log_mode {
+        return Ok(());
+    }
+    let (log, path) = (log.display(), path.display());
+    Err(StoreError::Schema(format!(
+        "{log} is the log of another database than {path}, such as the one that was here before a backup was restored; \
+         nothing was changed. Stop every hub, move {path}-wal and {path}-shm elsewhere, and start again"
+    )))
 }
 
 impl File {

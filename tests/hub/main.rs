@@ -7,6 +7,7 @@ mod clocks;
 mod cluster;
 mod crash;
 mod crowd;
+mod files;
 mod growth;
 mod harness;
 mod hooks;
