@@ -18,6 +18,7 @@ use crate::flows::FlowError;
 use crate::ids::Ids;
 use crate::intake::KINDS;
 use crate::jobs::Settling;
+use crate::log::in_full;
 use crate::mail::Mailer;
 use crate::metrics::Metrics;
 use crate::outbound::{
@@ -241,12 +242,11 @@ impl App {
             pooler: config.db_pooler,
             listen_url: config.database_listen_url.0.clone(),
         };
-        let store = open_patiently(&config.database_url.0, &settings)
-            .await
-            .map_err(|e| bad("database_url", &with_cause(&e)))?;
-        let clock = shared_clock(&store, clock).await.map_err(|e| bad("the database's clock", &with_cause(&e)))?;
+        let store =
+            open_patiently(&config.database_url.0, &settings).await.map_err(|e| bad("database_url", &in_full(&e)))?;
+        let clock = shared_clock(&store, clock).await.map_err(|e| bad("the database's clock", &in_full(&e)))?;
         let now = clock.micros();
-        store.migrate(now).await.map_err(|e| bad("the database schema", &with_cause(&e)))?;
+        store.migrate(now).await.map_err(|e| bad("the database schema", &in_full(&e)))?;
         // The months ahead are there before their first call comes. Failing here is no reason not to start: a call whose
         // month is missing is kept all the same.
         if let Err(error) = store.make_partitions(now).await {
@@ -414,19 +414,6 @@ fn sealer(config: &Config) -> Result<Sealer, ConfigError> {
     };
     let old = config.old_master_keys.0.split(',').map(str::trim).filter(|t| !t.is_empty());
     Ok(Sealer::new(current, old.map(|text| parse("old_master_keys", text)).collect::<Result<_, _>>()?))
-}
-
-/// An error with its causes, for people who start the hub: the first line of each, because some repeat a whole schema.
-fn with_cause(error: &dyn std::error::Error) -> String {
-    let first_line = |error: &dyn std::error::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
-    let mut text = first_line(error);
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&first_line(inner));
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::app::{App, SharedApp};
 use crate::flows::FlowError;
+use crate::log::in_full;
 use crate::store::{Pool, StoreError, Tx};
 
 /// Work that is done in slices.
@@ -253,7 +254,12 @@ async fn commit<S: Sliced>(app: &App, pool: Pool, calls: Vec<S::Call>, answers: 
                 stack.push((calls, answers));
             }
             Err(error) => {
-                tracing::error!(error = %error, calls = calls.len(), what = S::NAME, "Calls could not be recorded");
+                let (calls, what, said) = (calls.len(), S::NAME, in_full(&error));
+                match is_unavailable(&error) && !is_locked_out(&error) {
+                    // Whoever looks after the database says once that it is away, not each call.
+                    true => tracing::debug!(error = said, calls, what, "Calls could not be recorded"),
+                    false => tracing::error!(error = said, calls, what, "Calls could not be recorded"),
+                }
                 let refused = match error {
                     FlowError::Store(StoreError::Unknown(_)) => Refused::Unknown,
                     _ => Refused::Failed,

@@ -55,6 +55,22 @@ pub fn start(config: &Config) {
     std::panic::set_hook(Box::new(log_panic));
 }
 
+/// An error with its causes, each as far as it says something new.
+pub fn in_full(error: &dyn std::error::Error) -> String {
+    let first_line = |error: &dyn std::error::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
+    let mut text = first_line(error);
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let line = first_line(inner);
+        if !text.contains(&line) {
+            text.push_str(": ");
+            text.push_str(&line);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
 /// Says something to whoever looks at standard error, after what was logged before it.
 pub fn say(line: &str) {
     match QUEUE.get() {

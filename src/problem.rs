@@ -10,6 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::flows::FlowError;
+use crate::log::in_full;
 use crate::store::StoreError;
 
 /// An error on its way to a client. Becomes a body in [`Problem::render`], when the request's id is known.
@@ -248,15 +249,16 @@ impl From<StoreError> for Problem {
                 Problem { met_another: true, ..Problem::later() }
             }
             StoreError::Unknown(_) => {
-                tracing::warn!(error = %WithCause(&e), "The database did not say whether it committed");
+                tracing::warn!(error = %in_full(&e), "The database did not say whether it committed");
                 Problem::outcome_unknown()
             }
+            // Whoever looks after the database says once that it is away, not each call.
             StoreError::Unavailable(_) => {
-                tracing::warn!(error = %WithCause(&e), "The database turned a request away");
+                tracing::debug!(error = %in_full(&e), "The database turned a request away");
                 Problem::later()
             }
             StoreError::Other(_) | StoreError::Unreadable(_) | StoreError::Schema(_) => {
-                tracing::error!(error = %WithCause(&e), "The database refused");
+                tracing::error!(error = %in_full(&e), "The database refused");
                 Problem::internal()
             }
         }
@@ -279,20 +281,5 @@ impl From<FlowError> for Problem {
                 Problem::internal()
             }
         }
-    }
-}
-
-/// An error with its causes, for the log.
-struct WithCause<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for WithCause<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(inner) = cause {
-            write!(f, ": {inner}")?;
-            cause = inner.source();
-        }
-        Ok(())
     }
 }

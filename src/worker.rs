@@ -27,6 +27,7 @@ use crate::flows::FlowError;
 use crate::flows::keep_house::{self, Kept};
 use crate::flows::notify::{Raise, raise};
 use crate::jobs;
+use crate::log::in_full;
 use crate::store::{Job, JobEnd, JobKind, Lane, Tx};
 
 /// Deliveries of one claim at most.
@@ -48,7 +49,11 @@ pub async fn work(app: SharedApp, mut stop: watch::Receiver<bool>) -> bool {
         let seen = match worker.look().await {
             Ok(seen) => seen,
             Err(error) => {
-                tracing::warn!(error = %error, "Jobs cannot be claimed");
+                match is_passing(&error) {
+                    // Whoever looks after the database says once that it is away, not each look.
+                    true => tracing::debug!(error = in_full(&error), "Jobs cannot be claimed"),
+                    false => tracing::error!(error = in_full(&error), "Jobs cannot be claimed"),
+                }
                 Seen::default()
             }
         };
@@ -75,6 +80,10 @@ pub async fn work(app: SharedApp, mut stop: watch::Receiver<bool>) -> bool {
     }
     while house.join_next().await.is_some() {}
     was_told
+}
+
+fn is_passing(error: &FlowError) -> bool {
+    matches!(error, FlowError::Store(error) if error.is_passing())
 }
 
 /// One worker's places.
@@ -203,7 +212,9 @@ async fn keep_house_by_the_hour(app: SharedApp, mut stop: watch::Receiver<bool>)
                         tracing::info!(made = ?k.made, dropped = ?k.dropped, rows = k.rows, "Kept house");
                     }
                 }
-                Err(error) => tracing::error!(error = %error, "The housekeeping came to nothing"),
+                // Whoever looks after the database says once that it is away.
+                Err(error) if is_passing(&error) => tracing::debug!(error = in_full(&error), "The house waits"),
+                Err(error) => tracing::error!(error = in_full(&error), "The housekeeping came to nothing"),
             }
         }
         tokio::select! {

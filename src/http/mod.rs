@@ -24,6 +24,7 @@ use axum::routing::get;
 
 use crate::app::SharedApp;
 use crate::intake::Intake;
+use crate::log::in_full;
 use crate::sandbox::host::Host;
 
 /// What handlers are given. Each request takes a few clones of it, on several threads at once, so it is one thing.
@@ -94,7 +95,11 @@ async fn readyz(State(web): State<Web>) -> Response {
     match web.app.store.probe().await {
         Ok(()) => "ready\n".into_response(),
         Err(error) => {
-            tracing::warn!(error = %error, "Not ready");
+            match error.is_passing() {
+                // Whoever looks after the database says once that it is away, not each look.
+                true => tracing::debug!(error = in_full(&error), "Not ready"),
+                false => tracing::error!(error = in_full(&error), "Not ready"),
+            }
             (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "2")], format!("{error}\n")).into_response()
         }
     }

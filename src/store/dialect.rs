@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::Row as _;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use super::book::Book;
 use super::connections::{Connections, Held};
@@ -86,14 +87,50 @@ impl StoreError {
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
     /// PostgreSQL, or waiting for a connection of either engine.
-    #[error(transparent)]
-    Server(#[from] sqlx::Error),
+    #[error("{}", words_of(.0))]
+    Server(sqlx::Error),
     /// SQLite.
-    #[error(transparent)]
-    File(#[from] rusqlite::Error),
+    #[error("{0}")]
+    File(rusqlite::Error),
+    /// The last look at PostgreSQL's hosts found none that can be used; why, in words.
+    #[error("{0}")]
+    Away(String),
+    /// Another program keeps SQLite's file locked.
+    #[error("it is locked by another program")]
+    Locked,
+    /// SQLite's file is not where it was opened.
+    #[error("its file was moved or deleted")]
+    Gone,
     /// Somebody else asked the same and was not answered.
     #[error("the same question was not answered a moment ago")]
     AskedInVain,
+}
+
+impl From<sqlx::Error> for Cause {
+    fn from(e: sqlx::Error) -> Self {
+        Cause::Server(e)
+    }
+}
+
+impl From<rusqlite::Error> for Cause {
+    fn from(e: rusqlite::Error) -> Self {
+        Cause::File(e)
+    }
+}
+
+/// An error without what the driver says around it.
+fn words_of(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(said) => said.message().to_owned(),
+        sqlx::Error::Io(cause) => cause.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// True of what ends a connection, or keeps one from being made (`FATAL`): it says nothing about a statement.
+fn is_fatal(error: &sqlx::Error) -> bool {
+    let said = error.as_database_error().and_then(|said| said.try_downcast_ref::<PgDatabaseError>());
+    said.is_some_and(|said| matches!(said.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -103,6 +140,8 @@ impl From<sqlx::Error> for StoreError {
             "23505" => StoreError::Taken,
             "40001" | "40P01" | "22012" => StoreError::Conflict,
             "25006" | "55P03" => StoreError::Unavailable(e.into()),
+            // It does not let us in, or has put us out: a password that was changed, a database that was renamed, a limit.
+            _ if is_fatal(&e) => StoreError::Unavailable(e.into()),
             code if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
                 StoreError::Unavailable(e.into())
             }
@@ -139,9 +178,9 @@ fn sql_state(error: &sqlx::Error) -> String {
 }
 
 /// The cause in words that an operator acts on.
-fn what_is_missing(cause: &Cause) -> &'static str {
+pub(super) fn what_is_missing(cause: &Cause) -> Cow<'static, str> {
     use rusqlite::ErrorCode as Code;
-    match cause {
+    Cow::Borrowed(match cause {
         Cause::File(error) => match error.sqlite_error_code() {
             Some(Code::ReadOnly) => "it is read-only",
             Some(Code::DiskFull) => "its disk is full",
@@ -149,16 +188,18 @@ fn what_is_missing(cause: &Cause) -> &'static str {
             _ => "it does not answer",
         },
         Cause::AskedInVain => "it does not answer",
+        Cause::Away(_) | Cause::Locked | Cause::Gone => return Cow::Owned(cause.to_string()),
         Cause::Server(sqlx::Error::PoolTimedOut) => "no connection was free in time",
         Cause::Server(sqlx::Error::PoolClosed) => "the hub is stopping",
         Cause::Server(error) => match sql_state(error).as_str() {
             "25006" => "it is read-only",
             "53100" => "its disk is full",
-            "53300" => "it has no connection left",
+            "53300" => return Cow::Owned(format!("it has no connection left: {}", words_of(error))),
             "57P01" | "57P02" | "57P03" => "it is starting or stopping",
+            _ if is_fatal(error) => return Cow::Owned(format!("it refuses the hub: {}", words_of(error))),
             _ => "it does not answer",
         },
-    }
+    })
 }
 
 /// How the database is reached.
@@ -358,10 +399,10 @@ impl Store {
     /// What stands in the way.
     pub async fn probe(&self) -> Result<(), StoreError> {
         if let Engine::Postgres(link) = &self.engine
-            && link.is_away()
+            && let Some(why) = link.away()
         {
             // Whoever asks wants to know at once.
-            return Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionRefused.into()).into());
+            return Err(StoreError::Unavailable(Cause::Away(why)));
         }
         let mut tx = self.begin().await?;
         // A row is really written: only that shows a full disk.
@@ -628,6 +669,7 @@ impl Tx {
             Conn::Sqlite(connection) => connection.commit()?,
             Conn::Postgres(connection, link) => {
                 link.answer(connection.commit()).await.map_err(StoreError::of_commit)?;
+                link.trouble.is_over();
             }
         }
         Ok(())

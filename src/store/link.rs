@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -19,7 +19,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::connections::{Connections, FRESH, Held};
-use super::dialect::{Cause, Pool, StoreError, StoreSettings};
+use super::dialect::{Cause, Pool, StoreError, StoreSettings, what_is_missing};
+use super::trouble::Trouble;
 
 /// Pause between two looks at the hosts.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
@@ -70,8 +71,10 @@ pub(super) struct Link {
     answer: Duration,
     doubt: Arc<Doubt>,
     call: Notify,
-    /// The last look found no host that answers.
-    is_away: AtomicBool,
+    /// The last look found no host that can be used: why.
+    away: Mutex<Option<String>>,
+    /// What a look at the hosts does not find.
+    pub(super) trouble: Trouble,
     /// Slices since one had payments with cases or buyers.
     pub(super) slices_alone: AtomicU32,
     /// This process's ids go by the database's clock.
@@ -93,11 +96,12 @@ struct Doubt {
 }
 
 /// What a look at a host found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Standing {
     TakesWrites,
     ReadOnly,
-    Away,
+    /// It does not answer, or lets nobody in.
+    Away(String),
 }
 
 impl Link {
@@ -159,7 +163,8 @@ impl Link {
             answer,
             doubt: Arc::clone(&doubt),
             call: Notify::new(),
-            is_away: AtomicBool::new(false),
+            away: Mutex::default(),
+            trouble: Trouble::default(),
             slices_alone: AtomicU32::new(0),
             keeps_time: AtomicBool::new(false),
             hosts,
@@ -239,18 +244,20 @@ impl Link {
 
     /// Nobody gets a connection to a host that is away; that is not for want of connections.
     fn failed(&self, error: sqlx::Error) -> StoreError {
-        self.doubt.weigh(&error);
-        match error {
-            sqlx::Error::PoolTimedOut if self.is_away() => {
-                sqlx::Error::Io(std::io::ErrorKind::ConnectionRefused.into()).into()
-            }
-            error => error.into(),
+        let is_looked_into = self.doubt.weigh(&error);
+        if let (sqlx::Error::PoolTimedOut, Some(why)) = (&error, self.away()) {
+            return StoreError::Unavailable(Cause::Away(why));
         }
+        let error = StoreError::from(error);
+        if !is_looked_into && !error.is_locked_out() {
+            self.trouble.met(&error);
+        }
+        error
     }
 
-    /// The last look found no host that answers.
-    pub(super) fn is_away(&self) -> bool {
-        self.is_away.load(Ordering::Relaxed)
+    /// Why the last look found no host that can be used; `None` when it found one.
+    pub(super) fn away(&self) -> Option<String> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// One statement may be slow, or wait for a row, while the database is well: what is known against the other connections
@@ -268,8 +275,9 @@ impl Link {
             }
             doubt.raise(true);
         });
-        let silence = std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer within db_answer_s");
-        sqlx::Error::Io(silence).into()
+        let silence = StoreError::from(silence("db_answer_s"));
+        self.trouble.met(&silence);
+        silence
     }
 
     /// Has the workers of other processes look for jobs, soon. Costs the caller nothing.
@@ -355,7 +363,7 @@ impl Link {
     async fn look_around(&self) -> Standing {
         let present = *self.at.borrow();
         let order = std::iter::once(present).chain((0..self.hosts.len()).filter(|n| *n != present));
-        let mut readable = None;
+        let (mut readable, mut why) = (None, None);
         for n in order {
             let Some(host) = self.hosts.get(n) else { continue };
             match look(host, self.wait).await {
@@ -364,7 +372,8 @@ impl Link {
                     return Standing::TakesWrites;
                 }
                 Ok(Standing::ReadOnly) => readable = readable.or(Some(n)),
-                Ok(Standing::Away) | Err(_) => {}
+                Ok(Standing::Away(_)) => {}
+                Err(e) => drop(why.get_or_insert_with(|| what_is_missing(&e.into()).into_owned())),
             }
         }
         match readable {
@@ -374,7 +383,7 @@ impl Link {
                 }
                 Standing::ReadOnly
             }
-            None => Standing::Away,
+            None => Standing::Away(why.unwrap_or_default()),
         }
     }
 
@@ -409,14 +418,18 @@ impl Doubt {
         }
     }
 
-    /// Asks whether an error says something about the host or the connections.
-    fn weigh(&self, error: &sqlx::Error) {
+    /// Asks whether an error says something about the host or the connections; true when a look at the hosts explains it.
+    fn weigh(&self, error: &sqlx::Error) -> bool {
         let code = error.as_database_error().and_then(|d| d.code()).unwrap_or_default().into_owned();
-        if matches!(error, sqlx::Error::PoolTimedOut) {
-            self.raise(false);
-        } else if is_lost(error) || code == "25006" || code.starts_with("08") || code.starts_with("57P") {
+        let is_of_connections = is_lost(error)
+            || code == "25006"
+            || ["08", "57P", "28", "3D", "53300", "55000"].iter().any(|class| code.starts_with(class));
+        if is_of_connections {
             self.raise(true);
+        } else if matches!(error, sqlx::Error::PoolTimedOut) {
+            self.raise(false);
         }
+        is_of_connections
     }
 
     fn raise(&self, on_connections: bool) {
@@ -466,23 +479,26 @@ async fn keep_once(link: &Weak<Link>, doubt: &Doubt) {
         if doubt.open.swap(false, Ordering::Relaxed) || known != Standing::TakesWrites {
             let found = link.look_around().await;
             if found != known {
-                say(found);
+                say(&found);
             }
+            let away = if let Standing::Away(why) = &found { Some(why.clone()) } else { None };
+            *link.away.lock().unwrap_or_else(PoisonError::into_inner) = away;
             known = found;
-            link.is_away.store(found == Standing::Away, Ordering::Relaxed);
         }
         drop(link);
         tokio::time::sleep(LOOK_PAUSE).await;
     }
 }
 
-fn say(found: Standing) {
+fn say(found: &Standing) {
     match found {
         Standing::TakesWrites => tracing::info!("The database takes writes again"),
         Standing::ReadOnly => {
             tracing::error!("The database is read-only: nothing can be recorded until it takes writes")
         }
-        Standing::Away => tracing::error!("The database does not answer: nothing can be recorded until it does"),
+        Standing::Away(why) => {
+            tracing::error!("The database cannot be used: {why}. Nothing can be recorded until it can")
+        }
     }
 }
 
@@ -496,7 +512,12 @@ async fn look(host: &PgConnectOptions, limit: Duration) -> sqlx::Result<Standing
         let _ = connection.close().await;
         Ok(if read_only { Standing::ReadOnly } else { Standing::TakesWrites })
     };
-    timeout(limit, asked).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    timeout(limit, asked).await.unwrap_or_else(|_| Err(silence("db_wait_s")))
+}
+
+/// No answer within a setting.
+fn silence(limit: &str) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {limit}")))
 }
 
 fn pool(connections: u32, wait: Duration, answer: Duration, host: PgConnectOptions, doubt: &Arc<Doubt>) -> PgPool {

@@ -26,6 +26,7 @@ mod refunds;
 mod rows;
 mod set;
 mod sqlite;
+mod trouble;
 mod wal;
 
 pub use accounts::{ApiKey, InvoicingAccount, Merchant, ProviderAccount};

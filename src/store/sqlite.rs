@@ -19,8 +19,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{block_in_place, coop::consume_budget};
 use tokio::time::{sleep, timeout};
 
-use super::dialect::{Arg, StoreError};
+use super::dialect::{Arg, Cause, StoreError};
 use super::rows::{Answer, Names, Row};
+use super::trouble::Trouble;
 
 /// Statements that each connection keeps prepared.
 const KEPT_STATEMENTS: usize = 256;
@@ -115,6 +116,16 @@ impl File {
     }
 }
 
+impl File {
+    /// Whoever opens the database by its name finds this very file. What is written to one that was moved or deleted is lost
+    /// with the process.
+    fn is_in_place(&self) -> bool {
+        let Some(open) = &self.on_disk else { return true };
+        let (Ok(open), Ok(there)) = (open.metadata(), fs::metadata(&self.path)) else { return false };
+        (open.dev(), open.ino()) == (there.dev(), there.ino())
+    }
+}
+
 /// All connections of a kind; as many can be held at the same time as there are places.
 pub(super) struct Handles {
     places: Arc<Semaphore>,
@@ -126,6 +137,9 @@ pub(super) struct Handles {
     uses: AtomicU64,
     /// The last commit took long.
     is_slow: AtomicBool,
+    /// Whoever was to write last has not got the lock, which another program has.
+    is_locked: AtomicBool,
+    trouble: Trouble,
 }
 
 impl Handles {
@@ -133,14 +147,15 @@ impl Handles {
     pub(super) fn open(file: File, most: u32) -> Result<Arc<Handles>, StoreError> {
         let first = file.open()?;
         let places = Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS)));
-        let (idle, uses, is_slow) = (Mutex::new(vec![first]), AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Arc::new(Handles { file, places, most, idle, uses, is_slow }))
+        let (idle, uses) = (Mutex::new(vec![first]), AtomicU64::new(0));
+        let (is_slow, is_locked, trouble) = Default::default();
+        Ok(Arc::new(Handles { file, places, most, idle, uses, is_slow, is_locked, trouble }))
     }
 
     /// A connection.
     pub(super) async fn take(self: &Arc<Self>) -> Result<Handle, StoreError> {
         let place = timeout(self.file.wait, Arc::clone(&self.places).acquire_owned()).await;
-        let place = place.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+        let place = place.map_err(|_| self.none_free())?.map_err(|_| sqlx::Error::PoolClosed)?;
         self.uses.fetch_add(1, Ordering::Relaxed);
         let idle = self.idle().pop();
         let connection = match idle {
@@ -149,6 +164,16 @@ impl Handles {
         };
         let home = Arc::clone(self);
         Ok(Handle { connection: Some(connection), _place: place, home, is_open: false, has_failed: false })
+    }
+
+    /// Why no connection was free in time.
+    fn none_free(&self) -> StoreError {
+        let error = match self.is_locked.load(Ordering::Relaxed) {
+            true => StoreError::Unavailable(Cause::Locked),
+            false => sqlx::Error::PoolTimedOut.into(),
+        };
+        self.trouble.met(&error);
+        error
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
@@ -196,15 +221,25 @@ impl Handle {
     /// Begins a transaction that may write, as soon as no other process does.
     pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
         let since = Instant::now();
+        if !self.home.file.is_in_place() {
+            return Err(self.said(StoreError::Unavailable(Cause::Gone)));
+        }
         self.connection()?.busy_timeout(Duration::ZERO)?;
         let begun = loop {
             match self.execute("BEGIN IMMEDIATE") {
-                Err(StoreError::Conflict) if since.elapsed() < self.home.file.wait => sleep(BUSY_PAUSE).await,
+                Err(StoreError::Conflict) => {
+                    self.home.is_locked.store(true, Ordering::Relaxed);
+                    if since.elapsed() >= self.home.file.wait {
+                        break Err(self.said(StoreError::Unavailable(Cause::Locked)));
+                    }
+                    sleep(BUSY_PAUSE).await;
+                }
                 other => break other,
             }
         };
         self.connection()?.busy_timeout(self.home.file.wait)?;
         begun?;
+        self.home.is_locked.store(false, Ordering::Relaxed);
         self.is_open = true;
         Ok(())
     }
@@ -219,8 +254,15 @@ impl Handle {
             }
             self.home.is_slow.store(began.elapsed() > LONG_COMMIT, Ordering::Relaxed);
             self.is_open = false;
+            self.home.trouble.is_over();
         }
         Ok(())
+    }
+
+    /// An error on its way to whoever asked.
+    fn said(&self, error: StoreError) -> StoreError {
+        self.home.trouble.met(&error);
+        error
     }
 
     /// Takes the transaction back, if one was begun.
@@ -269,9 +311,13 @@ impl Handle {
 
     fn step(&mut self, sql: &str, args: &[Arg<'_>]) -> Result<u64, StoreError> {
         let connection = self.connection()?;
-        let mut statement = bound(connection, sql, args)?;
-        let mut rows = statement.raw_query();
-        while rows.next()?.is_some() {}
+        let stepped = || -> Result<(), StoreError> {
+            let mut statement = bound(connection, sql, args)?;
+            let mut rows = statement.raw_query();
+            while rows.next()?.is_some() {}
+            Ok(())
+        };
+        stepped().map_err(|error| self.said(error))?;
         Ok(connection.changes())
     }
 

@@ -1,4 +1,8 @@
-//! What befalls SQLite's files from outside: a backup is restored beside the log of a hub that was killed.
+//! What befalls SQLite's files from outside: a backup is restored beside the log of a hub that was killed, the database is
+//! moved away, another program keeps it locked.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use grosz::app::App;
 use grosz::clock::Clock;
@@ -6,8 +10,12 @@ use grosz::config::{Config, Hidden};
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::harness::{KEY, TempDir, add_merchant, client};
+use crate::harness::{Engine, Hub, KEY, TempDir, add_merchant, client};
 use crate::program::{Program, until};
+
+fn path_of(hub: &Hub) -> &Path {
+    Path::new(hub.app.config.database_url.0.trim_start_matches("sqlite:"))
+}
 
 fn anna() -> serde_json::Value {
     json!({"name": "Anna", "email": "anna@kancelaria.example"})
@@ -71,4 +79,41 @@ async fn a_backup_beside_the_log_of_another_database_is_refused() {
     let answer: String = whole.query_row("PRAGMA integrity_check", (), |row| row.get(0)).unwrap();
     let experts: i64 = whole.query_row("SELECT COUNT(*) FROM experts", (), |row| row.get(0)).unwrap();
     assert_eq!((answer.as_str(), experts), ("ok", 1));
+}
+
+// F52: what is written to a file that nobody will find again is lost with the process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_was_moved_away_takes_no_writes() {
+    let hub = Hub::start(Engine::Sqlite).await;
+    hub.get("/readyz").await.expect(200);
+    let (path, elsewhere) = (path_of(&hub), hub.dir.path().join("elsewhere.db"));
+    std::fs::rename(path, &elsewhere).unwrap();
+    let ready = hub.get("/readyz").await.expect(503);
+    assert!(ready.text().contains("its file was moved or deleted"), "{}", ready.text());
+    let refused = hub.post("/v1/experts", anna()).await.expect(503);
+    assert!(refused.header("retry-after").is_some());
+    // Another file in its place is another database.
+    std::fs::copy(&elsewhere, path).unwrap();
+    hub.get("/readyz").await.expect(503);
+    std::fs::rename(&elsewhere, path).unwrap();
+    hub.get("/readyz").await.expect(200);
+    hub.post("/v1/experts", anna()).await.expect(201);
+}
+
+// F54
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_of_another_program_is_named_and_waited_for_once() {
+    let hub = Hub::start_with(Engine::Sqlite, |c| c.db_wait_s = 1).await;
+    let other = Connection::open(path_of(&hub)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let began = Instant::now();
+    let refused = hub.post("/v1/experts", anna()).await.expect(503);
+    assert!(refused.header("retry-after").is_some());
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    let ready = hub.get("/readyz").await.expect(503);
+    assert!(ready.text().contains("it is locked by another program"), "{}", ready.text());
+    other.execute_batch("ROLLBACK").unwrap();
+    hub.get("/readyz").await.expect(200);
+    hub.post("/v1/experts", anna()).await.expect(201);
 }

@@ -168,6 +168,61 @@ async fn dead_locked(scene: &mut Scene, program: &Program, database: &str) {
     assert!(program.counter(repeated).await > before, "there was no dead-lock: this test showed nothing");
 }
 
+// F50: PostgreSQL answers, and does not let the hub in. That passes like any other outage, and is called by its name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_lets_nobody_in_is_an_outage_with_a_name() {
+    let Some(server) = Server::start(&["superuser_reserved_connections=3"]).await else { return };
+    let postgres = server.url("postgres");
+    run(&postgres, "CREATE ROLE gr LOGIN").await;
+    run(&postgres, "CREATE DATABASE hub OWNER gr").await;
+    let database = server.url("hub").replacen("postgres@", "gr@", 1);
+    let program = &mut quick(Program::new(&database)).with("db_connections", "4");
+    let scene = Scene::set(&database, &[&program.url]).await;
+    scene.hub.store.close().await;
+    program.start();
+    program.answers().await;
+    let program = &*program;
+    let ready = async |status: u16, text: &str| {
+        program.get("/readyz").await.is_some_and(|(s, t)| s == status && t.contains(text))
+    };
+    let end_all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'gr'";
+    for (what, back, said) in [
+        ("ALTER ROLE gr NOLOGIN", "ALTER ROLE gr LOGIN", "role \"gr\" is not permitted to log in"),
+        (
+            "ALTER DATABASE hub ALLOW_CONNECTIONS false",
+            "ALTER DATABASE hub ALLOW_CONNECTIONS true",
+            "database \"hub\" is not currently accepting connections",
+        ),
+        (
+            "ALTER ROLE gr CONNECTION LIMIT 0",
+            "ALTER ROLE gr CONNECTION LIMIT -1",
+            "too many connections for role \"gr\"",
+        ),
+        ("ALTER DATABASE hub RENAME TO other", "ALTER DATABASE other RENAME TO hub", "database \"hub\" does not exist"),
+    ] {
+        until("it was done while nobody was connected", async || {
+            run(&postgres, end_all).await;
+            rows(&postgres, what).await.is_ok()
+        })
+        .await;
+        run(&postgres, end_all).await;
+        until(said, async || ready(503, said).await).await;
+        let write = client().post(format!("{}/v1/experts", program.url)).bearer_auth(KEY);
+        let body = r#"{"name": "Anna", "email": "anna@kancelaria.example"}"#;
+        let write = write.header("content-type", "application/json").body(body).send().await.unwrap();
+        assert_eq!((write.status().as_u16(), write.headers().contains_key("retry-after")), (503, true), "{said}");
+        until("it is logged", async || program.log().contains(said)).await;
+        run(&postgres, back).await;
+        until("it takes writes again", async || ready(200, "").await).await;
+        let named = program.log().lines().filter(|l| l.contains("ERROR") && l.contains(said)).count();
+        assert_eq!(named, 1, "{}", program.log());
+    }
+    let log = program.log();
+    assert!(!log.contains("onnection refused"), "{log}");
+    let claims = log.lines().filter(|l| l.contains("Jobs cannot be claimed")).count();
+    assert!(claims <= 4, "once for each outage at most: {log}");
+}
+
 // F50: the database falls silent at the commit. Whoever asked is told that nobody knows, not that nothing was done; and it
 // was done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -128,4 +128,8 @@ async fn a_full_disk_acknowledges_nothing() {
     scene.finish().await;
     assert!(scene.gateway.odd.is_empty(), "{:?}", scene.gateway.odd);
     scene.check().await;
+    // The cause is said once; what is turned away meanwhile is summed up from time to time.
+    let log = program.log();
+    let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    assert!((1..10).contains(&lines("its disk is full")), "{log}");
 }
