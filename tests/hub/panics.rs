@@ -16,9 +16,12 @@ use grosz::flows::FlowError;
 use grosz::http::server;
 use grosz::intake::{Intake, Refused, Sliced};
 use grosz::store::{Expert, Page, Tx};
+use grosz_providers::wire::{Http, HttpError, HttpRequest, HttpResponse};
+use serde_json::json;
 use tokio::sync::watch;
 
 use crate::harness::{Engine, Hub, client};
+use crate::matter::invoicing_account;
 use crate::on_both;
 use crate::program::until;
 
@@ -148,4 +151,27 @@ async fn a_panic_in_a_handler_is_answered_and_its_place_is_free_again() {
     }
     stop.send(true).unwrap();
     serving.await.unwrap();
+}
+
+/// A way out that breaks.
+struct Breaks;
+
+#[async_trait::async_trait]
+impl Http for Breaks {
+    async fn send(&self, _: HttpRequest) -> Result<HttpResponse, HttpError> {
+        panic!("a value that nobody thought of")
+    }
+}
+
+// F26
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_panics_is_counted_under_its_address() {
+    let hub = Hub::build(Engine::Sqlite, |_| {}, |app| app.http = Arc::new(Breaks)).await;
+    let account = invoicing_account(&hub).await;
+    let answer = hub.post(&format!("/v1/invoicing-accounts/{account}/test"), json!({})).await.expect(500);
+    assert_eq!(answer.json()["code"], "internal");
+    assert!(answer.header("x-request-id").is_some());
+    let metrics = hub.raw("GET", "/metrics", &[], vec![]).await.text();
+    let counted = "grosz_http_answers_total{subject=\"/v1/invoicing-accounts/{id}/test\",outcome=\"5xx\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
 }

@@ -26,6 +26,7 @@ mod timeline;
 mod views;
 mod webhook_endpoints;
 
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -33,8 +34,9 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::handler::Handler;
 use axum::http::HeaderValue;
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, any};
+use futures_util::FutureExt;
 use utoipa::__dev::{SchemaReferences, Tags};
 use utoipa::Path;
 use utoipa::openapi::path::{HttpMethod, Operation};
@@ -186,7 +188,12 @@ async fn finish(State(web): State<Web>, route: Option<MatchedPath>, request: Req
     let method = request.method().clone();
     let route = route.map_or_else(|| "none".to_owned(), |r| r.as_str().to_owned());
     let began = Instant::now();
-    let mut answer = run_patiently(&web, request, next).await;
+    // What a panic leaves behind is dropped with its transaction, which is taken back (F26).
+    let answered = AssertUnwindSafe(run_patiently(&web, request, next)).catch_unwind().await;
+    let mut answer = answered.unwrap_or_else(|_| {
+        tracing::error!(request.id = %id, "A request met a fault of the hub: its handler panicked");
+        Problem::internal().into_response()
+    });
     let mut code = "";
     if let Some(problem) = answer.extensions_mut().remove::<Problem>() {
         code = problem.code();
