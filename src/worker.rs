@@ -24,6 +24,7 @@ use crate::app::{App, SharedApp};
 use crate::clock::seconds;
 use crate::descriptors::Shares;
 use crate::flows::FlowError;
+use crate::flows::issue_invoice;
 use crate::flows::keep_house::{self, Kept};
 use crate::flows::notify::{Raise, raise};
 use crate::jobs;
@@ -39,11 +40,15 @@ const WORTH: usize = 64;
 /// How long a job that is due may be held by somebody else's claim before we look again.
 const CONTENDED: Duration = Duration::from_millis(10);
 
+/// Pause between two looks for invoices that nobody woke.
+const FORGOTTEN: Duration = Duration::from_secs(10);
+
 /// Runs jobs until `stop` says true, or until a part of the worker is lost; then waits for those that run. Answers whether
 /// it was told to stop.
 pub async fn work(app: SharedApp, mut stop: watch::Receiver<bool>) -> bool {
     let mut house = JoinSet::new();
     house.spawn(keep_house_by_the_hour(Arc::clone(&app), stop.clone()));
+    house.spawn(wake_the_forgotten(Arc::clone(&app), stop.clone()));
     let mut worker = Worker::new(Arc::clone(&app));
     while !*stop.borrow() {
         let seen = match worker.look().await {
@@ -219,6 +224,24 @@ async fn keep_house_by_the_hour(app: SharedApp, mut stop: watch::Receiver<bool>)
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(60)) => {}
+            _ = stop.changed() => {}
+        }
+    }
+}
+
+/// Looks every few seconds whether an invoice waits although its account is free.
+async fn wake_the_forgotten(app: SharedApp, mut stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        if !app.config.hold {
+            let woken = AssertUnwindSafe(issue_invoice::wake_forgotten(&app)).catch_unwind().await;
+            match woken.unwrap_or_else(|_| Err(FlowError::Internal("a fault of the hub: it panicked".into()))) {
+                Ok(()) => {}
+                Err(error) if is_passing(&error) => {}
+                Err(error) => tracing::error!(error = in_full(&error), "Invoices that wait could not be woken"),
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(FORGOTTEN) => {}
             _ = stop.changed() => {}
         }
     }

@@ -278,6 +278,25 @@ pub(super) async fn wake_next(app: &App, merchant: &str, account: &str) -> Resul
     Ok(())
 }
 
+/// Wakes the next invoice of each account that works, has a free slot and is waited for. Whoever ends wakes the next one; a
+/// program that died or knows nothing of waking does not, and its invoices would wait for their time.
+///
+/// # Errors
+/// The database.
+pub async fn wake_forgotten(app: &App) -> Result<(), FlowError> {
+    let waited_for = app.store.read().await?.accounts_waited_for(WAITS, app.now()).await?;
+    for account in waited_for {
+        let (merchant, id) = (&account.merchant_id, &account.id);
+        let mut tx = app.store.read().await?;
+        let is_free = tx.has_free_slot(merchant, id, app.config.invoicing_concurrency, app.now()).await?;
+        drop(tx);
+        if is_free && rest_of(&account, app.now()) == Rest::None {
+            wake_next(app, merchant, id).await?;
+        }
+    }
+    Ok(())
+}
+
 fn become_unknown(app: &App, invoice: &mut InvoiceRow) {
     invoice.state = State::Unknown;
     invoice.unknown_since = Some(app.now());

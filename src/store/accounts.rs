@@ -387,6 +387,18 @@ impl Tx {
         })
     }
 
+    /// Accounts at which an invoice waits for its turn as of `now`: its job bears `mark` and is not due.
+    pub async fn accounts_waited_for(&mut self, mark: &str, now: i64) -> Result<Vec<InvoicingAccount>, StoreError> {
+        // One look into the key of the jobs for each account.
+        let sql = "SELECT merchant_id, id, invoicer, live, enabled, sealed, shown, paused_until, pause_reason, failures, created_at
+                   FROM invoicing_accounts a WHERE EXISTS (
+                       SELECT 1 FROM jobs j JOIN invoices i ON i.merchant_id = j.merchant_id AND i.id = j.subject
+                       WHERE j.merchant_id = a.merchant_id AND j.subject > 'ivc_' AND j.subject < 'ivc`' AND j.kind = 'issue_invoice'
+                           AND j.set_aside = '' AND j.state = 'ready' AND j.last_error = $1 AND j.run_at > $2
+                           AND i.invoicing_account_id = a.id)";
+        self.rows(sql, args![mark, now]).await?.iter().map(invoicing_account).collect()
+    }
+
     /// Lets one invoice go ahead at an account whose pause is over: the account rests until `until` for all others.
     /// `false` when another invoice was faster, or the pause was lifted or made longer.
     pub async fn begin_trial(

@@ -27,6 +27,10 @@ const UNBOUND: &[(&str, &str)] = &[
     ("(SELECT COUNT(*) FROM provider_accounts)", "the simulators ask whether there are new accounts"),
     ("run_at <= $1 ORDER BY run_at", "a worker takes whatever is due; when distributed, on its own node"),
     ("ORDER BY run_at LIMIT 1", "a worker asks when the next job is due"),
+    (
+        "FROM invoicing_accounts a WHERE EXISTS",
+        "a worker wakes whoever waits; each account is looked for by its merchant",
+    ),
     ("COUNT(*) AS jobs", "a metric of the whole queue"),
 ];
 

@@ -115,6 +115,40 @@ async fn pass(hub: &Hub, raw: &Raw, seconds: u64) {
     }
 }
 
+// F28: an invoice that waits for its turn is woken, also where whoever was to wake it died, or knows nothing of it.
+on_both!(an_invoice_that_nobody_woke_is_found, async |engine: Engine| {
+    let ways = OnceLock::new();
+    let hub = Hub::build(
+        engine,
+        |_| {},
+        |app| {
+            let way = TwinWay::new(app.clock.clone());
+            app.http = way.clone();
+            app.http_documents = Arc::clone(&way) as Arc<_>;
+            let _ = ways.set(way);
+        },
+    )
+    .await;
+    invoicing_account(&hub).await;
+    let matter = matter_for(&hub.app, &hub.merchant, None).await;
+    let (payment, attempt) = matter.payment(&hub, "1/2026").await;
+    matter.receive(&hub, event(&attempt, "paid", EventKind::Paid, "r1")).await;
+    let raw = Raw::of(&hub.app).await;
+    raw.run(
+        "UPDATE jobs SET last_error = 'waits for its turn', run_at = run_at + 120000000 WHERE kind = 'issue_invoice'",
+    )
+    .await;
+    // Time stands still: it will never be due.
+    let worker = Worker::start(&hub);
+    until("it is issued", async || {
+        let mut tx = hub.app.store.read().await.unwrap();
+        let invoice = tx.invoice_of_payment(&payment.merchant_id, &payment.id).await.unwrap();
+        invoice.is_some_and(|invoice| invoice.state == State::Issued)
+    })
+    .await;
+    worker.stop().await;
+});
+
 // F40, F41: the mail about a job that was set aside kills its workers too; nobody mails about that mail for ever.
 on_both!(a_mail_about_poison_breeds_no_mail_about_itself, async |engine: Engine| {
     let hub = Hub::start(engine).await;
