@@ -25,6 +25,9 @@ macro_rules! settings {
             pub const EXPLAINED: &'static [(&'static str, &'static str)] =
                 &[$((stringify!($name), concat!($($doc),+)),)+];
 
+            /// Name and type of every setting.
+            const TYPES: &'static [(&'static str, &'static str)] = &[$((stringify!($name), stringify!($type)),)+];
+
             /// Name and present value of every setting; secrets are not shown.
             pub fn shown(&self) -> Vec<(&'static str, String)> {
                 vec![$((stringify!($name), format!("{:?}", self.$name)),)+]
@@ -237,6 +240,12 @@ impl Config {
             };
             table.insert(name, env_value(shape, &value));
         }
+        for (name, value) in &table {
+            let Some((_, kind)) = Config::TYPES.iter().find(|(known, _)| known == name) else {
+                return Err(ConfigError(format!("{name} is not a setting; see `grosz config check`")));
+            };
+            check_kind(name, kind, value)?;
+        }
         let mut config: Config = table.try_into().map_err(|e| ConfigError(format!("settings: {e}")))?;
         config.mail_from = config.mail_from.trim().to_owned();
         config.check()?;
@@ -253,9 +262,6 @@ impl Config {
         if !matches!(self.log_format.as_str(), "text" | "json") {
             return bad("log_format must be text or json");
         }
-        if self.invoice_waits_s.is_empty() || self.invoice_waits_s.len() > 20 {
-            return bad("invoice_waits_s must hold 1 to 20 numbers");
-        }
         for (name, list) in [
             ("invoice_waits_s", &self.invoice_waits_s),
             ("invoice_looks_s", &self.invoice_looks_s),
@@ -266,8 +272,10 @@ impl Config {
             ("tell_waits_s", &self.tell_waits_s),
             ("refund_waits_s", &self.refund_waits_s),
         ] {
-            if !(1..=100).contains(&list.len()) || !list.iter().all(|s| (0..=31_536_000).contains(s)) {
-                return bad(&format!("{name} must hold 1 to 100 numbers of seconds, each from 0 to 31536000"));
+            // As many attempts as numbers: nobody is helped by more.
+            let most = if name == "invoice_waits_s" { 20 } else { 100 };
+            if !(1..=most).contains(&list.len()) || !list.iter().all(|s| (0..=31_536_000).contains(s)) {
+                return bad(&format!("{name} must hold 1 to {most} numbers of seconds, each from 0 to 31536000"));
             }
         }
         let longest_s = self.once_call_s.max(self.call_s).max(self.tell_timeout_s).max(self.mail_s);
@@ -399,6 +407,26 @@ fn is_origin(text: &str) -> bool {
     host.is_some_and(|host| host.chars().all(is_bare)) && url::Url::parse(text).is_ok_and(|url| url.has_host())
 }
 
+/// A value of the wrong kind, in words that are not a programmer's. It is not repeated: it may be a secret.
+fn check_kind(name: &str, kind: &str, value: &toml::Value) -> Result<(), ConfigError> {
+    use toml::Value::{Array, Boolean, Integer, String};
+    let (is_right, what) = match kind {
+        "bool" => (matches!(value, Boolean(_)), "true or false"),
+        "String" | "Hidden" => (matches!(value, String(_)), "text in quotes"),
+        "Vec<i64>" => (
+            matches!(value, Array(all) if all.iter().all(|one| matches!(one, Integer(_)))),
+            "a list of whole numbers, such as [0, 60, 600]",
+        ),
+        "i64" => (matches!(value, Integer(_)), "a whole number"),
+        "i32" | "u32" => {
+            let is_small = |n: i64| if kind == "i32" { i32::try_from(n).is_ok() } else { u32::try_from(n).is_ok() };
+            (matches!(value, Integer(n) if is_small(*n)), "a whole number from 0 to 2147483647")
+        }
+        _ => (matches!(value, Integer(0..)), "a whole number from 0 on"),
+    };
+    if is_right { Ok(()) } else { Err(ConfigError(format!("{name} must be {what}"))) }
+}
+
 /// A variable's text as the TOML value the setting wants: numbers, flags and lists by their own spelling, a plain
 /// comma-separated list too, anything else as text.
 fn env_value(shape: &str, value: &str) -> toml::Value {
@@ -448,6 +476,15 @@ mod tests {
     #[test]
     fn a_wrong_setting_is_named_with_its_limits() {
         for (variable, value, expect) in [
+            ("GROSZ_CALL_S", "soon", "call_s must be a whole number from 0 on"),
+            ("GROSZ_CALL_S", "-1", "call_s must be a whole number from 0 on"),
+            ("GROSZ_LINK_LIFETIME_S", "1.5", "link_lifetime_s must be a whole number"),
+            ("GROSZ_DB_CONNECTIONS", "-1", "db_connections must be a whole number from 0 to"),
+            ("GROSZ_KEEP_EVENTS_MONTHS", "9999999999", "keep_events_months must be a whole number from 0 to"),
+            ("GROSZ_HOLD", "yes", "hold must be true or false"),
+            ("GROSZ_POLL_WAITS_S", "soon", "poll_waits_s must be a list of whole numbers"),
+            ("GROSZ_INVOICE_WAITS_S", "", "invoice_waits_s must hold 1 to 20 numbers of seconds"),
+            ("GROSZ_INVOICE_WAITS_S", "-1", "invoice_waits_s must hold 1 to 20 numbers of seconds"),
             ("GROSZ_MAX_CONNECTIONS", "0", "max_connections must be from 1 to 10000000"),
             ("GROSZ_REQUEST_S", "0", "request_s must be from 1 to 3600"),
             ("GROSZ_JOB_TICK_MS", "0", "job_tick_ms must be from 1 to 3600000"),
@@ -522,6 +559,8 @@ mod tests {
             ("master_key = \"canary\"\nmaster_key = \"canary\"", "line 2 is not TOML: "),
             ("canary", "line 1 is not TOML: "),
             ("master_key = 12345678901234567890canary", "line 1 is not TOML: "),
+            ("listenn = \"canary\"", "listenn is not a setting"),
+            ("listen = 8080", "listen must be text in quotes"),
             ("master_key = 20261124", "must be text in quotes"),
             ("master_key = [\"canary\"]", "must be text in quotes"),
         ] {
