@@ -296,15 +296,18 @@ fn serve(config: Config) -> Result<(), Failure> {
     block_on(config.runtime_threads, async {
         let stop = crate::run::stop_on_signals()?;
         let app = Arc::new(App::open(config, Clock::System).await?);
-        let listener = match app.config.role.as_str() {
-            "worker" => None,
-            _ => {
-                let listen = &app.config.listen;
-                let bound = listen_at(listen).await;
-                Some(bound.map_err(|e| ConfigError(format!("listen: {listen} cannot be listened on: {e}")))?)
+        let (setting, listen) = match app.config.role.as_str() {
+            "worker" => ("worker_listen", &app.config.worker_listen),
+            _ => ("listen", &app.config.listen),
+        };
+        let listener = match listen.as_str() {
+            "" => None,
+            at => {
+                let bound = listen_at(at).await;
+                Some(bound.map_err(|e| ConfigError(format!("{setting}: {at} cannot be listened on: {e}")))?)
             }
         };
-        tracing::info!(role = app.config.role, listen = app.config.listen, hold = app.config.hold, "Grosz is up");
+        tracing::info!(role = app.config.role, listen, hold = app.config.hold, "Grosz is up");
         how_it_ended(crate::run::run(app, listener, stop).await)
     })
 }

@@ -43,6 +43,8 @@ settings! {
     database_listen_url: Hidden = Hidden(String::new());
     /// Address and port on which the hub listens.
     listen: String = "127.0.0.1:8080".into();
+    /// Address and port on which a process with the role `worker` serves /healthz, /readyz and /metrics, and nothing else; empty for none. Each worker of a machine needs one of its own.
+    worker_listen: String = String::new();
     /// The hub's address as gateways and payers reach it: scheme, host and port, without a path or a final slash.
     public_url: String = "http://127.0.0.1:8080".into();
     /// Key that encrypts settings of accounts at rest: 32 bytes as 64 hex digits or base64. Keep it apart from backups.
@@ -379,10 +381,11 @@ impl Config {
         if !direct.is_empty() && !is_postgres(direct) {
             return bad("database_listen_url must be postgres://…, or empty");
         }
-        let port =
-            self.listen.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-        if !matches!(port, Some(Ok(_))) {
+        if !has_port(&self.listen) {
             return bad("listen must be an address and a port, such as 127.0.0.1:8080");
+        }
+        if !self.worker_listen.is_empty() && !has_port(&self.worker_listen) {
+            return bad("worker_listen must be an address and a port, such as 127.0.0.1:8081, or empty");
         }
         if !is_origin(&self.public_url) {
             return bad("public_url must be an http or https address of a host, with nothing behind it but a port");
@@ -398,6 +401,11 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// True for `host:port`.
+fn has_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 /// True for `https://host` and `https://host:port`, in which addresses of ours are put together.
@@ -516,6 +524,7 @@ mod tests {
             ("GROSZ_PUBLIC_URL", "pay.example", "public_url must be"),
             ("GROSZ_LISTEN", "foo", "listen must be an address and a port"),
             ("GROSZ_LISTEN", "127.0.0.1:99999", "listen must be an address and a port"),
+            ("GROSZ_WORKER_LISTEN", "8081", "worker_listen must be an address and a port"),
             ("GROSZ_DATABASE_URL", "mysql://h/d", "database_url must be"),
             ("GROSZ_DATABASE_URL", "", "database_url must be"),
             // SQLite takes an empty name for a database that is gone with its connection.

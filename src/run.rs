@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::app::SharedApp;
-use crate::http::{Web, router, server};
+use crate::http::{self, Web, router, server};
 use crate::intake::Intake;
 use crate::worker;
 
@@ -24,7 +24,8 @@ pub enum Ended {
     Crippled,
 }
 
-/// Runs the hub until `stop` says true, or until one of its parts is lost. `listener` is used by the roles `all` and `web`.
+/// Runs the hub until `stop` says true, or until one of its parts is lost. Where it is a worker, the listener is for those
+/// who watch it.
 pub async fn run(app: SharedApp, listener: Option<TcpListener>, stop: watch::Receiver<bool>) -> Ended {
     let (intake, mut committers) = Intake::start(&app);
     let (orders, mut more_committers) = Intake::start(&app);
@@ -64,9 +65,14 @@ pub async fn run(app: SharedApp, listener: Option<TcpListener>, stop: watch::Rec
             false
         });
     }
-    let config = &app.config;
+    let (config, at) = (&app.config, app.clone());
     let serving = async move {
         match listener {
+            // The handlers' side ends before the intake does, so that what waits there is committed.
+            Some(listener) if config.role == "worker" => {
+                drop(web);
+                server::serve(listener, http::watching(at), config, stop).await;
+            }
             Some(listener) => server::serve(listener, router(web), config, stop).await,
             None => {
                 drop(web);

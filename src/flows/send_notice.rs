@@ -38,6 +38,13 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     };
     let limit = Duration::from_secs(app.config.mail_s);
     let sent = app.mailer.clone().with_limit(limit).send(&letter).await;
+    let outcome = match &sent {
+        Ok(()) => "2xx",
+        Err(MailError::Refused(_)) => "5xx",
+        Err(MailError::Temporary(_) | MailError::Off) => "not_sent",
+        Err(MailError::Unknown(_)) => "no_answer",
+    };
+    app.metrics.count(&app.metrics.calls, "mail", outcome);
     let now = app.now();
     let mut tx = app.store.begin().await?;
     match sent {

@@ -15,12 +15,14 @@ pub mod webhooks;
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tokio::time::timeout;
 
 use crate::app::SharedApp;
 use crate::intake::Intake;
@@ -76,13 +78,20 @@ pub fn router(web: Web) -> Router {
         .merge(openapi::router())
         .merge(webhooks::router(&web))
         .merge(crate::web::router(&web))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics));
+        .merge(watching(web.app.clone()));
     if let Some(host) = &web.sandbox {
         router = router.merge(crate::sandbox::router(host));
     }
     router.fallback(crate::web::unknown).with_state(web)
+}
+
+/// What is served to those who watch a process: whether it lives, whether it can write, its counters.
+pub fn watching<S: Clone + Send + Sync + 'static>(app: SharedApp) -> Router<S> {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(app)
 }
 
 /// The process lives. Touches nothing else, so it answers when all else is busy.
@@ -91,8 +100,8 @@ async fn healthz() -> &'static str {
 }
 
 /// The database can be written to.
-async fn readyz(State(web): State<Web>) -> Response {
-    match web.app.store.probe().await {
+async fn readyz(State(app): State<SharedApp>) -> Response {
+    match app.store.probe().await {
         Ok(()) => "ready\n".into_response(),
         Err(error) => {
             match error.is_passing() {
@@ -105,14 +114,19 @@ async fn readyz(State(web): State<Web>) -> Response {
     }
 }
 
+/// The depth of the queue is told when the database says it within this time: who collects counters waits for ten seconds
+/// as a rule, and during an outage wants all the others.
+const DEPTH: Duration = Duration::from_secs(1);
+
 /// Counters in Prometheus' text form, with the depth of the queue as it is now.
-async fn metrics(State(web): State<Web>) -> Response {
-    let mut text = web.app.metrics.text();
-    let now = web.app.now();
-    let depth = match web.app.store.read().await {
-        Ok(mut tx) => tx.queue_depth().await.unwrap_or_default(),
-        Err(_) => vec![],
-    };
+async fn metrics(State(app): State<SharedApp>) -> Response {
+    let mut text = app.metrics.text();
+    let now = app.now();
+    let asked = async { app.store.read().await?.queue_depth().await };
+    let depth = timeout(DEPTH, asked).await.ok().and_then(Result::ok);
+    let is_up = i32::from(depth.is_some());
+    let depth = depth.unwrap_or_default();
+    let seconds_since = |at: i64| (now - at).max(0) / 1_000_000;
     let tail = text.strip_suffix("# EOF\n").map(str::len);
     if let Some(len) = tail {
         text.truncate(len);
@@ -125,11 +139,29 @@ async fn metrics(State(web): State<Web>) -> Response {
         "# HELP grosz_job_age_seconds How long the oldest due job waits.\n# TYPE grosz_job_age_seconds gauge\n",
     );
     for line in depth.iter().filter(|l| l.state == "ready") {
-        let age = (now - line.oldest_run_at).max(0) / 1_000_000;
+        let age = seconds_since(line.oldest_run_at);
         text.push_str(&format!("grosz_job_age_seconds{{kind=\"{}\"}} {age}\n", line.kind));
     }
+    let put_off: Vec<_> = depth.iter().filter(|l| l.state == "ready").collect();
+    text.push_str(
+        "# HELP grosz_jobs_put_off Jobs that failed, or wait for their turn, and come again.\n\
+         # TYPE grosz_jobs_put_off gauge\n",
+    );
+    for line in &put_off {
+        text.push_str(&format!("grosz_jobs_put_off{{kind=\"{}\"}} {}\n", line.kind, line.put_off));
+    }
+    text.push_str(
+        "# HELP grosz_job_put_off_age_seconds How long ago the oldest of them was made.\n\
+         # TYPE grosz_job_put_off_age_seconds gauge\n",
+    );
+    for line in &put_off {
+        let age = line.put_off_since.map_or(0, seconds_since);
+        text.push_str(&format!("grosz_job_put_off_age_seconds{{kind=\"{}\"}} {age}\n", line.kind));
+    }
+    text.push_str("# HELP grosz_database_up The database answers in time.\n# TYPE grosz_database_up gauge\n");
+    text.push_str(&format!("grosz_database_up {is_up}\n"));
     text.push_str("# HELP grosz_db_statements Statements asked of the database.\n# TYPE grosz_db_statements counter\n");
-    text.push_str(&format!("grosz_db_statements_total {}\n", web.app.store.statements()));
+    text.push_str(&format!("grosz_db_statements_total {}\n", app.store.statements()));
     text.push_str("# EOF\n");
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }

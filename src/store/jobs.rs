@@ -142,6 +142,10 @@ pub struct QueueDepth {
     pub count: i64,
     /// The oldest due instant, microseconds.
     pub oldest_run_at: i64,
+    /// How many have met something: they failed, or wait for their turn.
+    pub put_off: i64,
+    /// When the oldest of those was made, microseconds.
+    pub put_off_since: Option<i64>,
 }
 
 macro_rules! job_columns {
@@ -485,8 +489,9 @@ impl Tx {
     pub async fn queue_depth(&mut self) -> Result<Vec<QueueDepth>, StoreError> {
         let rows = self
             .rows(
-                "SELECT kind, state, COUNT(*) AS jobs, MIN(run_at) AS oldest FROM jobs WHERE set_aside = ''
-                 GROUP BY kind, state ORDER BY kind, state",
+                "SELECT kind, state, COUNT(*) AS jobs, MIN(run_at) AS oldest, COUNT(last_error) AS put_off,
+                     MIN(CASE WHEN last_error IS NOT NULL THEN created_at END) AS put_off_since
+                 FROM jobs WHERE set_aside = '' GROUP BY kind, state ORDER BY kind, state",
                 &[],
             )
             .await?;
@@ -497,6 +502,8 @@ impl Tx {
                     state: r.text("state")?,
                     count: r.int("jobs")?,
                     oldest_run_at: r.int("oldest")?,
+                    put_off: r.int("put_off")?,
+                    put_off_since: r.maybe_int("put_off_since")?,
                 })
             })
             .collect()

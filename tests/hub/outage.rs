@@ -223,6 +223,31 @@ async fn a_server_that_lets_nobody_in_is_an_outage_with_a_name() {
     assert!(claims <= 4, "once for each outage at most: {log}");
 }
 
+// F50: the counters are what one looks at while the database is away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counters_are_told_without_the_database() {
+    let Some(cluster) = cluster() else { return };
+    let database = cluster.database();
+    let (server, _) = database.rsplit_once('@').unwrap().1.split_once('/').unwrap();
+    let gate = Gate::behind(server.parse().unwrap(), "FROM jobs WHERE set_aside").await;
+    gate.open();
+    let through = gate.url.trim_start_matches("http://").to_owned();
+    let hub = Hub::start_with(Engine::Postgres, |c| {
+        c.database_url.0 = c.database_url.0.replacen(server, &through, 1);
+        c.db_answer_s = 10;
+    })
+    .await;
+    let metrics = async || hub.raw("GET", "/metrics", &[], vec![]).await.expect(200).text();
+    gate.close();
+    let began = Instant::now();
+    let text = metrics().await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(text.contains("\ngrosz_database_up 0\n") && text.contains("grosz_db_statements_total"), "{text}");
+    assert!(text.ends_with("# EOF\n"));
+    gate.open();
+    until("the database is up", async || metrics().await.contains("\ngrosz_database_up 1\n")).await;
+}
+
 // F50: the database falls silent at the commit. Whoever asked is told that nobody knows, not that nothing was done; and it
 // was done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

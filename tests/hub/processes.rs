@@ -14,6 +14,7 @@ use grosz_providers::wire::{Http, HttpError, HttpRequest, HttpResponse};
 use crate::harness::{Engine, Hub, TempDir, client};
 use crate::matter::{TwinWay, event, invoicing_account, matter};
 use crate::on_both;
+use crate::program::Program;
 use crate::raw::Raw;
 
 /// A worker's way to the twin. All of them keep one list of what was called, by whom.
@@ -254,4 +255,45 @@ async fn a_program_that_is_asked_to_stop_stops_well() {
     assert!(asked.success());
     let ended = tokio::task::spawn_blocking(move || program.wait()).await.unwrap().unwrap();
     assert!(ended.success(), "{ended}");
+}
+
+// A mail server that is away is nobody's refusal: the letters wait, and it is seen that they do.
+on_both!(work_that_was_put_off_is_seen, async |engine: Engine| {
+    let hub = Hub::start_with(engine, |c| c.smtp_url = Hidden("smtp://127.0.0.1:1?tls=none".into())).await;
+    let matter = matter(&hub).await;
+    let (_, attempt) = matter.payment(&hub, "1/2026").await;
+    let mut wrong = event(&attempt, "paid", EventKind::Paid, "r1");
+    wrong.amount = wrong.amount.map(|m| m.checked_add(m).unwrap());
+    matter.receive(&hub, wrong).await;
+    assert!(hub.run_jobs().await > 0);
+    // Long before the letter is due again.
+    hub.advance(5);
+    let text = hub.raw("GET", "/metrics", &[], vec![]).await.expect(200).text();
+    for line in [
+        "grosz_jobs_put_off{kind=\"send_notice\"} 1\n",
+        "grosz_job_put_off_age_seconds{kind=\"send_notice\"} 5\n",
+        "grosz_job_age_seconds{kind=\"send_notice\"} 0\n",
+        "grosz_calls_total{subject=\"mail\",outcome=\"not_sent\"} 1\n",
+        "grosz_database_up 1\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+});
+
+// A worker is watched like the others, where it is told to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_serves_those_who_watch_it_and_nobody_else() {
+    let dir = TempDir::new();
+    let program = Program::new(&format!("sqlite:{}", dir.path().join("hub.db").display())).with("role", "worker");
+    let at = program.url.trim_start_matches("http://").to_owned();
+    let mut program = program.with("worker_listen", &at);
+    program.start();
+    program.answers().await;
+    for (path, status) in
+        [("/readyz", 200), ("/metrics", 200), ("/v1/payments", 404), ("/webhooks/a/b", 404), ("/", 404)]
+    {
+        assert_eq!(program.get(path).await.unwrap().0, status, "{path}");
+    }
+    program.signal("TERM");
+    assert!(program.ended_well());
 }
