@@ -368,8 +368,8 @@ async fn open_patiently(url: &str, settings: &StoreSettings) -> Result<Store, St
     let open = || Store::open(url, settings);
     let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_secs(2)).with_max_times(4);
     open.retry(pauses)
-        .when(StoreError::is_passing)
-        .notify(|e, pause| tracing::warn!(error = %e, "The database does not answer; next try in {pause:?}"))
+        .when(|e| e.is_passing() && !e.is_of_address())
+        .notify(|e, pause| tracing::warn!(error = %e, "The database cannot be used yet; next try in {pause:?}"))
         .await
 }
 

@@ -62,6 +62,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// True when PostgreSQL does not know who asks, or the database that is asked for: at a start most likely a setting.
+    pub fn is_of_address(&self) -> bool {
+        let StoreError::Unavailable(Cause::Server(e)) = self else { return false };
+        ["28", "3D"].iter().any(|class| sql_state(e).starts_with(class))
+    }
+
     /// True when the same call can succeed a moment later.
     pub fn is_passing(&self) -> bool {
         matches!(self, StoreError::Conflict | StoreError::Unavailable(_) | StoreError::Unknown(_))

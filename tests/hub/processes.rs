@@ -11,6 +11,7 @@ use grosz_providers::EventKind;
 use grosz_providers::invoicer::TaxIdKind;
 use grosz_providers::wire::{Http, HttpError, HttpRequest, HttpResponse};
 
+use crate::cluster::cluster;
 use crate::harness::{Engine, Hub, TempDir, client};
 use crate::matter::{TwinWay, event, invoicing_account, matter};
 use crate::on_both;
@@ -296,4 +297,16 @@ async fn a_worker_serves_those_who_watch_it_and_nobody_else() {
     }
     program.signal("TERM");
     assert!(program.ended_well());
+}
+
+// A wrong address is said at once, and once.
+#[test]
+fn a_database_that_is_not_there_is_named_in_a_sentence() {
+    let Some(cluster) = cluster() else { return };
+    let url = format!("postgres://postgres@127.0.0.1:{}/nowhere", cluster.port());
+    let began = std::time::Instant::now();
+    let said = refused(|c| _ = c.arg("serve").env("GROSZ_DATABASE_URL", url));
+    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+    let why = "the database cannot be used at the moment: it refuses the hub: database \"nowhere\" does not exist";
+    assert_eq!(said.lines().last(), Some(&*format!("grosz: database_url: {why}")), "{said}");
 }
