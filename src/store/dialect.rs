@@ -489,6 +489,8 @@ pub struct Tx {
     pub(super) book: Option<Box<Book>>,
     /// Without locks, each statement by itself.
     is_optimistic: bool,
+    /// A statement of it changed rows.
+    has_written: bool,
     /// Something went past the book of an optimistic one: nothing of it may be written, whatever the caller made of the
     /// error.
     is_refused: bool,
@@ -607,6 +609,7 @@ impl Tx {
             conn,
             book: None,
             is_optimistic: false,
+            has_written: false,
             is_refused: false,
             first_due: None,
             outdated: vec![],
@@ -665,6 +668,7 @@ impl Tx {
         }
         // Without locks there is no transaction around the one statement that writes: it is the commit.
         let is_commit = self.is_optimistic && self.is_postgres();
+        let has_written = self.has_written || is_commit;
         self.write_behind().await.map_err(|e| if is_commit { e.of_commit() } else { e })?;
         if self.has_failed() {
             // PostgreSQL would take the transaction back and call that a success.
@@ -675,7 +679,10 @@ impl Tx {
             Conn::Sqlite(connection) => connection.commit()?,
             Conn::Postgres(connection, link) => {
                 link.answer(connection.commit()).await.map_err(StoreError::of_commit)?;
-                link.trouble.is_over();
+                // One that wrote nothing says nothing about the disk.
+                if has_written {
+                    link.trouble.is_over();
+                }
             }
         }
         Ok(())
@@ -753,6 +760,7 @@ impl Tx {
             Conn::Postgres(c, link) => ask!(link, bind!(sql, args), execute, c).rows_affected(),
         };
         self.has_answers();
+        self.has_written |= touched > 0;
         Ok(touched)
     }
 

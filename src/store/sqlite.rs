@@ -104,7 +104,14 @@ impl File {
             true => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
             false => OpenFlags::SQLITE_OPEN_READ_ONLY,
         };
+        // Another file in its place would share the log with it, and be given what belongs to the first.
+        if !self.is_in_place() {
+            return Err(StoreError::Unavailable(Cause::Gone));
+        }
         let connection = Connection::open_with_flags(&self.path, kind | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        if !self.is_in_place() {
+            return Err(StoreError::Unavailable(Cause::Gone));
+        }
         connection.busy_timeout(self.wait)?;
         connection.set_prepared_statement_cache_capacity(KEPT_STATEMENTS);
         // The log is copied beside the commits, not in one of them (`wal.rs`).
@@ -163,7 +170,7 @@ impl Handles {
             None => in_place(|| self.file.open())?,
         };
         let home = Arc::clone(self);
-        Ok(Handle { connection: Some(connection), _place: place, home, is_open: false, has_failed: false })
+        Ok(Handle { connection: Some(connection), _place: place, home, changes: 0, is_open: false, has_failed: false })
     }
 
     /// Why no connection was free in time.
@@ -213,6 +220,8 @@ pub(super) struct Handle {
     connection: Option<Connection>,
     _place: OwnedSemaphorePermit,
     home: Arc<Handles>,
+    /// How many rows the connection had changed when the transaction began.
+    changes: u64,
     is_open: bool,
     has_failed: bool,
 }
@@ -240,6 +249,7 @@ impl Handle {
         self.connection()?.busy_timeout(self.home.file.wait)?;
         begun?;
         self.home.is_locked.store(false, Ordering::Relaxed);
+        self.changes = self.connection()?.total_changes();
         self.is_open = true;
         Ok(())
     }
@@ -254,7 +264,10 @@ impl Handle {
             }
             self.home.is_slow.store(began.elapsed() > LONG_COMMIT, Ordering::Relaxed);
             self.is_open = false;
-            self.home.trouble.is_over();
+            // One that wrote nothing says nothing about the disk.
+            if self.connection()?.total_changes() > self.changes {
+                self.home.trouble.is_over();
+            }
         }
         Ok(())
     }

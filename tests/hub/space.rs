@@ -36,6 +36,7 @@ impl Disk {
 
     fn program(&self) -> Program {
         let program = Program::new(&format!("sqlite:{}", self.path().join("hub.db").display()));
+        let program = program.with("log", "warn,grosz::store=info");
         match self {
             Disk::Mounted(_) => program,
             Disk::Limited(_) => program.after(&format!("trap '' XFSZ; ulimit -S -f {BLOCKS}")),
@@ -132,4 +133,5 @@ async fn a_full_disk_acknowledges_nothing() {
     let log = program.log();
     let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
     assert!((1..10).contains(&lines("its disk is full")), "{log}");
+    assert_eq!(lines("The database takes writes again"), 1, "{log}");
 }
