@@ -143,6 +143,19 @@ mod tests {
         }
     }
 
+    // On a narrow page the word for VAT stands right before these.
+    #[test]
+    fn a_rate_in_words_does_not_repeat_the_word_for_vat() {
+        for language in Language::ALL {
+            let t = language.texts();
+            for text in [t.vat_exempt, t.vat_outside, t.vat_reverse] {
+                assert!(!text.contains(t.vat), "{}: {} {text}", language.code(), t.vat);
+            }
+        }
+        // The mark of Polish invoices; "np." would be read as "for example".
+        assert_eq!(Language::Pl.texts().vat_outside, "NP");
+    }
+
     // R-5W-10, 14, 20…22, 30…33, 19: labels that stand literally in the requirements.
     #[test]
     fn polish_labels_are_literal() {

@@ -113,6 +113,13 @@ impl Browser {
         self.call("POST", "/url", Some(json!({"url": url}))).await;
     }
 
+    /// Shows pages as a screen of this size does.
+    pub async fn resize(&self, width: u32, height: u32) {
+        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        let order = json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": size});
+        self.call("POST", "/goog/cdp/execute", Some(order)).await;
+    }
+
     /// Where the browser is.
     pub async fn url(&self) -> String {
         self.call("GET", "/url", None).await.as_str().expect("an address").to_owned()
@@ -135,7 +142,7 @@ impl Browser {
     }
 
     /// Waits for an element.
-    async fn find(&self, way: &str, what: &str) -> String {
+    pub async fn find(&self, way: &str, what: &str) -> String {
         let found = self.try_call("POST", "/element", Some(json!({"using": way, "value": what}))).await;
         let id = found.ok().and_then(|v| v.as_object()?.values().next()?.as_str().map(str::to_owned));
         match id {

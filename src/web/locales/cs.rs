@@ -48,7 +48,7 @@ pub(crate) const TEXTS: Texts = Texts {
     value: "Hodnota",
     total: "Celkem",
     vat_exempt: "osvobozeno",
-    vat_outside: "mimo DPH",
+    vat_outside: "nepodléhá",
     vat_reverse: "přenesená povinnost",
     method: "Způsob platby",
     pay_off: "Online platby jsou nyní vypnuté.",

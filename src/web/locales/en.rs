@@ -48,7 +48,7 @@ pub(crate) const TEXTS: Texts = Texts {
     value: "Value",
     total: "Total",
     vat_exempt: "exempt",
-    vat_outside: "outside VAT",
+    vat_outside: "outside scope",
     vat_reverse: "reverse charge",
     method: "Way to pay",
     pay_off: "Online payments are switched off at the moment.",

@@ -48,7 +48,7 @@ pub(crate) const TEXTS: Texts = Texts {
     value: "Upphæð línu",
     total: "Samtals",
     vat_exempt: "undanþegið",
-    vat_outside: "utan VSK",
+    vat_outside: "utan gildissviðs",
     vat_reverse: "öfug skattskylda",
     method: "Greiðslumáti",
     pay_off: "Slökkt er á netgreiðslum sem stendur.",

@@ -47,7 +47,7 @@ pub(crate) const TEXTS: Texts = Texts {
     vat: "НДС",
     value: "Стоимость",
     total: "Итого",
-    vat_exempt: "без НДС",
+    vat_exempt: "освобождено",
     vat_outside: "не облагается",
     vat_reverse: "обратное начисление",
     method: "Способ оплаты",

@@ -162,13 +162,13 @@ fn layout(title: &str, main: &str) -> String {
 
 const STYLE: &str = "\
 *{box-sizing:border-box}body{margin:0;min-height:100vh;font:16px/1.5 system-ui,sans-serif;color:#1a1f36;background:#f6f8fa}\
-header,footer{padding:1rem 1.5rem;color:#697386}header{font-weight:600}header b{font-size:.75rem;color:#983705;\
+header,footer{padding:1rem 1.5rem;color:#596275}header{font-weight:600}header b{font-size:.75rem;color:#983705;\
 background:#ffde92;border-radius:4px;padding:.1rem .4rem}main{display:flex;flex-wrap:wrap;gap:2rem;max-width:60rem;\
 margin:2rem auto;padding:0 1.5rem}section{flex:1 1 20rem;background:#fff;border-radius:12px;padding:2rem;\
 box-shadow:0 1px 3px #0002}.what{background:none;box-shadow:none}.wide{flex-basis:100%}h1{font-size:1.1rem;margin:0 0 .5rem;\
-color:#697386;font-weight:500;overflow-wrap:anywhere}h2{font-size:1.1rem;margin:0 0 1rem}.sum{font-size:2.25rem;\
+color:#596275;font-weight:500;overflow-wrap:anywhere}h2{font-size:1.1rem;margin:0 0 1rem}.sum{font-size:2.25rem;\
 font-weight:700;margin:0}.card{border:1px solid #d5dbe1;border-radius:6px;padding:.6rem .8rem;display:flex;\
-justify-content:space-between;color:#697386}.no{color:#b3093c;background:#fde9ee;border-radius:6px;padding:.6rem .8rem}\
+justify-content:space-between;color:#596275}.no{color:#b3093c;background:#fde9ee;border-radius:6px;padding:.6rem .8rem}\
 form{margin:.5rem 0}button{width:100%;padding:.7rem;border:1px solid #d5dbe1;border-radius:6px;background:#fff;\
 color:#1a1f36;font:inherit;font-weight:600;cursor:pointer}button[data-twin-action=pay]{background:#0055de;color:#fff;\
 border-color:#0055de}button:focus-visible{outline:3px solid #96c3ff}table{width:100%;border-collapse:collapse}\
