@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
-use crate::flows::add_account::{add_invoicing_account, add_provider_account};
+use crate::flows::add_account::{add_invoicing_account, add_provider_account, issuing_before, waits_behind};
 use crate::flows::add_key::make_key;
 use crate::flows::replay_delivery::replay_delivery;
 use crate::http::input::Fields;
@@ -65,10 +65,10 @@ enum Command {
     Key(KeyCommand),
     /// Accounts at gateways.
     #[command(subcommand)]
-    Provider(AccountCommand),
+    Provider(ProviderCommand),
     /// Accounts at invoicing APIs.
     #[command(subcommand)]
-    Invoicing(AccountCommand),
+    Invoicing(InvoicingCommand),
     /// Experts.
     #[command(subcommand)]
     Expert(ExpertCommand),
@@ -149,26 +149,40 @@ enum KeyCommand {
 }
 
 #[derive(Debug, Subcommand)]
-enum AccountCommand {
-    /// Add an account; prints its id and, for a gateway, the address it shall report to.
+enum ProviderCommand {
+    /// Add an account; prints its id and the address it shall report to.
     Add {
-        /// Whose.
-        #[arg(long)]
-        merchant: String,
-        /// Name of the gateway or invoicing API.
-        kind: String,
-        /// Settings as name=value. A value of @FILE is read from the file, so that secrets stay out of process lists.
-        #[arg(long = "set", value_name = "NAME=VALUE")]
-        settings: Vec<String>,
+        #[command(flatten)]
+        account: NewAccount,
         /// The account's currency, where it takes one only.
         #[arg(long)]
         currency: Option<String>,
-        /// For real money.
-        #[arg(long)]
-        live: bool,
     },
     /// List what can be added, with the settings of each.
     Kinds,
+}
+
+#[derive(Debug, Subcommand)]
+enum InvoicingCommand {
+    /// Add an account; prints its id. Of several that are on, the first of a mode issues.
+    Add(NewAccount),
+    /// List what can be added, with the settings of each.
+    Kinds,
+}
+
+#[derive(Debug, Args)]
+struct NewAccount {
+    /// Whose.
+    #[arg(long)]
+    merchant: String,
+    /// Name of the gateway or invoicing API.
+    kind: String,
+    /// Settings as name=value. A value of @FILE is read from the file, so that secrets stay out of process lists.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    settings: Vec<String>,
+    /// For real money.
+    #[arg(long)]
+    live: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -395,24 +409,28 @@ async fn administer(app: &App, command: Command) -> Result<(), Failure> {
             }
             say("ended");
         }
-        Command::Provider(AccountCommand::Add { merchant, kind, settings, currency, live }) => {
+        Command::Provider(ProviderCommand::Add { account, currency }) => {
+            let NewAccount { merchant, kind, settings, live } = account;
             tx.merchant(&merchant).await?.ok_or("there is no such merchant")?;
             let given = given(&settings)?;
             let account =
                 add_provider_account(app, &mut tx, &merchant, &kind, &given, currency.as_deref(), live).await?;
             say(&format!("{}\n{}", account.id, app.webhook_url(&account)));
         }
-        Command::Invoicing(AccountCommand::Add { merchant, kind, settings, currency: _, live }) => {
+        Command::Invoicing(InvoicingCommand::Add(NewAccount { merchant, kind, settings, live })) => {
             tx.merchant(&merchant).await?.ok_or("there is no such merchant")?;
             let account = add_invoicing_account(app, &mut tx, &merchant, &kind, &given(&settings)?, live).await?;
             say(&account.id);
+            if let Some(first) = issuing_before(&mut tx, &account).await? {
+                let _ = writeln!(std::io::stderr(), "grosz: {}", waits_behind(&first));
+            }
         }
-        Command::Provider(AccountCommand::Kinds) => {
+        Command::Provider(ProviderCommand::Kinds) => {
             for p in grosz_providers::registry::providers() {
                 print_kind(p.facts().name, p.facts().settings);
             }
         }
-        Command::Invoicing(AccountCommand::Kinds) => {
+        Command::Invoicing(InvoicingCommand::Kinds) => {
             for i in grosz_providers::registry::invoicers() {
                 print_kind(i.facts().name, i.facts().settings);
             }

@@ -5,6 +5,7 @@ use grosz_providers::{Settings, SettingsError, registry};
 use serde_json::{Map, Value};
 
 use super::FlowError;
+use super::order_invoice::issuing_account;
 use crate::app::App;
 use crate::store::{InvoicingAccount, ProviderAccount, Tx};
 
@@ -102,6 +103,22 @@ pub async fn add_invoicing_account(
     };
     tx.add_invoicing_account(&account).await?;
     Ok(account)
+}
+
+/// The account that issues instead of this one: the first that is on, of the same mode. `None` when this one issues, or is
+/// switched off.
+///
+/// # Errors
+/// The database.
+pub async fn issuing_before(tx: &mut Tx, account: &InvoicingAccount) -> Result<Option<InvoicingAccount>, FlowError> {
+    let issuing = issuing_account(tx, &account.merchant_id, account.live).await?;
+    Ok(issuing.filter(|first| account.enabled && first.id != account.id))
+}
+
+/// What to say about an account behind which another one issues. It is no mistake where an account is to take the place of
+/// another one, without a payment between the two that nobody invoices.
+pub fn waits_behind(first: &InvoicingAccount) -> String {
+    format!("the account {} is on and issues; this one issues nothing until that one is switched off", first.id)
 }
 
 /// Checks settings of an account at an invoicing API.

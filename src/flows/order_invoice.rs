@@ -59,13 +59,25 @@ pub async fn order_invoice(app: &App, tx: &mut Tx, payment: &Payment) -> Result<
     Ok(())
 }
 
-/// The merchant's invoicing account for a payment: the first that is on, of the payment's mode.
+/// The merchant's invoicing account for a payment.
 ///
 /// # Errors
 /// The database.
 pub(super) async fn invoicing_account(tx: &mut Tx, payment: &Payment) -> Result<Option<InvoicingAccount>, FlowError> {
-    let accounts = tx.invoicing_accounts(&payment.merchant_id).await?;
-    Ok(accounts.into_iter().find(|a| a.enabled && a.live == payment.live))
+    issuing_account(tx, &payment.merchant_id, payment.live).await
+}
+
+/// A merchant's invoicing account for a mode: the first that is on.
+///
+/// # Errors
+/// The database.
+pub(super) async fn issuing_account(
+    tx: &mut Tx,
+    merchant: &str,
+    live: bool,
+) -> Result<Option<InvoicingAccount>, FlowError> {
+    let accounts = tx.invoicing_accounts(merchant).await?;
+    Ok(accounts.into_iter().find(|a| a.enabled && a.live == live))
 }
 
 async fn order_of(

@@ -231,6 +231,31 @@ fn a_name_of_an_expert_is_checked_as_the_api_does() {
     assert!(add(" Anna ").status.success());
 }
 
+#[test]
+fn what_an_invoicing_account_does_not_take_is_refused_and_what_it_does_not_do_is_said() {
+    let dir = TempDir::new();
+    let grosz = |args: &[&str]| {
+        let database = format!("sqlite:{}", dir.path().join("hub.db").display());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_grosz"));
+        command.args(args).env_clear().env("GROSZ_LOG", "error").env("GROSZ_DATABASE_URL", database);
+        let done = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap().trim().to_owned();
+        (done.status.success(), text(done.stdout), text(done.stderr))
+    };
+    let (_, merchant, _) = grosz(&["merchant", "add", "--name", "Kancelaria"]);
+    let add = |more: &[&str]| {
+        let settings =
+            ["--set", "access_key=1", "--set", "secret_key=2", "--set", "app_key=3", "--set", "company_id=4"];
+        grosz(&[&["invoicing", "add", "--merchant", &merchant][..], &settings[..], more, &["wfirma"]].concat())
+    };
+    let (done, _, said) = add(&["--currency", "XYZ"]);
+    assert!(!done && said.contains("--currency"), "{said}");
+    let (done, first, said) = add(&[]);
+    assert!(done && said.is_empty(), "{said}");
+    let (done, second, said) = add(&[]);
+    assert!(done && second.starts_with("inv_") && said.contains(&first), "{said}");
+}
+
 // Graceful stop: SIGTERM ends the program well, and at once when nothing is under way.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_is_asked_to_stop_stops_well() {

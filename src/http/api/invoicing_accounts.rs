@@ -12,7 +12,7 @@ use super::Part;
 use super::lists::{List, ListQuery, list_of_few, page};
 use super::provider_accounts::{check_mode, check_secrets_stay, merge};
 use crate::clock::rfc3339;
-use crate::flows::add_account::{add_invoicing_account, check_invoicer};
+use crate::flows::add_account::{add_invoicing_account, check_invoicer, issuing_before, waits_behind};
 use crate::flows::probe_invoicing::hear_well;
 use crate::http::Web;
 use crate::http::auth::Caller;
@@ -20,7 +20,7 @@ use crate::http::idempotency::Answer;
 use crate::http::input::{Input, Params, Post};
 use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
-use crate::store::InvoicingAccount as Row;
+use crate::store::{InvoicingAccount as Row, Tx};
 
 pub(super) fn part() -> Part {
     Part::default()
@@ -48,8 +48,22 @@ pub struct InvoicingAccount {
     paused_until: Option<String>,
     /// Why, in plain words.
     pause_reason: Option<String>,
+    /// Things to look at, said when it is added or changed; it is saved all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<AccountWarning>,
     /// RFC 3339.
     created_at: String,
+}
+
+/// Something to look at.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AccountWarning {
+    /// `issues_nothing`
+    code: &'static str,
+    /// For people.
+    detail: String,
+    /// The account that issues instead.
+    invoicing_account: String,
 }
 
 /// A new account at an invoicing API.
@@ -98,7 +112,8 @@ pub struct TestResult {
 
 /// Adds an account at an invoicing API
 ///
-/// Makes no call; `POST /v1/invoicing-accounts/{id}/test` tries the credentials.
+/// Makes no call; `POST /v1/invoicing-accounts/{id}/test` tries the credentials. Of several that are on, the first one of a
+/// mode issues; `warnings` says so to the others.
 #[utoipa::path(post, path = "/v1/invoicing-accounts", tag = "invoicing accounts", operation_id = "create_invoicing_account",
     request_body = NewInvoicingAccount, responses((status = 201, body = InvoicingAccount), (status = "4XX", body = ProblemBody)))]
 async fn create(State(web): State<Web>, caller: Caller, post: Post<NewInvoicingAccount>) -> Result<Response, Problem> {
@@ -111,7 +126,8 @@ async fn create(State(web): State<Web>, caller: Caller, post: Post<NewInvoicingA
         row.enabled = false;
         turn.tx.update_invoicing_account(&row).await?;
     }
-    turn.end(app, Answer::created(&view(row))).await
+    let warnings = warnings(&mut turn.tx, &row).await?;
+    turn.end(app, Answer::created(&InvoicingAccount { warnings, ..view(row) })).await
 }
 
 /// Lists the accounts at invoicing APIs
@@ -165,8 +181,9 @@ async fn change(
         (row.paused_until, row.pause_reason, row.failures) = (None, None, 0);
     }
     tx.update_invoicing_account(&row).await?;
+    let warnings = warnings(&mut tx, &row).await?;
     tx.commit().await?;
-    Ok(Json(view(row)))
+    Ok(Json(InvoicingAccount { warnings, ..view(row) }))
 }
 
 /// Tries the credentials of an account, reading only
@@ -210,6 +227,16 @@ async fn find(web: &Web, caller: &Caller, id: &str) -> Result<Row, Problem> {
     found.ok_or_else(Problem::not_found)
 }
 
+async fn warnings(tx: &mut Tx, row: &Row) -> Result<Vec<AccountWarning>, Problem> {
+    let first = issuing_before(tx, row).await?;
+    let warn = |first: Row| AccountWarning {
+        code: "issues_nothing",
+        detail: waits_behind(&first),
+        invoicing_account: first.id,
+    };
+    Ok(first.into_iter().map(warn).collect())
+}
+
 fn view(row: Row) -> InvoicingAccount {
     InvoicingAccount {
         id: row.id,
@@ -219,6 +246,7 @@ fn view(row: Row) -> InvoicingAccount {
         settings: row.shown,
         paused_until: row.paused_until.map(rfc3339),
         pause_reason: row.pause_reason,
+        warnings: vec![],
         created_at: rfc3339(row.created_at),
     }
 }

@@ -365,6 +365,31 @@ async fn what_cannot_be_invoiced_is_not_sold() {
     assert_eq!(refused(&client.post("/v1/payments", order).await), ["/case"], "quoted with VAT");
 }
 
+// R-5W-41: one account of a mode issues. A second one may stand beside it, to take its place; whoever adds it hears so.
+#[tokio::test]
+async fn a_second_invoicing_account_says_that_it_issues_nothing() {
+    let stage = Stage::set(Engine::Sqlite).await;
+    let client = Client::new(&stage.hub);
+    let path = "/v1/invoicing-accounts";
+    let new = json!({"invoicer": "wfirma", "settings": {
+        "access_key": "1", "secret_key": "2", "app_key": "3", "company_id": "100002"}});
+    let made = client.post(path, new.clone()).await.expect(201).json();
+    let warning = &made["warnings"][0];
+    assert_eq!(
+        (&warning["code"], &warning["invoicing_account"]),
+        (&json!("issues_nothing"), &json!(stage.invoicing.id))
+    );
+    let mut off = new;
+    off["enabled"] = json!(false);
+    assert_eq!(client.post(path, off).await.expect(201).json().get("warnings"), None);
+    let (first, second) =
+        (format!("{path}/{}", stage.invoicing.id), format!("{path}/{}", made["id"].as_str().unwrap()));
+    assert_eq!(client.patch(&first, json!({"enabled": false})).await.expect(200).json().get("warnings"), None);
+    assert_eq!(client.patch(&second, json!({"enabled": true})).await.expect(200).json().get("warnings"), None);
+    client.patch(&first, json!({"enabled": true})).await.expect(200);
+    assert_eq!(client.patch(&second, json!({})).await.expect(200).json()["warnings"][0], *warning);
+}
+
 // R-5W-03, F62
 #[tokio::test]
 async fn secrets_do_not_follow_an_account_to_another_address() {
