@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::FlowError;
-use super::notify::{OwnLetter, Raise, invoice_failed_line, raise, raise_with};
+use super::notify::{NotIssued, OwnLetter, Raise, invoice_failed_line, raise, raise_with};
 use super::order_invoice::{alert_key, invoicing_account};
 use super::tell_client::{jitter, tell};
 use crate::app::App;
@@ -657,13 +657,12 @@ impl Run<'_> {
             "invoice.exhausted",
             alert_key(&self.invoice),
             &self.payment,
-            plain_reason(&self.invoice, "en"),
+            plain_reason(&self.invoice),
         )
+        .because(why_not_issued(&self.invoice))
         .with_fields(&self.invoice.last_fields);
         let key = format!("invoice.exhausted:{}:{}", self.invoice.id, self.invoice.generation);
-        let told = self.invoice.clone();
-        let reason = Box::new(move |language: &str| plain_reason(&told, language));
-        let letter = OwnLetter { first_line: invoice_failed_line, reason, key };
+        let letter = OwnLetter { first_line: invoice_failed_line, key };
         raise_with(self.app, &mut tx, matter, Some(letter)).await?;
         self.tell(&mut tx, "invoice.issue_failed").await?;
         jobs::settle(self.app, tx, self.job, End::Done).await
@@ -795,40 +794,30 @@ pub(super) async fn tell_differences(
     raise(app, tx, Raise::about_payment("invoice.issued_differs", key, payment, why)).await
 }
 
-/// Why every attempt failed, in words that an expert can act on.
-fn plain_reason(invoice: &InvoiceRow, language: &str) -> String {
+/// Why every attempt failed, by what is known of the last one.
+fn why_not_issued(invoice: &InvoiceRow) -> NotIssued {
+    match invoice.last_class.as_deref() {
+        _ if invoice.last_code.as_deref() == Some(ACCOUNT_OFF) => NotIssued::AccountOff,
+        _ if !invoice.last_fields.is_empty() => NotIssued::Fields,
+        Some("data") => NotIssued::Data,
+        Some("config") => NotIssued::Account,
+        Some("bug") => NotIssued::Bug,
+        Some("absent") => NotIssued::Absent,
+        _ => NotIssued::Unreachable,
+    }
+}
+
+/// The same in words, with what the invoicing system said.
+fn plain_reason(invoice: &InvoiceRow) -> String {
     let code = invoice.last_code.as_deref().unwrap_or("");
     let message = invoice.last_message.as_deref().unwrap_or("");
-    let class = invoice.last_class.as_deref();
-    if code == ACCOUNT_OFF {
-        return match language {
-            "pl" => "konto w systemie do faktur jest wyłączone, a żadne inne nie jest włączone".into(),
-            _ => message.to_owned(),
-        };
-    }
-    let (what, attempts) = match language {
-        "pl" => (reason_pl(class), "liczba prób"),
-        _ => (reason_en(class), "attempts made"),
+    let what = match why_not_issued(invoice) {
+        NotIssued::AccountOff => return message.to_owned(),
+        NotIssued::Fields | NotIssued::Data => "the invoicing system refuses the data of the buyer or of a line",
+        NotIssued::Account => "the invoicing system refuses the account's credentials or settings",
+        NotIssued::Bug => "the invoicing system did not understand the request (tell the hub's makers)",
+        NotIssued::Absent => "something the invoice refers to is not there in the invoicing system",
+        NotIssued::Unreachable => "the invoicing system could not be reached or gave no usable answer",
     };
-    format!("{what} ({code} {message}); {attempts}: {}", invoice.attempts).replace(" )", ")")
-}
-
-fn reason_en(class: Option<&str>) -> &'static str {
-    match class {
-        Some("data") => "the invoicing system refuses the data of the buyer or of a line",
-        Some("config") => "the invoicing system refuses the account's credentials or settings",
-        Some("bug") => "the invoicing system did not understand the request (tell the hub's makers)",
-        Some("absent") => "something the invoice refers to is not there in the invoicing system",
-        _ => "the invoicing system could not be reached or gave no usable answer",
-    }
-}
-
-fn reason_pl(class: Option<&str>) -> &'static str {
-    match class {
-        Some("data") => "system do faktur odrzuca dane nabywcy albo pozycji",
-        Some("config") => "system do faktur odrzuca dane dostępu albo ustawienia konta",
-        Some("bug") => "system do faktur nie zrozumiał żądania (zgłoś to twórcom huba)",
-        Some("absent") => "w systemie do faktur brakuje czegoś, do czego faktura się odwołuje",
-        _ => "system do faktur był nieosiągalny albo nie dał zrozumiałej odpowiedzi",
-    }
+    format!("{what} ({code} {message}); attempts made: {}", invoice.attempts).replace(" )", ")")
 }

@@ -19,6 +19,7 @@ pub mod receive_webhook;
 pub mod refund;
 pub mod replay_delivery;
 pub mod replay_messages;
+pub mod resend_notice;
 pub mod retry_event;
 pub mod retry_payment;
 pub mod send_notice;

@@ -1,7 +1,11 @@
 //! Opens alerts and writes the notices that go with them. A person hears of each matter once.
 
+mod words;
+
 use grosz_providers::Timestamp;
 
+pub use self::words::NotIssued;
+use self::words::Words;
 use super::FlowError;
 use crate::app::App;
 use crate::store::{Alert, Endpoint, Expert, JobKind, Notice, Payment, Tx};
@@ -19,29 +23,35 @@ pub struct Raise {
     pub payment: Option<Payment>,
     /// Why, in plain words.
     pub reason: String,
-    /// The same for a letter to somebody who reads Polish; the plain words where nobody has said it in Polish.
+    /// The same for the detail in a letter to somebody who reads Polish; the plain words where nobody has said it in Polish.
     pub reason_in_polish: Option<String>,
     /// Fields to correct: path and words.
     pub fields: Vec<(String, String)>,
+    /// Of `invoice.exhausted`: the cause, which decides what to do.
+    pub not_issued: Option<NotIssued>,
+    /// An address that takes no letters: whoever has it would not hear.
+    pub deaf: Option<String>,
 }
 
 impl Raise {
     /// A matter about a payment.
     pub fn about_payment(code: &'static str, key: String, payment: &Payment, reason: String) -> Self {
-        let merchant_id = payment.merchant_id.clone();
-        Raise { code, key, merchant_id, payment: Some(payment.clone()), reason, reason_in_polish: None, fields: vec![] }
+        Raise { payment: Some(payment.clone()), ..Raise::about_account(code, key, &payment.merchant_id, reason) }
     }
 
     /// A matter about an account or the hub itself.
     pub fn about_account(code: &'static str, key: String, merchant: &str, reason: String) -> Self {
+        let merchant_id = merchant.to_owned();
         Raise {
             code,
             key,
-            merchant_id: merchant.to_owned(),
+            merchant_id,
             payment: None,
             reason,
             reason_in_polish: None,
             fields: vec![],
+            not_issued: None,
+            deaf: None,
         }
     }
 
@@ -73,119 +83,32 @@ impl Raise {
         self.fields = fields.to_vec();
         self
     }
-}
 
-/// Says something in a language.
-pub type InLanguage = Box<dyn Fn(&str) -> String + Send + Sync>;
+    /// Of an invoice that was not issued, for this cause.
+    #[must_use]
+    pub fn because(mut self, cause: NotIssued) -> Self {
+        self.not_issued = Some(cause);
+        self
+    }
+
+    /// Not told to this address, which takes no letters.
+    #[must_use]
+    pub fn not_to(mut self, address: &str) -> Self {
+        self.deaf = Some(address.to_owned());
+        self
+    }
+}
 
 /// A letter of its own for a matter.
 pub struct OwnLetter {
     /// Its first line in a language, for a case's number; stays unchanged.
     pub first_line: fn(&str, &str) -> String,
-    /// Why, in the reader's language.
-    pub reason: InLanguage,
     /// One letter per key, for ever: lets a new generation of the same matter be told again.
     pub key: String,
 }
 
-/// What to do about an alert, by its code. `docs/operate.md` lists the codes.
-pub fn next_step(code: &str) -> &'static str {
-    match code {
-        "invoice.exhausted" => "correct the named fields, then reissue the invoice",
-        "invoice.unknown" => "look into the invoicing system for the invoice; attach it or reissue",
-        "invoice.duplicate" => "cancel the superfluous document in the invoicing system",
-        "invoice.conflict" | "invoice.issued_differs" => "compare the document with the payment, correct it there",
-        "invoice.account" => "correct the invoicing account's credentials; waiting invoices go on by themselves",
-        "invoice.unreachable" => "see whether the invoicing system is up; waiting invoices go on by themselves",
-        "invoice.ksef" => "see the invoicing system for what the national system says about this invoice",
-        "invoice.pdf_missing" => "fetch the document from the invoicing system and attach it",
-        "invoice.to_correct" => "issue a correcting invoice in the invoicing system, then resolve the alert",
-        "payment.amount_mismatch" => {
-            "give the money back at the gateway, or agree with the payer; then resolve this alert: the payment can be tried again"
-        }
-        "payment.account_mismatch" => {
-            "look at the delivery; ask the gateway what was really paid, and refund it or start a new payment"
-        }
-        "payment.double" => "confirm the prepared refund, or agree with the payer to keep the money",
-        "payment.late_success" => "nothing is lost; tell the payer that the payment arrived after all",
-        "payment.disputed" => "answer the dispute at the gateway before its date",
-        "payment.dispute_lost" => {
-            "do not refund this money once more; decide whether the invoice is to be corrected, then resolve the alert"
-        }
-        "payment.stuck" => "ask the gateway about this payment",
-        "payment.failure_after_success" | "payment.unknown_status" => "look at the delivery and ask the gateway",
-        "refund.failed" => "the money is still here; order the refund anew or pay it by transfer",
-        "refund.conflict" => {
-            "look at the gateway first: what was given back there, or taken by a dispute, must not be paid once more"
-        }
-        "refund.amount_mismatch" => "look at the delivery; ask the gateway what was really given back",
-        "refund.unknown" => "ask the gateway whether this refund was made before ordering it again",
-        "event.unknown_attempt" => "look at the delivery: was it started elsewhere with the same account?",
-        "event.unreadable" => "look at the delivery; ask the gateway what it says, and look after the payment by hand",
-        "provider.config" => "correct the provider account's settings",
-        "provider.refused" => {
-            "see what the gateway objects to: mend the account there or here, or start the payment anew; no payer of this \
-             account may be able to pay meanwhile"
-        }
-        "endpoint.disabled" => "correct the endpoint and enable it; missed messages can be replayed",
-        "message.exhausted" => {
-            "see why the endpoint refuses messages, replay what it missed with POST /v1/webhook-endpoints/{id}/replay, \
-             then resolve the alert"
-        }
-        "job.poison" => "see the log for what the worker died of; then POST /v1/jobs/{id}/retry has the work go on",
-        "notice.undeliverable" => "correct the address; the matter itself is in the list of alerts",
-        _ => "look at the details",
-    }
-}
-
-/// The next step in the reader's language; English where nobody has put it into that language yet.
-fn next_step_in(language: &str, code: &str) -> &'static str {
-    if language != "pl" {
-        return next_step(code);
-    }
-    match code {
-        "invoice.exhausted" => "popraw wskazane pola, a potem wystaw fakturę ponownie",
-        "invoice.unknown" => "sprawdź w systemie do faktur, czy faktura powstała; dołącz ją albo wystaw ponownie",
-        "invoice.duplicate" => "anuluj zbędny dokument w systemie do faktur",
-        "invoice.conflict" | "invoice.issued_differs" => {
-            "porównaj dokument z płatnością i popraw go w systemie do faktur"
-        }
-        "invoice.account" => "popraw dane dostępu do systemu do faktur; czekające faktury ruszą same",
-        "invoice.unreachable" => "sprawdź system do faktur; czekające faktury ruszą same",
-        "invoice.ksef" => "sprawdź w systemie do faktur, co odpowiedział KSeF",
-        "invoice.pdf_missing" => "pobierz dokument z systemu do faktur i dołącz go do sprawy",
-        "invoice.to_correct" => "wystaw fakturę korygującą w systemie do faktur, a potem zamknij to zgłoszenie",
-        "payment.amount_mismatch" => {
-            "zwróć wpłatę u operatora płatności albo umów się z klientem; potem zamknij to zgłoszenie: można będzie zapłacić ponownie"
-        }
-        "payment.account_mismatch" => {
-            "obejrzyj zgłoszenie; zapytaj operatora płatności, ile naprawdę wpłacono, i zwróć wpłatę albo zacznij nową"
-        }
-        "payment.double" => "potwierdź przygotowany zwrot albo umów się z klientem inaczej",
-        "payment.late_success" => "nic nie zginęło; powiedz klientowi, że płatność jednak doszła",
-        "payment.disputed" => "odpowiedz na reklamację u operatora płatności przed jej terminem",
-        "payment.dispute_lost" => {
-            "nie zwracaj tych pieniędzy drugi raz; zdecyduj, czy skorygować fakturę, a potem zamknij to zgłoszenie"
-        }
-        "payment.stuck" | "payment.failure_after_success" | "payment.unknown_status" => {
-            "zapytaj operatora płatności o tę płatność"
-        }
-        "refund.failed" => "pieniądze są nadal tutaj; zleć zwrot ponownie albo oddaj je przelewem",
-        "refund.conflict" => {
-            "najpierw sprawdź u operatora płatności, co już zwrócono lub zabrała reklamacja; nie oddawaj tego drugi raz"
-        }
-        "refund.amount_mismatch" => "obejrzyj zgłoszenie; zapytaj operatora płatności, ile naprawdę zwrócono",
-        "refund.unknown" => "przed ponownym zleceniem sprawdź u operatora płatności, czy zwrot został zrobiony",
-        "provider.refused" => {
-            "sprawdź, czego operator płatności nie przyjmuje: popraw konto u niego lub tutaj albo zacznij płatność od nowa; \
-             do tego czasu być może nikt nie może zapłacić przez to konto"
-        }
-        "event.unreadable" => {
-            "obejrzyj zgłoszenie; zapytaj operatora płatności, co ono znaczy, i sprawdź płatność ręcznie"
-        }
-        other => next_step(other),
-    }
-}
+/// Alerts whose reason says nothing that their words do not say.
+const SAID: [&str; 4] = ["payment.late_success", "payment.failure_after_success", "payment.stuck", "invoice.ksef"];
 
 /// Opens an alert and writes one notice to whoever should look. Nothing when the same matter is open.
 ///
@@ -200,7 +123,8 @@ pub async fn raise(app: &App, tx: &mut Tx, matter: Raise) -> Result<(), FlowErro
 /// # Errors
 /// The database.
 pub async fn raise_with(app: &App, tx: &mut Tx, matter: Raise, letter: Option<OwnLetter>) -> Result<(), FlowError> {
-    let (addressee, case_number) = addressee(app, tx, &matter.merchant_id, matter.payment.as_ref()).await?;
+    let (addressee, case_number) =
+        addressee(app, tx, &matter.merchant_id, matter.payment.as_ref(), matter.deaf.as_deref()).await?;
     let alert = Alert {
         merchant_id: matter.merchant_id.clone(),
         id: app.ids.make("alr"),
@@ -211,7 +135,7 @@ pub async fn raise_with(app: &App, tx: &mut Tx, matter: Raise, letter: Option<Ow
         expert_id: addressee.expert.clone(),
         reason: matter.reason.clone(),
         fields: matter.fields.clone(),
-        next_step: next_step(matter.code).to_owned(),
+        next_step: Words::of("en").cause(matter.code, matter.not_issued).next.to_owned(),
         opened_at: app.now(),
         resolved_at: None,
     };
@@ -221,14 +145,12 @@ pub async fn raise_with(app: &App, tx: &mut Tx, matter: Raise, letter: Option<Ow
     tracing::error!(alert.id = %alert.id, code = matter.code, payment.id = alert.payment_id, "Opened alert {}", alert.code);
     let Some(recipient) = addressee.email else { return Ok(()) };
     let language = &addressee.language;
-    let (first_line, reason, key) = match letter {
-        Some(own) => ((own.first_line)(language, &case_number), (own.reason)(language), own.key),
-        None => {
-            let line = subject_of(language, matter.code, &case_number);
-            let in_polish = matter.reason_in_polish.filter(|_| language == "pl");
-            (line, in_polish.unwrap_or_else(|| alert.reason.clone()), format!("alert:{}", alert.id))
-        }
+    let (first_line, key) = match letter {
+        Some(own) => ((own.first_line)(language, &case_number), own.key),
+        None => (subject_of(language, matter.code, &case_number), format!("alert:{}", alert.id)),
     };
+    let in_polish = matter.reason_in_polish.filter(|_| language == "pl");
+    let detail = in_polish.unwrap_or_else(|| alert.reason.clone());
     let notice = Notice {
         merchant_id: matter.merchant_id,
         id: app.ids.make("ntc"),
@@ -239,7 +161,7 @@ pub async fn raise_with(app: &App, tx: &mut Tx, matter: Raise, letter: Option<Ow
         recipient,
         language: language.clone(),
         subject: first_line.lines().next().unwrap_or_default().to_owned(),
-        body: body(app, language, &first_line, &reason, &alert),
+        body: body(app, language, &first_line, matter.not_issued, &detail, &alert),
         message_id: message_id(app),
         state: "queued".into(),
         detail: None,
@@ -267,6 +189,19 @@ pub fn message_id(app: &App) -> String {
     format!("{}@{}", app.ids.make("ntc").replace('_', "."), host.unwrap_or_else(|| "localhost".into()))
 }
 
+/// The address of whoever hears of a matter now.
+///
+/// # Errors
+/// The database.
+pub(super) async fn reader_of(
+    app: &App,
+    tx: &mut Tx,
+    merchant_id: &str,
+    payment: Option<&Payment>,
+) -> Result<Option<String>, FlowError> {
+    Ok(addressee(app, tx, merchant_id, payment, None).await?.0.email)
+}
+
 /// Who hears of a matter.
 struct Addressee {
     expert: Option<String>,
@@ -274,13 +209,16 @@ struct Addressee {
     language: String,
 }
 
-/// The case's expert as it is now (R-5W-46), else the merchant's fallback address, else the hub's.
+/// The case's expert as it is now (R-5W-46), else the merchant's fallback address, else the hub's; beside it, how the matter
+/// is called: the case's number, else the payment's id.
 async fn addressee(
     app: &App,
     tx: &mut Tx,
     merchant_id: &str,
     payment: Option<&Payment>,
+    deaf: Option<&str>,
 ) -> Result<(Addressee, String), FlowError> {
+    let hears = |address: &String| !address.is_empty() && deaf != Some(address);
     let merchant = tx.merchant(merchant_id).await?;
     let case = match payment.and_then(|p| p.case_id.as_deref()) {
         Some(case) => tx.case(merchant_id, case).await?,
@@ -291,10 +229,10 @@ async fn addressee(
         Some(id) => tx.expert(merchant_id, &id).await?,
         None => None,
     };
-    let fallback = merchant.as_ref().and_then(|m| m.fallback_email.clone());
-    let hubs = Some(app.config.fallback_email.clone()).filter(|e| !e.is_empty());
+    let fallback = merchant.as_ref().and_then(|m| m.fallback_email.clone()).filter(hears);
+    let hubs = Some(app.config.fallback_email.clone()).filter(hears);
     let language = merchant.map_or("en".into(), |m| m.language);
-    Ok(match expert {
+    Ok(match expert.filter(|e| hears(&e.email)) {
         Some(e) => (Addressee { expert: Some(e.id), email: Some(e.email), language: e.language }, number),
         None => (Addressee { expert: None, email: fallback.or(hubs), language }, number),
     })
@@ -315,38 +253,39 @@ pub fn invoice_failed_line(language: &str, case_number: &str) -> String {
     format!("{literal}\n{meaning}")
 }
 
-/// Words of a letter in one language: reason, fields, next step, link, "alert about case", in this order.
-fn words(language: &str) -> [&'static str; 5] {
-    match language {
-        "pl" => ["Powód", "Do poprawienia", "Co dalej", "Szczegóły", "Wymaga uwagi"],
-        "uk" => ["Причина", "Що виправити", "Що далі", "Подробиці", "Потребує уваги"],
-        "cs" => ["Důvod", "Co opravit", "Co dál", "Podrobnosti", "Vyžaduje pozornost"],
-        "ru" => ["Причина", "Что исправить", "Что дальше", "Подробности", "Требует внимания"],
-        "is" => ["Ástæða", "Þarf að leiðrétta", "Næsta skref", "Nánar", "Þarfnast athygli"],
-        _ => ["Reason", "To be corrected", "What next", "Details", "Needs attention"],
-    }
-}
-
 fn subject_of(language: &str, code: &str, case_number: &str) -> String {
-    let [_, _, _, _, attention] = words(language);
-    if case_number.is_empty() { format!("{attention}: {code}") } else { format!("{attention}: {code}, {case_number}") }
+    let words = Words::of(language);
+    let subject = format!("{}: {}", words.attention, words.title(code));
+    if case_number.is_empty() { subject } else { format!("{subject}, {case_number}") }
 }
 
-fn body(app: &App, language: &str, first_line: &str, why: &str, alert: &Alert) -> String {
-    let [reason, to_correct, next, details, _] = words(language);
-    let mut text = format!("{first_line}\n\n{reason}: {why}\n");
+/// What is the matter and what to do in the reader's language, below it the detail as the API shows it.
+fn body(
+    app: &App,
+    language: &str,
+    first_line: &str,
+    not_issued: Option<NotIssued>,
+    detail: &str,
+    alert: &Alert,
+) -> String {
+    let words = Words::of(language);
+    let cause = words.cause(&alert.code, not_issued);
+    let mut text = format!("{first_line}\n\n{}\n", cause.meaning);
     if !alert.fields.is_empty() {
-        text.push_str(&format!("\n{to_correct}:\n"));
+        text.push_str(&format!("\n{}:\n", words.to_correct));
         for (field, why) in &alert.fields {
             text.push_str(&format!("- {field}: {why}\n"));
         }
     }
-    text.push_str(&format!("\n{next}: {}\n", next_step_in(language, &alert.code)));
+    text.push_str(&format!("\n{}: {}\n", words.next, cause.next));
+    if !SAID.contains(&alert.code.as_str()) {
+        text.push_str(&format!("\n{}: {}\n", words.details, detail));
+    }
     let link = match &alert.payment_id {
         Some(payment) => format!("{}/console/payments/{payment}", app.config.public_url),
         None => format!("{}/console/alerts", app.config.public_url),
     };
-    text.push_str(&format!("{details}: {link}\n"));
+    text.push_str(&format!("\n{}: {link}\n", words.see));
     text
 }
 

@@ -5,13 +5,13 @@
 use std::time::Duration;
 
 use super::FlowError;
-use super::notify::{Raise, date_of, raise};
+use super::notify::{Raise, date_of, queue_notice, raise};
 use crate::app::App;
 use crate::clock::seconds;
 use crate::config::wait_s;
 use crate::jobs::{self, End};
 use crate::mail::{Attachment, Letter, MailError, Mailbox};
-use crate::store::{Job, Notice};
+use crate::store::{Job, Notice, Tx};
 
 /// The job.
 ///
@@ -54,7 +54,7 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
         }
         Err(MailError::Refused(why)) => {
             tx.settle_notice(&notice.merchant_id, &notice.id, "refused", Some(&why), None).await?;
-            escalate(app, &mut tx, &notice).await?;
+            escalate(app, &mut tx, &notice, &why).await?;
             jobs::settle(app, tx, job, End::Done).await
         }
         Err(e) => {
@@ -64,14 +64,20 @@ pub async fn run(app: &App, job: &Job) -> Result<(), FlowError> {
     }
 }
 
-/// A refused address: the same letter goes once to the fallback address; when that is refused too, the alert stays.
-async fn escalate(app: &App, tx: &mut crate::store::Tx, notice: &Notice) -> Result<(), FlowError> {
+/// The key of the one open alert about a letter that nobody takes.
+pub(super) fn undeliverable_key(notice: &str) -> String {
+    format!("notice.undeliverable:{notice}")
+}
+
+/// A refused address: a letter about an alert goes once to the fallback address. Where that is refused too, and for every
+/// other letter, an alert says which letter did not arrive, and where. It goes to whoever has the case, unless the refused
+/// address is his own.
+async fn escalate(app: &App, tx: &mut Tx, notice: &Notice, why: &str) -> Result<(), FlowError> {
     let merchant = tx.merchant(&notice.merchant_id).await?;
     let fallback = merchant
         .and_then(|m| m.fallback_email)
         .or(Some(app.config.fallback_email.clone()))
         .filter(|e| !e.is_empty() && *e != notice.recipient);
-    let key = format!("notice.undeliverable:{}", notice.id);
     match fallback {
         Some(recipient) if !notice.dedupe_key.starts_with("escalated:") && notice.alert_id.is_some() => {
             let copy = Notice {
@@ -81,17 +87,28 @@ async fn escalate(app: &App, tx: &mut crate::store::Tx, notice: &Notice) -> Resu
                 created_at: app.now(),
                 ..notice.clone()
             };
-            super::notify::queue_notice(app, tx, &copy).await
+            queue_notice(app, tx, &copy).await
         }
+        // A letter about a letter that did not arrive: the list of alerts has both.
+        _ if notice.kind == "notice.undeliverable" => Ok(()),
         _ => {
-            let why = format!("the mail server refuses the address of notice {} for good", notice.id);
-            let matter = Raise::about_account("notice.undeliverable", key, &notice.merchant_id, why);
-            if notice.kind == "notice.undeliverable" { Ok(()) } else { raise(app, tx, matter).await }
+            let Notice { id, merchant_id, recipient, subject, .. } = notice;
+            let why = format!("the letter \"{subject}\" to {recipient} was not delivered (notice {id}): {why}");
+            let (code, key) = ("notice.undeliverable", undeliverable_key(id));
+            let payment = match &notice.payment_id {
+                Some(payment) => tx.payment(merchant_id, payment).await?,
+                None => None,
+            };
+            let matter = match payment {
+                Some(payment) => Raise::about_payment(code, key, &payment, why),
+                None => Raise::about_account(code, key, merchant_id, why),
+            };
+            raise(app, tx, matter.not_to(recipient)).await
         }
     }
 }
 
-async fn attachments(tx: &mut crate::store::Tx, notice: &Notice) -> Result<Vec<Attachment>, FlowError> {
+async fn attachments(tx: &mut Tx, notice: &Notice) -> Result<Vec<Attachment>, FlowError> {
     let (Some(payment), "invoice_ready") = (&notice.payment_id, notice.kind.as_str()) else { return Ok(vec![]) };
     let Some(invoice) = tx.invoice_of_payment(&notice.merchant_id, payment).await? else { return Ok(vec![]) };
     let Some(pdf) = tx.pdf(&notice.merchant_id, &invoice.id).await? else { return Ok(vec![]) };

@@ -3,6 +3,7 @@
 mod beside;
 mod gateways;
 mod invoicing;
+mod letters;
 mod mispaid;
 mod paying;
 mod refunding;

@@ -1,21 +1,24 @@
 //! Notices: messages to people, and what became of them.
 
-use axum::extract::State;
+use axum::extract::{Path, State};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Part;
 use super::lists::{List, Sieve, page};
 use crate::clock::rfc3339;
+use crate::flows::resend_notice::resend_notice;
 use crate::http::Web;
 use crate::http::auth::Caller;
-use crate::http::input::Params;
+use crate::http::idempotency::Answer;
+use crate::http::input::{Params, Post};
 use crate::http::json::Json;
 use crate::problem::{Problem, ProblemBody};
 use crate::store::Notice as Row;
 
 pub(super) fn part() -> Part {
-    Part::default().add(__path_list, list)
+    Part::default().add(__path_list, list).add(__path_resend, resend)
 }
 
 /// A message to a person.
@@ -83,6 +86,39 @@ async fn list(
         sieve.take(rows, |n| &n.id, |n| caller.sees(modes.get(&n.id)));
     }
     Ok(Json(sieve.list(view)))
+}
+
+/// A letter to be sent again.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Resend {
+    /// Where to; when left out, the present address of whoever it is for: the case's expert, or what the payer's invoice
+    /// data say.
+    recipient: Option<String>,
+}
+
+/// Sends a notice again
+///
+/// When its address was corrected, or its reader lost it. The same words leave as a letter of its own; the alert that it
+/// could not be delivered (`notice.undeliverable`) closes.
+#[utoipa::path(post, path = "/v1/notices/{id}/resend", tag = "alerts", operation_id = "resend_notice",
+    params(("id" = String, Path)), request_body = Option<Resend>,
+    responses((status = 201, body = Notice), (status = "4XX", body = ProblemBody)))]
+async fn resend(
+    State(web): State<Web>,
+    caller: Caller,
+    Path(id): Path<String>,
+    post: Post<Resend>,
+) -> Result<Response, Problem> {
+    let mut turn = post.mark.begin(&web.app).await?;
+    let tx = &mut turn.tx;
+    let found = tx.notice(&caller.merchant, &id).await?.ok_or_else(Problem::not_found)?;
+    let modes = tx.modes_of(&caller.merchant, &[&id]).await?;
+    if !caller.sees(modes.get(&id)) {
+        return Err(Problem::not_found());
+    }
+    let again = resend_notice(&web.app, tx, &found, post.input.recipient.as_deref()).await?;
+    turn.end(&web.app, Answer::created(&view(again))).await
 }
 
 fn view(n: Row) -> Notice {

@@ -285,6 +285,10 @@ async fn look_on(stage: &Stage, client: &Client<'_>, payment: &str) {
     let replayed = client.post(&format!("{delivery}/replay"), json!({})).await.expect(200).json();
     assert!(replayed["events"].as_array().unwrap().iter().all(|e| e["applied_now"] == false), "{replayed}");
 
+    let notices = client.get("/v1/notices").await.expect(200).json();
+    let sent = notices["data"].as_array().unwrap().iter().find(|n| n["state"] == "sent").expect("a letter that left");
+    client.post(&format!("/v1/notices/{}/resend", sent["id"].as_str().unwrap()), json!({})).await.expect(201);
+
     // The invoice was issued, and what is done is gone from the table of what is to be done.
     let jobs = client.get("/v1/jobs?limit=100").await.expect(200).json();
     assert!(jobs["data"].as_array().unwrap().iter().all(|j| j["kind"] != "issue_invoice"), "{jobs}");
